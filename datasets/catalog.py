@@ -1,0 +1,158 @@
+"""The pretraining tasks: the 39 published ones, those of a folder of phantoms, and their records.
+
+The manifest of a task is <manifest_dir>/<name>_<split>.json; what it holds says `datasets.pretraining_manifest`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from datasets.errors import InputError
+from datasets.label_descriptions import has_side
+from datasets.phantom_anatomy import GROUPS, STRUCTURES
+from datasets.phantom_lesions import DISEASES, LESIONS
+from datasets.pretraining_batch import Kind
+from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
+
+PUBLISHED_TASKS = Path(__file__).resolve().parent.parent / "data" / "pretraining_tasks.json"
+KINDS: tuple[Kind, ...] = ("image_text", "classification", "segmentation")
+MANIFEST_DIR = "data/pretraining"
+
+
+@dataclass(frozen=True)
+class PretrainingTask:
+    """One source of data and what is learned from it.
+
+    weight: share in the draws, in any unit.  labels: classes, or structures.  loss: "CE" for one class a volume, "BCE"
+    for any number; None for the other kinds, whose loss goes without saying.  manifest: with `{split}` in its name.
+    drop_other_labels: structures of the manifest that are not among the labels are left out instead of refused.
+    """
+
+    name: str
+    kind: Kind
+    weight: float
+    manifest: str
+    labels: tuple[str, ...] = ()
+    loss: Literal["CE", "BCE"] | None = None
+    is_2d: bool = False
+    drop_other_labels: bool = False
+
+    def path(self, split: str = "train") -> Path:
+        """The manifest of a split."""
+        return Path(self.manifest.format(split=split))
+
+    @property
+    def sided(self) -> bool:
+        """Whether left and right must not be mixed up: a label has a side, and a report may always name one."""
+        return self.kind == "image_text" or any(has_side(label) for label in self.labels)
+
+
+def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[PretrainingTask]:
+    """The 39 tasks of the paper with labels, loss and weight, in its order."""
+    return [
+        PretrainingTask(
+            name=task["name"],
+            kind=task["kind"],
+            weight=float(task["weight"]),
+            manifest=f"{_braces_kept(manifest_dir)}/{task['name']}_{{split}}.json",
+            labels=tuple(task["labels"]),
+            loss=task["loss"] if task["kind"] == "classification" else None,
+            is_2d=task["is_2d"],
+        )
+        for task in json.loads(PUBLISHED_TASKS.read_text(encoding="utf-8"))
+    ]
+
+
+def phantom_tasks(
+    folder: str | Path, weights: Mapping[Kind, float] | None = None, lesions: bool = False
+) -> list[PretrainingTask]:
+    """The three tasks of a folder that `datasets.phantom` wrote: phantom_classification, _image_text, _segmentation.
+
+    weights: by kind, 1 where not given.  lesions: also segment lesions, and not organs alone.
+    """
+    structures = (*STRUCTURES, *GROUPS)
+    labels = {
+        "image_text": (),
+        "classification": tuple(disease.lower() for disease in DISEASES),
+        "segmentation": (*structures, *(name.lower() for name in LESIONS)) if lesions else structures,
+    }
+    return [
+        PretrainingTask(
+            name=f"phantom_{kind}",
+            kind=kind,
+            weight=float((weights or {}).get(kind, 1.0)),
+            manifest=f"{_braces_kept(folder)}/pretraining/{kind}_{{split}}.json",
+            labels=labels[kind],
+            loss="BCE" if kind == "classification" else None,
+            drop_other_labels=kind == "segmentation" and not lesions,
+        )
+        for kind in KINDS
+    ]
+
+
+def select_tasks(
+    tasks: Sequence[PretrainingTask], kinds: Collection[str] = KINDS, weights: Sequence[str] = ()
+) -> list[PretrainingTask]:
+    """The tasks of some kinds; `weights` are ``name=number``, and 0 leaves a task out.
+
+    Raises InputError for an unknown kind or name, a weight that is no number of 0 or more, or if no task is left.
+    """
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise InputError(f"{unknown[0]!r} is not a kind of pretraining; choose from {', '.join(KINDS)}")
+    given: dict[str, float] = {}
+    for item in weights:
+        name, _, number = item.rpartition("=")
+        if name not in {task.name for task in tasks}:
+            raise InputError(f"task weight {item}: {name!r} is not one of the tasks {', '.join(t.name for t in tasks)}")
+        try:
+            given[name] = float(number)
+        except ValueError:
+            given[name] = -1.0
+        if not 0 <= given[name] < float("inf"):
+            raise InputError(f"task weight {item}: {number!r} is not a number of 0 or more; write NAME=NUMBER")
+    weighed = [replace(task, weight=given.get(task.name, task.weight)) for task in tasks]
+    chosen = [task for task in weighed if task.kind in kinds and task.weight > 0]
+    if not chosen:
+        raise InputError(f"no pretraining task of kind {', '.join(kinds)} has a weight above 0")
+    return chosen
+
+
+def available_tasks(
+    tasks: Sequence[PretrainingTask], skip_missing: bool = False, split: str = "train"
+) -> tuple[list[PretrainingTask], list[PretrainingTask]]:
+    """Tasks whose manifest of the split exists, and those whose does not.
+
+    Raises InputError that names every missing manifest, unless `skip_missing`; and if none exists at all.
+    """
+    found = [task for task in tasks if task.path(split).is_file()]
+    missing = [task for task in tasks if not task.path(split).is_file()]
+    if missing and (not skip_missing or not found):
+        names = ", ".join(f"{task.name} ({task.path(split)})" for task in missing)
+        what_to_do = "write at least one of them" if skip_missing else "write them, or give --skip_missing_tasks"
+        raise InputError(f"{len(missing)} of {len(tasks)} tasks have no manifest; {what_to_do}: {names}")
+    return found, missing
+
+
+def load_records(
+    tasks: Sequence[PretrainingTask], split: str = "train", check_files: bool = True
+) -> dict[str, list[PretrainingRecord]]:
+    """The records of each task by its name; raises ManifestError, which names file, row and field."""
+    return {
+        task.name: load_pretraining_manifest(
+            task.path(split),
+            task.kind,
+            task.labels,
+            task.loss,
+            drop_other_labels=task.drop_other_labels,
+            check_files=check_files,
+        )
+        for task in tasks
+    }
+
+
+def _braces_kept(folder: str | Path) -> str:
+    return str(folder).replace("{", "{{").replace("}", "}}")

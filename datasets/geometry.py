@@ -1,0 +1,178 @@
+"""The record of how a loaded volume lies in its source file, and the lossless moves between the two grids.
+
+Reorientation permutes and flips axes only (the closest axes of an oblique affine); no voxel is ever resampled, so a
+mask can be written back onto the source grid exactly.  Affines map voxel indices to RAS+ millimetres, as in NIfTI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from datasets.errors import InputError
+
+AS_STORED = "as_stored"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+Size3 = tuple[int, int, int]
+Affine = tuple[tuple[float, float, float, float], ...]
+
+
+class VolumeError(InputError):
+    """A volume or mask file cannot be used."""
+
+
+@dataclass(frozen=True)
+class VolumeGeometry:
+    """From the source grid to the loaded array: reorient to `orientation`, then crop to [crop_start, crop_stop).
+
+    shape, affine and spacing (mm) describe the loaded array, after both steps; the crop box counts voxels of the
+    oriented array.  `source_orientation` is the file's axis codes, `orientation` what was asked for.
+    """
+
+    source: str
+    source_shape: Size3
+    source_affine: Affine
+    source_orientation: str
+    orientation: str
+    shape: Size3
+    affine: Affine
+    spacing: tuple[float, float, float]
+    crop_start: Size3
+    crop_stop: Size3
+
+    @classmethod
+    def of_source(cls, source: str, shape: Size3, affine: np.ndarray, orientation: str = "RAS") -> VolumeGeometry:
+        """Geometry of a whole volume of `shape` (3 ints) and `affine` (4, 4), brought to `orientation`."""
+        moves = reorientation(affine, orientation)
+        oriented_shape = tuple(int(n) for n in _moved_shape(shape, moves))
+        oriented_affine = affine @ orientations.inv_ornt_aff(moves, shape)
+        return cls(
+            source=source,
+            source_shape=tuple(int(n) for n in shape),
+            source_affine=_as_tuples(affine),
+            source_orientation="".join(nib.aff2axcodes(affine)),
+            orientation=orientation,
+            shape=oriented_shape,
+            affine=_as_tuples(oriented_affine),
+            spacing=_spacing(oriented_affine),
+            crop_start=(0, 0, 0),
+            crop_stop=oriented_shape,
+        )
+
+    def cropped(self, start: Size3, stop: Size3) -> VolumeGeometry:
+        """Geometry after a further crop to [start, stop), counted in voxels of this geometry's array."""
+        shift = np.eye(4)
+        shift[:3, 3] = start
+        return VolumeGeometry(
+            source=self.source,
+            source_shape=self.source_shape,
+            source_affine=self.source_affine,
+            source_orientation=self.source_orientation,
+            orientation=self.orientation,
+            shape=tuple(int(b - a) for a, b in zip(start, stop, strict=True)),
+            affine=_as_tuples(np.asarray(self.affine) @ shift),
+            spacing=self.spacing,
+            crop_start=tuple(int(c + a) for c, a in zip(self.crop_start, start, strict=True)),
+            crop_stop=tuple(int(c + b) for c, b in zip(self.crop_start, stop, strict=True)),
+        )
+
+    @property
+    def crop_box(self) -> tuple[slice, slice, slice]:
+        first, second, third = (slice(a, b) for a, b in zip(self.crop_start, self.crop_stop, strict=True))
+        return first, second, third
+
+    def from_source(self, array: np.ndarray) -> np.ndarray:
+        """View of an array on the source grid as the loaded array: reoriented, then cropped."""
+        moves = reorientation(np.asarray(self.source_affine), self.orientation)
+        return orientations.apply_orientation(array, moves)[self.crop_box]
+
+    def to_source(self, array: np.ndarray) -> np.ndarray:
+        """Array of the loaded grid on the source grid, zero outside the crop; VolumeError for another shape."""
+        if array.shape != self.shape:
+            raise VolumeError(f"{self.source}: a mask for it has shape {self.shape}, got {array.shape}")
+        moves = reorientation(np.asarray(self.source_affine), self.orientation)
+        whole = np.zeros(_moved_shape(self.source_shape, moves), dtype=array.dtype)
+        whole[self.crop_box] = array
+        back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), moves)  # "RAS" is the identity here
+        return np.ascontiguousarray(orientations.apply_orientation(whole, back))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, fit for JSON; `from_dict` gives an equal record."""
+        return {name: _as_lists(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VolumeGeometry:
+        return cls(**{name: _frozen(values[name]) for name in cls.__dataclass_fields__})
+
+
+def reorientation(affine: np.ndarray, orientation: str) -> np.ndarray:
+    """nibabel's orientation array (3, 2) that takes an array with `affine` to `orientation` (codes or "as_stored")."""
+    if orientation == AS_STORED:
+        return orientations.axcodes2ornt("RAS")
+    pairs = ("LR", "PA", "IS")
+    if len(orientation) != 3 or any(sum(code in pair for code in orientation) != 1 for pair in pairs):
+        raise VolumeError(f"orientation is {orientation!r}; give three axis codes such as RAS or LPS, or {AS_STORED}")
+    return orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(orientation))
+
+
+def foreground_box(array: np.ndarray) -> tuple[Size3, Size3]:
+    """Start and stop of the bounding box of voxels > 0 in (H, W, D), the semantics of MONAI's CropForeground.
+
+    Without any such voxel the box is the whole array, since there is nothing to tell from background.
+    """
+    start, stop = [], []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        occupied = np.flatnonzero(array.max(axis=others) > 0)
+        if occupied.size == 0:
+            return (0, 0, 0), tuple(int(n) for n in array.shape)
+        start.append(int(occupied[0]))
+        stop.append(int(occupied[-1]) + 1)
+    return tuple(start), tuple(stop)
+
+
+def check_affine(affine: np.ndarray, source: str) -> np.ndarray:
+    """The affine as float64 (4, 4); VolumeError where it cannot place voxels in space."""
+    affine = np.asarray(affine, dtype=np.float64)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * lengths.prod():
+        raise VolumeError(f"{source}: its affine is singular or not finite, so voxels have no place; fix the header")
+    return affine
+
+
+def same_grid(shape_a: Size3, affine_a: np.ndarray, shape_b: Size3, affine_b: np.ndarray) -> bool:
+    """Whether two grids agree: same shape, and no corner further apart than 5 % of the smallest voxel side."""
+    if tuple(shape_a) != tuple(shape_b):
+        return False
+    extent = np.asarray(shape_a) - 1
+    corners = np.array(list(product((0, extent[0]), (0, extent[1]), (0, extent[2]), (1,))), dtype=float)
+    distance = np.linalg.norm((corners @ (np.asarray(affine_a) - np.asarray(affine_b)).T)[:, :3], axis=1).max()
+    return bool(distance <= 0.05 * min(_spacing(np.asarray(affine_a))))
+
+
+def _moved_shape(shape: Size3, moves: np.ndarray) -> np.ndarray:
+    moved = np.empty(3, dtype=int)
+    moved[moves[:, 0].astype(int)] = shape
+    return moved
+
+
+def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    first, second, third = (float(s) for s in nib.affines.voxel_sizes(affine))
+    return first, second, third
+
+
+def _as_tuples(affine: np.ndarray) -> Affine:
+    return tuple(tuple(float(v) for v in row) for row in affine)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,189 @@
+"""Instruction samples: a manifest record becomes patches, token ids, masks and targets, and samples become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from datasets.anyres import PatchedVolume
+from datasets.conversation import Conversation
+from datasets.manifest import InstructionRecord
+from datasets.sampling import SampleReference
+from datasets.volume import VolumeGeometry
+from datasets.volume_cache import VolumeLoader, VolumeOptions
+from models.configuration import VisionConfig
+
+IGNORED_LABEL = -100  # of cross-entropy: positions that no loss is taken at
+
+
+@dataclass
+class InstructionSample:
+    """One question, ready for the model.
+
+    volumes: one for each image of the question.  masks: (n, X, Y, Z) int8 on the padded grid of volume ``mask_image``,
+    -1 in its padding, one for each ``<SEG>`` of the answer.  targets: (diseases,) float, nan where unknown.
+    """
+
+    id: str
+    task: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    volumes: list[PatchedVolume] = field(default_factory=list)
+    geometries: list[VolumeGeometry] = field(default_factory=list)
+    masks: Tensor | None = None
+    mask_image: int = 0
+    label_set: str | None = None
+    targets: Tensor | None = None
+
+
+@dataclass
+class InstructionBatch:
+    """Samples of any tasks and sizes, padded on the left.
+
+    input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
+    row; ``volumes[row]`` is itself a list.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    volumes: list[list[PatchedVolume]]
+    geometries: list[list[VolumeGeometry]]
+    masks: list[Tensor | None]
+    mask_images: list[int]
+    label_sets: list[str | None]
+    targets: list[Tensor | None]
+    sample_ids: list[str]
+    tasks: list[str]
+
+    @property
+    def task(self) -> str:
+        """The task of the whole batch, for logs: its name, or ``mixed``."""
+        return self.tasks[0] if len(set(self.tasks)) == 1 else "mixed"
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> InstructionBatch:
+        """A copy with every tensor on ``device``."""
+
+        def move(value):
+            if isinstance(value, Tensor | PatchedVolume):
+                return value.to(device, non_blocking=non_blocking)
+            return [move(item) for item in value] if isinstance(value, list) else value
+
+        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
+
+    def pin_memory(self) -> InstructionBatch:
+        """Page-locked copies, which ``DataLoader(pin_memory=True)`` asks for."""
+
+        def pin(value):
+            if isinstance(value, Tensor):
+                return value.pin_memory()
+            if isinstance(value, PatchedVolume):
+                return replace(value, patches=value.patches.pin_memory(), slice_marks=value.slice_marks.pin_memory())
+            return [pin(item) for item in value] if isinstance(value, list) else value
+
+        return replace(self, **{item.name: pin(getattr(self, item.name)) for item in fields(self)})
+
+
+class InstructionDataset(Dataset):
+    """Samples of one or several manifests, indexed by ``SampleReference(task, index)``.
+
+    Args:
+        records: for each manifest's name, its records.
+        tokenizer: of the language model, after ``add_special_tokens``.
+        vision: crop size, patch limit and tokens a patch.
+        cache: folder of preprocessed volumes, or None.
+        max_length: most tokens of a sample.
+        with_answers: False for generation: masks and answers are not read.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, Sequence[InstructionRecord]],
+        tokenizer: PreTrainedTokenizerBase,
+        vision: VisionConfig,
+        *,
+        orientation: str = "RAS",
+        resize: str = "published",
+        cache: str | None = None,
+        max_length: int = 4096,
+        with_answers: bool = True,
+    ):
+        self.records = records
+        self.conversation = Conversation(tokenizer, max_length)
+        self.vision = vision
+        self.loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
+        self.with_answers = with_answers
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.records.values())
+
+    def __getitem__(self, reference: SampleReference) -> InstructionSample:
+        return self.sample(self.records[reference.task][reference.index])
+
+    def visual_tokens(self, volume: PatchedVolume) -> int:
+        """How many tokens of the language model a volume takes."""
+        return prod(self.vision.token_grid(volume.patch_grid, volume.patches.shape[-1]))
+
+    def sample(self, record: InstructionRecord) -> InstructionSample:
+        """Read the record's files and tokenise its text; raises InputError, which names the sample or the file."""
+        loaded = [self.loader.volume(path) for path in record.image_path]
+        volumes = [volume for volume, _ in loaded]
+        geometries = [geometry for _, geometry in loaded]
+        counts = [self.visual_tokens(volume) for volume in volumes]
+        answer_ids = self.conversation.answer(record.answer, record.id) if self.with_answers else []
+        room = self.conversation.max_length - len(answer_ids)
+        sample = InstructionSample(
+            id=record.id,
+            task=record.task,
+            prompt_ids=self.conversation.prompt(record.question, counts, record.id, room),
+            answer_ids=answer_ids,
+            volumes=volumes,
+            geometries=geometries,
+            label_set=record.label_set,
+            mask_image=record.mask_image,
+        )
+        if self.with_answers and record.targets:
+            sample.targets = torch.tensor(record.target_vector())
+        if self.with_answers and record.labels:
+            values = None if isinstance(record.mask_path, list) else [record.mask_values[x] for x in record.labels]
+            placement, geometry = volumes[record.mask_image].placement, geometries[record.mask_image]
+            sample.masks = self.loader.masks(record.mask_path, values, placement, geometry)
+        return sample
+
+
+@dataclass(frozen=True)
+class InstructionCollator:
+    """Callable that pads samples to one batch; picklable, for loader workers."""
+
+    pad_id: int
+
+    def __call__(self, samples: Sequence[InstructionSample]) -> InstructionBatch:
+        length = max(len(sample.prompt_ids) + len(sample.answer_ids) for sample in samples)
+        input_ids = torch.full((len(samples), length), self.pad_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        labels = torch.full_like(input_ids, IGNORED_LABEL)
+        for row, sample in enumerate(samples):
+            ids = torch.tensor(sample.prompt_ids + sample.answer_ids, dtype=torch.long)
+            input_ids[row, length - len(ids) :] = ids
+            attention_mask[row, length - len(ids) :] = 1
+            if sample.answer_ids:
+                labels[row, -len(sample.answer_ids) :] = torch.tensor(sample.answer_ids, dtype=torch.long)
+        return InstructionBatch(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=labels,
+            volumes=[sample.volumes for sample in samples],
+            geometries=[sample.geometries for sample in samples],
+            masks=[sample.masks for sample in samples],
+            mask_images=[sample.mask_image for sample in samples],
+            label_sets=[sample.label_set for sample in samples],
+            targets=[sample.targets for sample in samples],
+            sample_ids=[sample.id for sample in samples],
+            tasks=[sample.task for sample in samples],
+        )

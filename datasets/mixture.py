@@ -1,0 +1,86 @@
+"""Which manifests a run trains on, and with what weight each."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets.errors import InputError
+from datasets.manifest import TASKS, InstructionRecord, load_manifest
+
+_FACTS = Path(__file__).resolve().parent.parent / "data" / "instruction_tasks.json"
+
+
+def published_weights() -> dict[str, float]:
+    """The published mix: weight of each training task, by the name of its manifest."""
+    return {task["name"]: float(task["weight"]) for task in json.loads(_FACTS.read_text())}
+
+
+def load_mixture(
+    manifests: Sequence[str], task_weights: Sequence[str] = ()
+) -> tuple[dict[str, list[InstructionRecord]], dict[str, float] | None]:
+    """Read manifests as the parts of one mixture.
+
+    Args:
+        manifests: ``path`` or ``path=weight``.  A manifest named like a published task (say,
+            ``CTRATE_Question_Answer.json``) has that task's weight unless one is given.  Without any weight, parts
+            weigh as their number of records.
+        task_weights: ``task=weight`` for the kinds of question (``segmentation=3``); the records of all manifests are
+            then grouped by kind, kinds not named weigh 1, and manifest weights are not allowed.
+
+    Returns:
+        Records by part, and weight by part or None.
+
+    Raises:
+        InputError: a bad option, a bad manifest, or two manifests of one name.
+    """
+    if not manifests:
+        raise InputError("--manifests is empty: name at least one instruction manifest")
+    parts: dict[str, list[InstructionRecord]] = {}
+    given: dict[str, float] = {}
+    for item in manifests:
+        path, separator, weight = item.rpartition("=")
+        path = path if separator else item
+        name = Path(path).stem
+        if name in parts:
+            raise InputError(f"{path}: a second manifest named {name}; rename one, since parts go by their file's name")
+        parts[name] = load_manifest(path)
+        if separator:
+            given[name] = _number(weight, item)
+    if task_weights:
+        if given:
+            raise InputError("--task_weights and a weight on a manifest exclude each other: use one of them")
+        return _by_task(parts, task_weights)
+    known = {name: weight for name, weight in published_weights().items() if name in parts} | given
+    if not known:
+        return parts, None
+    unknown = sorted(set(parts) - set(known))
+    if unknown:
+        raise InputError(f"manifest {unknown[0]} has no weight while others have: write PATH=WEIGHT for it")
+    return parts, known
+
+
+def _by_task(
+    parts: Mapping[str, Sequence[InstructionRecord]], task_weights: Sequence[str]
+) -> tuple[dict[str, list[InstructionRecord]], dict[str, float]]:
+    groups: dict[str, list[InstructionRecord]] = defaultdict(list)
+    for records in parts.values():
+        for record in records:
+            groups[record.task].append(record)
+    weights = dict.fromkeys(groups, 1.0)
+    for item in task_weights:
+        task, _, weight = item.partition("=")
+        if task not in TASKS:
+            raise InputError(f"--task_weights {item}: {task!r} is not one of {', '.join(TASKS)}")
+        if task in groups:
+            weights[task] = _number(weight, item)
+    return dict(groups), weights
+
+
+def _number(text: str, item: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{item}: {text!r} is not a weight; write NAME=NUMBER") from error

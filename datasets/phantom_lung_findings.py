@@ -1,0 +1,258 @@
+"""Findings in the lungs and the pleura. See phantom_findings for what every label means."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasets.phantom_anatomy import CHEST, LUNG_LABELS, SIGN, Anatomy
+from datasets.phantom_lesions import (
+    LESIONS,
+    Finding,
+    any_zone,
+    draw_side,
+    free_place,
+    joint_side,
+    sides_of,
+    zone,
+)
+from datasets.phantom_scene import AIR_HU, Scene
+from datasets.phantom_shapes import Bounds, Ellipsoid, Implicit, Tube, rotation
+
+
+def _paint(
+    scene: Scene, side: str, name: str | None, shape: Implicit, hu: float, lung: str = "inside", **options
+) -> None:
+    """Paint into one lung; ``name`` is the finding whose label the voxels get."""
+    other = [LUNG_LABELS[one] for one in LUNG_LABELS if one != side]
+    scene.paint(shape, hu, lesion=LESIONS[name] if name else None, lung=lung, keep=other, **options)
+
+
+def _lung_bounds(anatomy: Anatomy, side: str) -> Bounds:
+    return anatomy.lung(side).bounds
+
+
+def pleural_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Fluid at the back of the pleural cavity, deepest at the base, with a rim that rises along the chest wall."""
+    side = draw_side(rng)
+    grade = str(rng.choice(["small", "moderate", "large"]))
+    low, high = {"small": (30, 36), "moderate": (48, 56), "large": (72, 86)}[grade]
+    depth, hu = rng.uniform(low, high), rng.uniform(2, 14)
+    for one in sides_of(side):
+        level = np.float32(depth * rng.uniform(0.92, 1.0) - 94)
+
+        def fluid(x: np.ndarray, y: np.ndarray, z: np.ndarray, level: np.float32 = level) -> np.ndarray:
+            rim = 16 * (x / np.float32(CHEST[0])) ** 2
+            return y - (level + rim - np.float32(0.16) * (z + 40))
+
+        _paint(scene, one, "Pleural effusion", fluid, hu, structure=0, lung="fill", bounds=_lung_bounds(anatomy, one))
+    return Finding("Pleural effusion", side, len(sides_of(side)), depth * scene.pose.scale[1], grade=grade)
+
+
+def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Sharply bordered patches of denser lung between patches of normal lung, in both lungs."""
+    waves = 2 * np.pi / rng.uniform(44, 58, 3)
+    phases = rng.uniform(0, 2 * np.pi, 3)
+
+    def patches(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        total = np.float32(0.25)
+        for u, wave, phase in zip((x + 0.4 * y, y - 0.4 * z, z + 0.4 * x), waves, phases, strict=True):
+            total = total + np.sin(u * np.float32(wave) + np.float32(phase))
+        return total
+
+    value = rng.uniform(-690, -640)
+    for one in ("left", "right"):
+        _paint(
+            scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
+        )
+    return Finding("Mosaic attenuation pattern", "both")
+
+
+def septal_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """A net of thickened septa under the pleura of the lower two thirds of both lungs."""
+    period, half = np.float32(rng.uniform(21, 26)), np.float32(1.8)
+    shift = rng.uniform(0, 24, 3).astype(np.float32)
+
+    def net(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        nearest = None
+        for u, v, s in zip((x + 0.35 * y, y - 0.35 * z, z + 0.35 * x), (y, z, x), shift, strict=True):
+            bend = 4 * np.sin((v + s) * np.float32(0.13))  # lobules are polygons, not bricks
+            line = np.abs(np.mod(u + bend + s, period) - period / 2)
+            nearest = line if nearest is None else np.minimum(nearest, line)
+        outer = -48 - anatomy.chest(x, y, z)
+        return np.maximum(np.maximum(nearest - half, outer), z - 75)
+
+    value = rng.uniform(-60, 20)
+    for one in ("left", "right"):
+        _paint(scene, one, "Interlobular septal thickening", net, value, bounds=_lung_bounds(anatomy, one))
+    return Finding("Interlobular septal thickening", "both")
+
+
+def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Air pockets with thin walls in the upper zones."""
+    side = draw_side(rng)
+    grade = str(rng.choice(["mild", "severe"]))
+    number = {"mild": 8, "severe": 18}[grade]
+    scale = scene.pose.mean_scale
+    largest = 0.0
+    for one in sides_of(side):
+        points, room = scene.free_sites([1 if one == "left" else 2])
+        upper = (points[:, 2] > ZONE_FLOOR) & (room > 4)
+        points = points[upper] if upper.any() else points
+        for _ in range(number):
+            centre, radius = points[rng.integers(len(points))], rng.uniform(7, 12)
+            largest = max(largest, 2 * radius)
+            axes = radius / scale * rng.uniform(0.85, 1.15, 3)
+            pocket = Ellipsoid(centre, axes)
+            _paint(scene, one, "Emphysema", pocket.grown(1.4), -520.0)
+            _paint(scene, one, "Emphysema", pocket, AIR_HU + 5)
+    return Finding("Emphysema", side, number * len(sides_of(side)), largest, "upper", grade)
+
+
+ZONE_FLOOR = 12.0  # emphysema lies above this height
+
+
+def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Ground-glass patches with soft edges; vessels stay visible in them."""
+    side = draw_side(rng)
+    places, largest = [], 0.0
+    for one in sides_of(side):
+        for _ in range(rng.integers(1, 3)):
+            radius = rng.uniform(19, 27)
+            centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
+            axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
+            patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
+            _paint(scene, one, "Lung opacity", patch, rng.uniform(-470, -400), strength=0.9, blur=1.6)
+            places.append((radius, one, zone(centre[2])))
+            largest = max(largest, 2 * radius)
+    return Finding("Lung opacity", side, len(places), largest, max(places)[2])
+
+
+def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """A dense, lumpy, airless patch of 40 mm and more with air-filled bronchi in it."""
+    side = str(rng.choice(["left", "right"]))
+    radius = rng.uniform(20, 28)
+    centre, _room = free_place(scene, rng, side, 0.6 * radius, any_zone(rng))
+    size = radius / scene.pose.mean_scale
+    value = rng.uniform(25, 55)
+    for turn in range(4):
+        offset = np.zeros(3) if turn == 0 else rng.uniform(-0.55, 0.55, 3) * size
+        lump = Ellipsoid(centre + offset, size * rng.uniform(0.6, 0.95, 3), rng.uniform(-40, 40, 3))
+        _paint(scene, side, "Consolidation", lump, value)
+    root = np.array([SIGN[side] * 36.0, -2.0, 14.0])
+    inward = (root - centre) / max(float(np.linalg.norm(root - centre)), 1.0)
+    for _ in range(3):
+        way = inward + rng.uniform(-0.7, 0.7, 3)
+        ends = np.stack([centre + way * 0.7 * size, centre - way * 0.6 * size])
+        _paint(scene, side, None, Tube(ends, [2.6, 1.8]), -850.0)
+    return Finding("Consolidation", side, place=zone(centre[2]))
+
+
+def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Dense bands across the base of a lung that reach the pleura."""
+    side = draw_side(rng)
+    number = 0
+    thickness = rng.uniform(7, 10)
+    half = np.float32(thickness / 2 / scene.pose.mean_scale)
+    for one in sides_of(side):
+        for _ in range(2):
+            centre, _room = free_place(scene, rng, one, 6.0, lambda p: p[:, 2] < 0)
+            angles = (rng.uniform(-25, 25), rng.uniform(-25, 25), 0)
+            outline = Ellipsoid(centre, (rng.uniform(36, 46), rng.uniform(36, 46), 30), angles)
+            normal = rotation(angles)[:, 2].astype(np.float32)
+            offset = np.float32(normal @ centre)
+
+            def band(x, y, z, outline=outline, normal=normal, offset=offset) -> np.ndarray:
+                height = x * normal[0] + y * normal[1] + z * normal[2] - offset
+                return np.maximum(np.abs(height) - half, outline(x, y, z))
+
+            options = {"keep_lesions": [LESIONS["Consolidation"]], "bounds": outline.bounds}
+            _paint(scene, one, "Atelectasis", band, rng.uniform(20, 50), **options)
+            number += 1
+    return Finding("Atelectasis", side, number, thickness, "lower")
+
+
+def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Scars of a lung's apex: a thick pleural cap and strands from it towards the hilum."""
+    side = draw_side(rng)
+    name = "Pulmonary fibrotic sequela"
+    thickness = rng.uniform(8, 12)
+    for one in sides_of(side):
+        sign = SIGN[one]
+        low, high = _lung_bounds(anatomy, one)
+        low = np.array([low[0], low[1], 70.0])
+        _paint(
+            scene,
+            one,
+            name,
+            lambda x, y, z: np.maximum(-thickness - anatomy.chest(x, y, z), 88 - z),
+            rng.uniform(10, 40),
+            bounds=(low, high),
+        )
+        for _ in range(6):
+            start = np.array([sign * rng.uniform(25, 70), rng.uniform(-45, 40), rng.uniform(82, 105)])
+            end = np.array([sign * rng.uniform(28, 60), rng.uniform(-25, 20), rng.uniform(38, 60)])
+            bend = (start + end) / 2 + rng.uniform(-7, 7, 3)
+            _paint(scene, one, name, Tube(np.stack([start, bend, end]), [3.2, 2.8, 2.0]), 25.0)
+    return Finding(name, side, len(sides_of(side)), thickness * scene.pose.mean_scale, "upper")
+
+
+def _bronchi(
+    scene: Scene,
+    rng: np.random.Generator,
+    name: str,
+    side: str,
+    number: int,
+    outer: float,
+    wall: float,
+    start: float,
+    length: float,
+    fall: tuple[float, float],
+) -> None:
+    """Airways with a visible wall that run outwards from the hilum; ``fall`` is the range of their vertical slope."""
+    for one in sides_of(side):
+        for turn in range(number):
+            angle = np.deg2rad(-60 + 120 * (turn + rng.uniform(0.2, 0.8)) / number)
+            way = np.array([SIGN[one] * np.cos(angle), np.sin(angle), rng.uniform(*fall)])
+            way /= np.linalg.norm(way)
+            root = np.array([SIGN[one] * 34.0, -4.0, 12.0]) + way * start
+            ends = np.stack([root, root + way * length])
+            radius = outer * rng.uniform(0.9, 1.1)
+            _paint(scene, one, name, Tube(ends, [radius, radius]), 35.0)
+            _paint(scene, one, None, Tube(ends, [radius - wall, radius - wall]), AIR_HU + 10)
+
+
+def peribronchial_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Thick cuffs round narrow airways near the hilum."""
+    side = draw_side(rng)
+    _bronchi(scene, rng, "Peribronchial thickening", side, 4, 7.5, 4.6, 4.0, 50.0, (0.15, 1.0))
+    return Finding("Peribronchial thickening", side, place="central")
+
+
+def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """Wide airways with a thin wall in the lower zone."""
+    side = draw_side(rng)
+    _bronchi(scene, rng, "Bronchiectasis", side, 4, 11.5, 3.6, 22.0, 52.0, (-0.9, -0.3))
+    return Finding("Bronchiectasis", side, size_mm=2 * 11.5 * scene.pose.mean_scale, place="lower")
+
+
+def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
+    """One to four round solid nodules of 12 to 34 mm."""
+    number = int(rng.integers(1, 5))
+    side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
+    ranges = [(12, 15), (18, 23), (27, 34)]
+    top = int(rng.integers(3))
+    placed: list[tuple[float, str, str]] = []
+    for turn in range(number):
+        one = sides_of(side)[turn % len(sides_of(side))]
+        low, high = ranges[top if turn == 0 else int(rng.integers(top + 1))]
+        diameter = rng.uniform(low, high)
+        if turn:
+            diameter = min(diameter, 0.9 * placed[0][0])
+        centre, room = free_place(scene, rng, one, diameter / 2 + 2, any_zone(rng))
+        diameter = float(min(diameter, max(2 * room, 8.0)))
+        axes = diameter / 2 / scene.pose.scale
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
+        placed.append((diameter, one, zone(centre[2])))
+    size, one, place = max(placed)
+    grade = "small" if size < 16.5 else "medium" if size < 25 else "large"
+    return Finding("Lung nodule", joint_side([p[1] for p in placed]), number, size, f"{one} {place}", grade)

@@ -1,0 +1,295 @@
+"""Questions about a phantom: open, multiple choice, yes/no, segmentation, diagnosis, report.
+
+Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
+polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
+never depends on the answer. Answers are short and follow from the question and the truth alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.phantom_anatomy import GROUPS, STRUCTURES
+from datasets.phantom_lesions import DISEASES, LESIONS, Finding
+from datasets.phantom_text import NUMBERS
+
+YES_NO, CHOICE, REPORT, SEGMENT, DIAGNOSE = (
+    " <binary_answer>", " <multiple_choice>", " <report_generation>", " <segmentation>", " <diagnosis>",
+)  # fmt: skip
+
+REPORT_QUESTIONS = (
+    "Please write the radiology report of this CT." + REPORT,
+    "Generate a report with findings and impression for this chest CT." + REPORT,
+    "Describe this CT in a radiology report.",
+    "What does this scan show? Give findings and impression.",
+)
+DIAGNOSIS_QUESTIONS = (
+    "Which diseases does this chest CT show? Please give a confidence for each." + DIAGNOSE,
+    "Assess this CT for the 18 abnormalities." + DIAGNOSE,
+    "Please diagnose this CT scan.",
+    "Give the confidence of every disease in this scan.",
+)
+SEGMENT_ONE = (
+    "Where is the {0}? Please output segmentation mask." + SEGMENT,
+    "Please segment the {0} in this CT." + SEGMENT,
+    "Can you outline the {0}?",
+    "Show me the {0} in this scan with a mask.",
+)
+SEGMENT_TWO = (
+    "Where are the {0} and the {1}? Please output segmentation masks." + SEGMENT,
+    "Please segment the {0} and the {1}." + SEGMENT,
+    "Can you outline the {0} and the {1}?",
+    "Show me masks of the {0} and the {1}.",
+)
+SEGMENT_LESION = (
+    "Where is the {0}? Please output segmentation mask." + SEGMENT,
+    "Please segment the {0}." + SEGMENT,
+    "Outline the {0} in this CT.",
+    "Show me where the {0} is.",
+)
+IS_THERE = (
+    "Is there {0}?" + YES_NO,
+    "Does this CT show {0}?" + YES_NO,
+    "Can {0} be seen in this scan?",
+    "Does the patient have {0}?",
+)
+INVERSE = {
+    "Cardiomegaly": ("Is the heart of normal size?" + YES_NO, "Is the size of the heart within normal limits?"),
+    "Pleural effusion": ("Are the pleural spaces free of fluid?" + YES_NO, "Are both pleural cavities dry?"),
+    "Lung nodule": ("Are the lungs free of nodules?" + YES_NO, "Is the chest clear of lung nodules?"),
+    "Lymphadenopathy": ("Are all lymph nodes of normal size?" + YES_NO, "Is the chest without enlarged nodes?"),
+    "Arterial wall calcification": (
+        "Is the aortic wall free of calcification?" + YES_NO,
+        "Is the aorta without plaques?",
+    ),
+    "Medical material": ("Is the chest free of medical devices?" + YES_NO, "Is the scan without implanted material?"),
+}
+WHICH_PRESENT = (
+    "Which of these findings is present?" + CHOICE,
+    "Which abnormality does this CT show?" + CHOICE,
+    "Pick the finding that can be seen in this scan.",
+    "One of these is present in the scan. Which one?",
+)
+WHICH_ABSENT = (
+    "Which of these findings is absent?" + CHOICE,
+    "Which abnormality is not present in this CT?" + CHOICE,
+    "Pick the finding that cannot be seen in this scan.",
+    "All but one of these are present in the scan. Which one is missing?",
+)
+WHICH_SIDE = (
+    "On which side is the {0}?",
+    "Which side is affected by {0}?",
+    "Where is the {0}: left, right or on both sides?",
+    "Which lung or hemithorax has {0}?",
+)
+SIDES = {"left": "Left side", "right": "Right side", "both": "Both sides"}
+SIDED = (
+    "Pleural effusion", "Emphysema", "Atelectasis", "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela",
+    "Peribronchial thickening", "Bronchiectasis",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A question with a closed set of answers that are equally likely when the finding is present.
+
+    absent: the answer to the open question where the finding is absent, "" if it is then not asked.
+    """
+
+    finding: str
+    questions: tuple[str, ...]
+    options: tuple[str, ...]
+    answer: str
+    absent: str = ""
+
+
+def topics(findings: dict[str, Finding]) -> list[Topic]:
+    """Everything that can be asked about the findings' details; ``answer`` is "" where the finding is absent."""
+
+    def detail(name: str, attribute: str) -> str:
+        return str(getattr(findings[name], attribute)) if name in findings else ""
+
+    result = [
+        Topic(name, tuple(q.format(_inline(name)) for q in WHICH_SIDE), tuple(SIDES.values()),
+              SIDES.get(detail(name, "side"), ""))
+        for name in SIDED
+    ]  # fmt: skip
+    nodules = findings["Lung nodule"].count if "Lung nodule" in findings else 0
+    nodes = findings["Lymphadenopathy"].count if "Lymphadenopathy" in findings else 0
+    vessels = (
+        findings["Coronary artery wall calcification"].count if "Coronary artery wall calcification" in findings else 0
+    )
+    place = detail("Lung nodule", "place")
+    numbers = tuple(n.capitalize() for n in NUMBERS.values())
+    result += [
+        Topic("Lung nodule", ("How many lung nodules are there?", "What is the number of lung nodules?"), numbers,
+              NUMBERS.get(nodules, "").capitalize(), "None"),
+        Topic("Lung nodule", ("Where is the largest lung nodule?", "Which zone holds the largest lung nodule?"),
+              ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
+              f"{place.capitalize()} zone" if place else ""),
+        Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
+              ("Small, below 17 mm", "Medium, 17 to 25 mm", "Large, above 25 mm"),
+              {"small": "Small, below 17 mm", "medium": "Medium, 17 to 25 mm", "large": "Large, above 25 mm"}.get(
+                  detail("Lung nodule", "grade"), "")),
+        Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
+              numbers, NUMBERS.get(nodes, "").capitalize(), "None"),
+        Topic("Pleural effusion", ("How large is the pleural effusion?", "What is the size of the pleural effusion?"),
+              ("Small", "Moderate", "Large"), detail("Pleural effusion", "grade").capitalize()),
+        Topic("Consolidation", ("Where is the consolidation?", "Which zone does the consolidation occupy?"),
+              ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
+              f"{detail('Consolidation', 'side').capitalize()} {detail('Consolidation', 'place')} zone"
+              if "Consolidation" in findings else ""),
+        Topic("Medical material", ("Which medical device is seen?", "What kind of medical material is in the chest?"),
+              ("Pacemaker", "Port catheter", "Sternal wires", "Spinal rods"),
+              detail("Medical material", "kind").capitalize(), "None"),
+        Topic("Coronary artery wall calcification",
+              ("How many coronary arteries are calcified?", "What is the number of calcified coronary vessels?"),
+              numbers[:3], NUMBERS.get(vessels, "").capitalize(), "None"),
+    ]  # fmt: skip
+    return result
+
+
+def open_only(findings: dict[str, Finding]) -> list[tuple[tuple[str, ...], str]]:
+    """Open questions that every case can be asked or that have but two answers."""
+    result = [(("What is the size of the heart?", "How large is the heart?"),
+               "Enlarged" if "Cardiomegaly" in findings else "Normal")]  # fmt: skip
+    for name, questions in {
+        "Arterial wall calcification": (
+            "How severe is the calcification of the aorta?",
+            "What is the grade of aortic calcification?",
+        ),
+        "Emphysema": ("How severe is the emphysema?", "What is the grade of the emphysema?"),
+        "Pericardial effusion": (
+            "How large is the pericardial effusion?",
+            "What is the size of the pericardial effusion?",
+        ),
+    }.items():
+        if name in findings:
+            result.append((questions, findings[name].grade.capitalize()))
+    return result
+
+
+def _inline(name: str) -> str:
+    """A disease's name inside a sentence."""
+    return name.lower()
+
+
+def _pick(rng: np.random.Generator, items: tuple | list):
+    return items[int(rng.integers(len(items)))]
+
+
+class QuestionWriter:
+    """Writes the instruction records of one case. ``base`` holds the fields that all of them share."""
+
+    def __init__(self, name: str, base: dict, findings: dict[str, Finding], rng: np.random.Generator) -> None:
+        self.name, self.base, self.findings, self.rng = name, base, findings, rng
+        self.present = [d for d in DISEASES if d in findings]
+        self.missing = [d for d in DISEASES if d not in findings]
+
+    def record(self, task: str, turn: int, text: str, answer: str, **fields) -> dict:
+        """One record of the instruction manifest."""
+        question = [{"type": "image"}, {"type": "text", "text": text}]
+        return {
+            "id": f"{self.name}_{task}_{turn}",
+            "task": task,
+            "question": question,
+            "answer": answer,
+            **self.base,
+            **fields,
+        }
+
+    def report(self, report: str) -> list[dict]:
+        """The request for a report."""
+        return [self.record("report_generation", 0, _pick(self.rng, REPORT_QUESTIONS), report)]
+
+    def diagnosis(self) -> list[dict]:
+        """The request for all 18 confidences."""
+        answer = ", ".join(f"{name} <disease_confidence>" for name in DISEASES) + "."
+        targets = {name: int(name in self.findings) for name in DISEASES}
+        return [
+            self.record(
+                "diagnosis", 0, _pick(self.rng, DIAGNOSIS_QUESTIONS), answer, label_set="CT-RATE", targets=targets
+            )
+        ]
+
+    def open_vqa(self, limit: int) -> list[dict]:
+        """Open questions on details; some are about findings that are absent, with the answer "None."."""
+        pool = open_only(self.findings)
+        for topic in topics(self.findings):
+            if topic.answer or topic.absent:
+                pool.append((topic.questions, topic.answer or topic.absent))
+        order = self.rng.permutation(len(pool))[:limit]
+        return [
+            self.record("open_vqa", turn, _pick(self.rng, pool[i][0]), f"{pool[i][1]}.") for turn, i in enumerate(order)
+        ]
+
+    def multiple_choice(self, limit: int) -> list[dict]:
+        """Three or four choices with letters; the right one is at a random place."""
+        pool = [(t.questions, list(t.options), t.answer) for t in topics(self.findings) if t.answer]
+        if self.present and len(self.missing) >= 3:
+            right = _pick(self.rng, self.present)
+            pool.append((WHICH_PRESENT, [right, *self.rng.choice(self.missing, 3, replace=False).tolist()], right))
+        if self.missing and len(self.present) >= 3:
+            right = _pick(self.rng, self.missing)
+            pool.append((WHICH_ABSENT, [right, *self.rng.choice(self.present, 3, replace=False).tolist()], right))
+        records = []
+        for turn, i in enumerate(self.rng.permutation(len(pool))[:limit]):
+            questions, options, right = pool[i]
+            options = [options[k] for k in self.rng.permutation(len(options))]
+            choices = dict(zip("ABCD", options, strict=False))
+            letter = next(key for key, value in choices.items() if value == right)
+            stem = _pick(self.rng, questions)
+            token = (
+                CHOICE
+                if CHOICE in stem or (questions not in (WHICH_PRESENT, WHICH_ABSENT) and self.rng.random() < 0.5)
+                else ""
+            )
+            listed = " ".join(f"{key}. {value}" for key, value in choices.items())
+            text = f"{stem.replace(CHOICE, '')} {listed}{token}"
+            records.append(self.record("multiple_choice", turn, text, f"{letter}. {right}", choices=choices))
+        return records
+
+    def yes_no(self, limit: int) -> list[dict]:
+        """Pairs of one question that is answered yes and one that is answered no, of the same polarity."""
+        records: list[dict] = []
+        while len(records) + 1 < limit + limit % 2:
+            inverse = self.rng.random() < 0.25
+            yes = [d for d in (self.missing if inverse else self.present) if not inverse or d in INVERSE]
+            no = [d for d in (self.present if inverse else self.missing) if not inverse or d in INVERSE]
+            if not (yes and no):
+                if not (self.present and self.missing):
+                    break
+                continue
+            pair = [(_pick(self.rng, yes), "Yes."), (_pick(self.rng, no), "No.")]
+            for name, answer in pair if self.rng.random() < 0.5 else pair[::-1]:
+                text = _pick(self.rng, INVERSE[name] if inverse else IS_THERE).format(_inline(name))
+                records.append(self.record("yes_no", len(records), text, answer))
+        return records[:limit]
+
+    def segmentation(self, limit: int, structures_path: str, lesions_path: str, least_ml: float = 0.3) -> list[dict]:
+        """In turn: one structure, two structures, one lesion (where there is one with a mask)."""
+        values = {**STRUCTURES, **GROUPS}
+        lesions = [n for n, f in self.findings.items() if f.volume_ml >= least_ml]
+        records = []
+        for turn in range(limit):
+            kind = turn % 3
+            if kind == 2 and lesions:
+                name = _pick(self.rng, lesions)
+                labels, templates = [_inline(name)], SEGMENT_LESION
+                mask_path, mask_values = lesions_path, {_inline(name): LESIONS[name]}
+            else:
+                labels = self.rng.choice(list(values), 2 if kind == 1 else 1, replace=False).tolist()
+                templates = SEGMENT_TWO if kind == 1 else SEGMENT_ONE
+                mask_path, mask_values = structures_path, {label: values[label] for label in labels}
+            text = _pick(self.rng, templates).format(*labels)
+            if labels[0] in (*GROUPS, "ribs") and len(labels) == 1:
+                text = text.replace("Where is", "Where are")
+            answer = "It is <SEG>." if len(labels) == 1 else f"The {labels[0]} is <SEG> and the {labels[1]} is <SEG>."
+            records.append(
+                self.record(
+                    "segmentation", turn, text, answer, labels=labels, mask_path=mask_path, mask_values=mask_values
+                )
+            )
+        return records

@@ -1,0 +1,1 @@
+"""Commands that turn data sets into manifests."""

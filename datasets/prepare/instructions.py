@@ -1,0 +1,193 @@
+"""Instruction manifests from classification, segmentation, report and question-answer records.
+
+    python -m datasets.prepare.instructions classification records.json train.json --label_set CT-RATE --seed 0
+
+Records are the pretraining manifests' ({image_path, disease_label}, {image_path, labels, mask_path, mask_values},
+{image_path, report}) and, for vqa, {image_path, question, answer, choices?}.  Wording comes from data/templates; the
+same seed gives the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import InputError
+from datasets.manifest import ManifestError, load_manifest
+from models.diagnosis_heads import diagnosis_facts, diseases_of
+
+_TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
+_LETTERS = "ABCDEFGHIJ"
+Record = dict[str, Any]
+
+
+class InstructionBuilder:
+    """Writes the questions of one source record at a time; all choices come from one seeded generator.
+
+    Args:
+        label_set: names the diseases of classification records ("CT-RATE", "RadChestCT").
+        questions: most questions of a kind about one volume.
+        structures: most structures in one segmentation question.
+    """
+
+    def __init__(self, seed: int = 0, label_set: str | None = None, questions: int = 4, structures: int = 3):
+        self.random = random.Random(seed)
+        self.label_set = label_set
+        self.questions = questions
+        self.structures = structures
+        self.templates = json.loads(_TEMPLATES.read_text())
+
+    def classification(self, row: Record) -> Iterator[Record]:
+        """A diagnosis request for all diseases, and yes/no questions: as many yes as no where both can be asked."""
+        label = row["disease_label"]
+        targets = label if isinstance(label, dict) else dict.fromkeys([label] if isinstance(label, str) else label, 1)
+        if self.label_set:
+            diseases = diseases_of(self.label_set)
+            if unknown := sorted(set(targets) - set(diseases)):
+                raise ValueError(f"field disease_label: {unknown[0]!r} is not a disease of {self.label_set}")
+            part = self.templates["diagnosis"]["answer_part"]
+            yield self._asked(
+                row,
+                "diagnosis",
+                self._pick("diagnosis", "questions"),
+                ", ".join(part.format(disease=disease) for disease in diseases) + ".",
+                label_set=self.label_set,
+                targets=targets,
+            )
+        yes = [name for name, value in targets.items() if value == 1]
+        no = [name for name, value in targets.items() if value == 0]
+        count = min(len(yes), len(no), self.questions // 2) or min(len(yes) + len(no), 1)
+        for kind, names in (("yes", yes), ("no", no)):
+            for name in self.random.sample(names, min(count, len(names))):
+                finding = name[0].lower() + name[1:]
+                question = self._pick("yes_no", "questions").format(finding=finding)
+                yield self._asked(row, "yes_no", question, self._pick("yes_no", kind).format(finding=finding))
+
+    def segmentation(self, row: Record) -> Iterator[Record]:
+        """Requests for one structure and for several."""
+        labels = list(row["labels"])
+        paths, values = row["mask_path"], row.get("mask_values")
+        for number in range(min(self.questions, len(labels))):
+            chosen = self.random.sample(labels, 1 if number % 2 == 0 else min(len(labels), self.structures))
+            question = self._pick("segmentation", "questions").format(structures=_listed([f"the {c}" for c in chosen]))
+            if len(chosen) == 1:
+                answer = self._pick("segmentation", "answer_one")
+            else:
+                part = self.templates["segmentation"]["answer_part"]
+                sentence = _listed([part.format(structure=f"the {label}") for label in chosen])
+                answer = sentence[0].upper() + sentence[1:] + "."
+            masks: Record = {"labels": chosen}
+            if isinstance(paths, str):
+                masks |= {"mask_path": paths, "mask_values": {label: values[label] for label in chosen}}
+            else:
+                by_label = paths if isinstance(paths, dict) else dict(zip(labels, paths, strict=True))
+                masks["mask_path"] = [by_label[label] for label in chosen]
+            yield self._asked(row, "segmentation", question, answer, **masks)
+
+    def report(self, row: Record) -> Iterator[Record]:
+        """One request for the whole report."""
+        yield self._asked(row, "report_generation", self._pick("report_generation", "questions"), row["report"])
+
+    def vqa(self, row: Record) -> Iterator[Record]:
+        """The question as it is, or with its choices in a new order."""
+        question, answer, choices = row["question"], row["answer"], row.get("choices")
+        if not choices:
+            task = "yes_no" if answer.strip(" .").lower() in ("yes", "no") else "open_vqa"
+            yield self._asked(row, task, question, answer)
+            return
+        texts = list(choices.values()) if isinstance(choices, dict) else list(choices)
+        right = choices.get(answer.strip(" ."), answer) if isinstance(choices, dict) else answer
+        if right not in texts:
+            raise ValueError(f"field answer: {answer!r} is not one of the choices")
+        self.random.shuffle(texts)
+        lettered = dict(zip(_LETTERS, texts, strict=False))
+        letter = next(letter for letter, text in lettered.items() if text == right)
+        listed = " ".join(f"{letter}. {text}" for letter, text in lettered.items())
+        asked = self._pick("multiple_choice", "questions").format(question=question, choices=listed)
+        answer = self.templates["multiple_choice"]["answer"].format(letter=letter, choice=right)
+        yield self._asked(row, "multiple_choice", asked, answer, choices=lettered)
+
+    def _pick(self, task: str, part: str) -> str:
+        return self.random.choice(self.templates[task][part])
+
+    def _asked(self, row: Record, task: str, question: str, answer: str, **extra: Any) -> Record:
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        record = {"task": task, "question": parts, "image_path": row["image_path"], "answer": answer, **extra}
+        return record | ({"patient_id": row["patient_id"]} if row.get("patient_id") else {})
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) -> int:
+    """Write ``target`` from ``source`` and validate it; gives the number of questions.
+
+    Raises:
+        InputError: a row lacks a field or has a wrong one; the message names file, row and field.
+    """
+    if not source.is_file():
+        raise ManifestError(f"{source}: no such file")
+    try:
+        rows = json.loads(source.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{source}: not a JSON file ({error})") from error
+    make: Callable[[Record], Iterator[Record]] = getattr(builder, kind)
+    records: list[Record] = []
+    for number, row in enumerate(rows):
+        try:
+            for record in make(row):
+                record["id"] = f"{source.stem}_{number}_{record['task']}_{len(records)}"
+                records.append(_moved(record, source.parent, target.parent))
+        except KeyError as error:
+            raise ManifestError(f"{source}: row {number}, field {error.args[0]}: is missing") from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ManifestError(f"{source}: row {number}, {error}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return len(load_manifest(target))
+
+
+def _moved(record: Record, source: Path, target: Path) -> Record:
+    """Paths of a record relative to the manifest that it is written to."""
+
+    def path(name: str) -> str:
+        return os.path.relpath(source / name, target)
+
+    def moved(value: str | list[str]) -> str | list[str]:
+        return path(value) if isinstance(value, str) else [path(name) for name in value]
+
+    return {key: moved(value) if key in ("image_path", "mask_path") else value for key, value in record.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare.instructions", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("kind", choices=("classification", "segmentation", "report", "vqa"))
+    parser.add_argument("source", type=Path, help="records")
+    parser.add_argument("target", type=Path, help="instruction manifest to write")
+    parser.add_argument("--label_set", choices=tuple(diagnosis_facts()), help="makes diagnosis requests of classes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=4, help="most questions of a kind about one volume")
+    parser.add_argument("--structures", type=int, default=3, help="most structures in one question")
+    options = parser.parse_args(arguments)
+    builder = InstructionBuilder(options.seed, options.label_set, options.questions, options.structures)
+    try:
+        count = build(options.kind, options.source, options.target, builder)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {count} questions to {options.target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""One micro-step of vision pretraining: volumes of one task and what the objective of its kind compares them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from datasets.anyres import PatchedVolume
+
+Kind = Literal["image_text", "classification", "segmentation"]
+UNKNOWN_CLASS = -100  # a single-label target that is not known; in multi-label targets NaN
+
+
+@dataclass
+class PretrainingBatch:
+    """B volumes of one task.  C is the width of the text encoder, whose embeddings are raw: not yet projected.
+
+    volumes: B, of any grids.
+    sample_ids: B names for messages, best the files' paths.
+
+    image_text       text_embeddings (B, C) float32: row i is the report of volume i.
+    classification   label_embeddings (n, C) float32: the descriptions of the task's n labels.
+                     loss "CE": targets (B,) int64, the index of the label or UNKNOWN_CLASS;
+                     loss "BCE": targets (B, n) float32, 0, 1 or NaN (unknown).
+    segmentation     query_embeddings: B tensors (n_i, C) float32, one row for each structure asked for, n_i >= 1;
+                     masks: B tensors (n_i, X, Y, Z) int8 on the padded grid of volume i: 0, 1 or -1 (padding).
+
+    What a kind has no use for is None or empty.
+    """
+
+    kind: Kind
+    task: str
+    sample_ids: list[str]
+    volumes: list[PatchedVolume]
+    text_embeddings: Tensor | None = None
+    label_embeddings: Tensor | None = None
+    targets: Tensor | None = None
+    loss: Literal["CE", "BCE"] | None = None
+    query_embeddings: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> PretrainingBatch:
+        """A copy with every tensor on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> PretrainingBatch:
+        """Page-locked copies, which `DataLoader(pin_memory=True)` asks for."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> PretrainingBatch:
+        def changed(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            if isinstance(value, PatchedVolume):
+                return replace(value, patches=change(value.patches), slice_marks=change(value.slice_marks))
+            return [changed(item) for item in value] if isinstance(value, list) else value
+
+        return replace(self, **{item.name: changed(getattr(self, item.name)) for item in fields(self)})

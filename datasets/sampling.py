@@ -1,0 +1,144 @@
+"""Which samples a rank trains on at which step: a pure function of the seed and the step.
+
+Nothing is kept between calls but caches, so that a run resumed at step 5,000 sees what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from datasets.errors import InputError
+
+_BLOCK = 4096  # draws of a task made at once; part of the definition of the sequence
+
+
+@dataclass(frozen=True)
+class SampleReference:
+    """One sample of one step: the task, the sample's index in the task's data, and a seed for its augmentation."""
+
+    task: str
+    index: int
+    seed: int
+
+
+class MixtureSampler:
+    """Samples of several tasks, mixed by weight.
+
+    mode "one_task": every micro-step has one task, the same on all ranks.  mode "mixed": every sample has its own.
+    Inside a task the samples come in a permutation that is drawn anew for each pass over the data (epoch), and are
+    dealt to the ranks in turn: no sample is seen twice in an epoch by any rank, and none is left out.  The last batch
+    of an epoch is filled from the next.
+
+    sizes: samples of each task.  weights: share of each task in the draws, in any unit; None is by size; 0 leaves a
+    task out.  micro_batch: samples a rank and micro-step; in mode "one_task" it may differ by task.
+
+    Raises InputError for a task without samples, a negative weight, or weights and sizes that name different tasks.
+    """
+
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        weights: dict[str, float] | None = None,
+        *,
+        mode: Literal["one_task", "mixed"] = "one_task",
+        micro_batch: int | dict[str, int] = 1,
+        accumulation_steps: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        weights = {task: float(size) for task, size in sizes.items()} if weights is None else dict(weights)
+        if unknown := sorted(set(weights) ^ set(sizes)):
+            raise InputError(f"sampling weights and data name different tasks: {', '.join(unknown)}")
+        if negative := sorted(task for task, weight in weights.items() if not (weight >= 0 and np.isfinite(weight))):
+            raise InputError(f"the sampling weight of {', '.join(negative)} is not a number of 0 or more")
+        self.tasks = [task for task in sizes if weights[task] > 0]
+        if not self.tasks:
+            raise InputError("there is no task with a sampling weight above 0")
+        if empty := [task for task in self.tasks if sizes[task] < 1]:
+            raise InputError(f"no samples for {', '.join(empty)}: give its data or set its weight to 0")
+        if mode == "mixed" and not isinstance(micro_batch, int):
+            raise TypeError("in mixed mode all tasks share one micro_batch")
+        self.mode, self.seed, self.rank, self.world_size = mode, seed, rank, world_size
+        self.accumulation_steps = accumulation_steps
+        self.sizes = [sizes[task] for task in self.tasks]
+        shares = np.array([weights[task] for task in self.tasks])
+        self.shares = shares / shares.sum()
+        self.micro_batches = [
+            micro_batch if isinstance(micro_batch, int) else int(micro_batch[task]) for task in self.tasks
+        ]
+        self._counts = [np.zeros(len(self.tasks), dtype=np.int64)]  # draws of each task before block b
+        self._permutations: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._block = lru_cache(maxsize=8)(self._draw_block)
+
+    def task_at(self, step: int, micro_step: int = 0) -> str:
+        """The task of all ranks at a micro-step, in mode "one_task"."""
+        if self.mode != "one_task":
+            raise ValueError('only mode "one_task" has one task a micro-step')
+        return self.tasks[self._draw(step * self.accumulation_steps + micro_step)[0]]
+
+    def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
+        """This rank's samples of a micro-step; steps and micro-steps count from 0."""
+        number = step * self.accumulation_steps + micro_step
+        if self.mode == "one_task":
+            task, earlier = self._draw(number)
+            size = self.micro_batches[task]
+            first = (earlier * self.world_size + self.rank) * size
+            return [self._reference(task, first + offset) for offset in range(size)]
+        size = self.micro_batches[0]
+        first = (number * self.world_size + self.rank) * size
+        return [self._reference(*self._draw(first + offset)) for offset in range(size)]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the sequence depends on beyond rank and step; a run can resume only where this is unchanged."""
+        per_task = zip(self.sizes, self.shares.tolist(), self.micro_batches, strict=True)
+        return {
+            "mode": self.mode,
+            "seed": self.seed,
+            "world_size": self.world_size,
+            "accumulation_steps": self.accumulation_steps,
+            "tasks": {
+                task: {"samples": size, "share": share, "micro_batch": micro_batch}
+                for task, (size, share, micro_batch) in zip(self.tasks, per_task, strict=True)
+            },
+        }
+
+    def _draw(self, number: int) -> tuple[int, int]:
+        """The task of a draw, and how many earlier draws had the same task."""
+        block, offset = divmod(number, _BLOCK)
+        while len(self._counts) <= block:
+            tasks, _ = self._block(len(self._counts) - 1)
+            self._counts.append(self._counts[-1] + np.bincount(tasks, minlength=len(self.tasks)))
+        tasks, earlier_in_block = self._block(block)
+        task = int(tasks[offset])
+        return task, int(self._counts[block][task] + earlier_in_block[offset])
+
+    def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tasks of one block of draws, and for each draw how many before it in the block had its task."""
+        generator = np.random.default_rng([self.seed, 0, block])
+        tasks = generator.choice(len(self.tasks), size=_BLOCK, p=self.shares)
+        earlier = np.empty(_BLOCK, dtype=np.int64)
+        for task in range(len(self.tasks)):
+            where = np.flatnonzero(tasks == task)
+            earlier[where] = np.arange(len(where))
+        return tasks, earlier
+
+    def _reference(self, task: int, position: int) -> SampleReference:
+        epoch, offset = divmod(position, self.sizes[task])
+        seed = int(np.random.SeedSequence([self.seed, 2, task, position]).generate_state(1, np.uint64)[0] >> 1)
+        return SampleReference(self.tasks[task], int(self._permutation(task, epoch)[offset]), seed)
+
+    def _permutation(self, task: int, epoch: int) -> np.ndarray:
+        key = (task, epoch)
+        if key not in self._permutations:
+            generator = np.random.default_rng([self.seed, 1, task, epoch])
+            self._permutations[key] = generator.permutation(self.sizes[task])
+            if len(self._permutations) > 2 * len(self.tasks):  # a batch spans two epochs of a task at most
+                self._permutations.popitem(last=False)
+        self._permutations.move_to_end(key)
+        return self._permutations[key]
