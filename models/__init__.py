@@ -1,0 +1,1 @@
+"""Networks: encoders, mask decoder, projector, language-model wrapper, losses and checkpoints."""

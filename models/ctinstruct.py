@@ -1,0 +1,312 @@
+"""CTInstruct: a volume encoder, a projector and a language model; answers are text, masks and disease confidences."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datasets.instruction import IGNORED_LABEL, InstructionBatch
+from models.configuration import VisionConfig
+from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
+from models.encoder_contract import EncodedVolume, VolumePatches
+from models.language_model import token_positions
+from models.losses import mask_loss, weighted_bce
+from models.slice_sampling import sample_slices
+from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
+from models.vision import VisionModel
+
+
+@dataclass
+class InstructionOutput:
+    """``loss``: mean over the batch's samples of the sum of a sample's losses.  ``metrics``: their parts, for logs."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass
+class Prediction:
+    """One answer.
+
+    text: with its special tokens.  token_ids: (n,).  mask_logits: (s, X, Y, Z) on the padded grid of the question's
+    first volume, one for each ``<SEG>``, or None.  confidences: disease -> probability, for as many diseases as the
+    answer has ``<disease_confidence>`` tokens.  special_hidden: hidden states (m, hidden) of the ``<SEG>`` and
+    ``<disease_confidence>`` tokens of the answer, in order.
+    """
+
+    text: str
+    token_ids: Tensor
+    mask_logits: Tensor | None
+    confidences: dict[str, float]
+    special_hidden: Tensor
+
+
+class CTInstruct(nn.Module):
+    """Everything that is saved in one checkpoint; ``forward`` for training, ``generate`` for answers.
+
+    ``aligned_ranks`` is set when several processes train together.  DeepSpeed's ZeRO-2 joins gradients into buckets in
+    the order in which they arrive, so each rank must run the same modules in the same order whatever its samples ask
+    for; a part that no sample needs is then run on zeros and its result multiplied by 0.
+
+    ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.
+    """
+
+    def __init__(
+        self, vision: VisionModel, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.vision = vision
+        self.language_model = language_model
+        self.diagnosis_heads = DiagnosisHeads(language_model.config.get_text_config().hidden_size)
+        self.tokenizer = tokenizer
+        self.image_id, self.segmentation_id, self.confidence_id = tokenizer.convert_tokens_to_ids(
+            [IMAGE, SEGMENTATION, DISEASE_CONFIDENCE]
+        )
+        self.aligned_ranks = False
+        self.mask_slices = 0
+
+    @property
+    def config(self) -> VisionConfig:
+        """The vision configuration; the language model's is ``language_model.config``."""
+        return self.vision.config
+
+    def train(self, mode: bool = True) -> CTInstruct:
+        """As usual, but an encoder that is frozen keeps its batch statistics too."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.vision.encoder.parameters()):
+            self.vision.encoder.eval()
+        return self
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Trade time for memory in both halves."""
+        self.vision.gradient_checkpointing_enable()
+        self.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def forward(self, batch: InstructionBatch) -> InstructionOutput:
+        """Losses of a batch whose samples may differ in task, size and number of volumes."""
+        encoded = self.encode(batch)
+        spare = self._spare_volume(encoded) if self.aligned_ranks else None
+        embeddings, positions = self._inputs(batch, encoded, spare)
+        logits_to_keep = batch.labels.shape[1] - _first_label(batch.labels) + 1
+        output = self.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=batch.attention_mask,
+            position_ids=positions,
+            output_hidden_states=True,
+            logits_to_keep=logits_to_keep,
+            use_cache=False,
+        )
+        hidden = output.hidden_states[-1]
+        losses = {
+            "language_loss": language_loss(output.logits, batch.labels),
+            "diagnosis_loss": self._diagnosis_losses(hidden, batch),
+            "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
+        }
+        loss = sum(losses.values()).mean()
+        return InstructionOutput(loss, self._metrics(losses, batch))
+
+    def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
+        """Encode each volume of the batch once; a list a row."""
+        flat = [
+            VolumePatches(self._cast(volume.patches), volume.slice_marks, volume.patch_grid)
+            for row in batch.volumes
+            for volume in row
+        ]
+        encoded = iter(self.vision.encode_many(flat) if flat else ())
+        return [[next(encoded) for _ in row] for row in batch.volumes]
+
+    def _cast(self, patches: Tensor) -> Tensor:
+        """To the weights' device and type (DeepSpeed holds bf16 weights on CUDA)."""
+        weight = self.vision.bridger[0].weight
+        return patches.to(weight.device, weight.dtype, non_blocking=True)
+
+    def _inputs(
+        self, batch: InstructionBatch, encoded: list[list[EncodedVolume]], spare: EncodedVolume | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, L, hidden) with visual tokens in place, and rotary positions."""
+        embeddings = self.language_model.get_input_embeddings()(batch.input_ids)
+        image_mask = batch.input_ids == self.image_id
+        visual = [self.vision.llm_tokens(volume) for row in encoded for volume in row]
+        if visual:
+            embeddings = embeddings.masked_scatter(image_mask.unsqueeze(-1), torch.cat(visual).to(embeddings.dtype))
+        elif spare is not None:
+            embeddings = embeddings + 0 * self.vision.llm_tokens(spare).sum()
+        grids = [[self.vision.llm_grid(volume) for volume in row] for row in encoded]
+        config = self.language_model.config.get_text_config()
+        return embeddings, token_positions(config, batch.attention_mask, image_mask, grids)
+
+    def _spare_volume(self, encoded: list[list[EncodedVolume]]) -> EncodedVolume:
+        """Any volume of the batch, or one slice of zeros, to run the parts on that no sample asks for."""
+        for row in encoded:
+            if row:
+                return row[0]
+        c0, c1, _ = self.config.crop_size
+        weight = self.vision.bridger[0].weight
+        with _batch_statistics_kept(self.vision):
+            return self.vision.encode(weight.new_zeros(1, c0, c1, 1), weight.new_ones(1, 1), (1, 1, 1))
+
+    def _diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+        """(B,): weighted BCE at the ``<disease_confidence>`` tokens, 0 for rows without targets."""
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        answers = batch.labels == self.confidence_id
+        for label_set in diagnosis_facts():
+            rows = [r for r, name in enumerate(batch.label_sets) if name == label_set and batch.targets[r] is not None]
+            for row in rows:
+                logits = self.diagnosis_heads(hidden[row, answers[row]], label_set)
+                count = len(logits)
+                weights = positive_weights(label_set).to(logits.device)[:count]
+                loss = weighted_bce(logits, batch.targets[row][:count], weights)
+                losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+            if not rows and self.aligned_ranks:
+                idle = hidden.new_zeros(len(diseases_of(label_set)), hidden.shape[-1])
+                losses = losses + 0 * self.diagnosis_heads(idle, label_set).sum()
+        return losses
+
+    def _mask_losses(
+        self,
+        hidden: Tensor,
+        batch: InstructionBatch,
+        encoded: list[list[EncodedVolume]],
+        spare: EncodedVolume | None,
+    ) -> Tensor:
+        """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks."""
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        answers = batch.labels == self.segmentation_id
+        decoded = False
+        for row, masks in enumerate(batch.masks):
+            queries = hidden[row, answers[row]]
+            if masks is None or not len(queries):
+                continue
+            volume, targets = encoded[row][batch.mask_images[row]], masks[: len(queries)]
+            if self.training and self.mask_slices:
+                volume, targets = sample_slices(volume, targets, self.mask_slices)
+            loss = sum(mask_loss(self.vision.decode_masks(volume, queries), targets))
+            losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+            decoded = True
+        if spare is not None and not decoded:
+            with _batch_statistics_kept(self.vision):
+                logits = self.vision.decode_masks(spare.excerpt(), hidden[:1, -1], only_real_slices=False)
+            losses = losses + 0 * logits.sum()
+        return losses
+
+    def _metrics(self, losses: dict[str, Tensor], batch: InstructionBatch) -> dict[str, Tensor]:
+        """Mean loss of each part over the rows that have it, named task/part so that mixed batches sort themselves."""
+        present = {
+            "language_loss": (batch.labels != IGNORED_LABEL).any(1).tolist(),
+            "diagnosis_loss": [targets is not None for targets in batch.targets],
+            "mask_loss": [masks is not None for masks in batch.masks],
+        }
+        metrics: dict[str, Tensor] = {}
+        for name, values in losses.items():
+            for task in sorted(set(batch.tasks)):
+                rows = [r for r, kind in enumerate(batch.tasks) if kind == task and present[name][r]]
+                if rows:
+                    metrics[f"{task}/{name}"] = values.detach()[rows].mean()
+        return metrics
+
+    @torch.inference_mode()
+    def generate(self, batch: InstructionBatch, num_beams: int = 5, max_new_tokens: int = 4096) -> list[Prediction]:
+        """Answer each question of a batch without answers.
+
+        Each volume is encoded once, for the text and for every mask.  Beams run on a key-value cache; the hidden states
+        of special tokens come from one pass over the chosen sequences, and only where they have any.
+        """
+        encoded = self.encode(batch)
+        embeddings, positions = self._inputs(batch, encoded)
+        sequences = self.language_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=batch.attention_mask,
+            position_ids=positions,
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        hidden = self._answer_hidden(sequences, embeddings, positions, batch.attention_mask)
+        return [self._prediction(row, sequences[row], hidden, batch, encoded[row]) for row in range(len(sequences))]
+
+    def _answer_hidden(
+        self, sequences: Tensor, embeddings: Tensor, positions: Tensor, attention_mask: Tensor
+    ) -> Tensor | None:
+        """Hidden states (B, n, hidden) of generated tokens (B, n), or None where no row has a special one."""
+        special = (sequences == self.segmentation_id) | (sequences == self.confidence_id)
+        if not special.any():
+            return None
+        answers = self.language_model.get_input_embeddings()(sequences).to(embeddings.dtype)
+        length = sequences.shape[1]
+        steps = torch.arange(1, length + 1, device=positions.device)
+        output = self.language_model(
+            inputs_embeds=torch.cat([embeddings, answers], dim=1),
+            attention_mask=torch.cat([attention_mask, torch.ones_like(sequences)], dim=1),
+            position_ids=torch.cat([positions, positions[..., -1:] + steps], dim=-1),
+            output_hidden_states=True,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+        return output.hidden_states[-1][:, -length:]
+
+    def _prediction(
+        self, row: int, sequence: Tensor, hidden: Tensor | None, batch: InstructionBatch, volumes: list[EncodedVolume]
+    ) -> Prediction:
+        ends = (sequence == self.tokenizer.eos_token_id).nonzero()
+        token_ids = sequence[: int(ends[0])] if len(ends) else sequence
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=False).strip()
+        states = self.diagnosis_heads.heads["CT-RATE"].weight.new_zeros(0) if hidden is None else hidden[row]
+        segmentation, confidence = token_ids == self.segmentation_id, token_ids == self.confidence_id
+        mask_logits, confidences = None, {}
+        if hidden is not None and segmentation.any() and volumes:
+            queries = states[: len(token_ids)][segmentation]
+            mask_logits = self.vision.decode_masks(volumes[batch.mask_images[row]], queries)
+        label_set = batch.label_sets[row]
+        if hidden is not None and confidence.any() and label_set is not None:
+            diseases = diseases_of(label_set)
+            tokens = states[: len(token_ids)][confidence][: len(diseases)]
+            probabilities = self.diagnosis_heads(tokens, label_set).float().sigmoid()
+            confidences = dict(zip(diseases, probabilities.tolist(), strict=False))
+        special = states[: len(token_ids)][segmentation | confidence] if hidden is not None else states
+        return Prediction(text, token_ids, mask_logits, confidences, special)
+
+
+def language_loss(logits: Tensor, labels: Tensor, reduction: str = "sample") -> Tensor:
+    """Cross-entropy of the next token where labels are not -100.
+
+    Args:
+        logits: (B, K, vocabulary), the last K positions of the row.
+        labels: (B, L) with L >= K - 1.
+        reduction: "sample" gives (B,), each row's mean over its own tokens, so that a batch equals the mean of its
+            samples; "token" gives (), the mean over all tokens of the batch, as transformers and the release do.
+    """
+    kept = logits.shape[1]
+    shifted = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, -kept:]
+    losses = F.cross_entropy(
+        logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    ).view(shifted.shape)
+    counts = (shifted != IGNORED_LABEL).sum(1)
+    if reduction == "token":
+        return losses.sum() / counts.sum().clamp_min(1)
+    return losses.sum(1) / counts.clamp_min(1)
+
+
+def _first_label(labels: Tensor) -> int:
+    """The first position of any row that a loss is taken at (0 where there is none)."""
+    columns = (labels != IGNORED_LABEL).any(0).nonzero()
+    return int(columns[0]) if len(columns) else 0
+
+
+@contextmanager
+def _batch_statistics_kept(module: nn.Module):
+    """Within it, batch normalisation uses its running statistics and leaves them alone."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

@@ -1,0 +1,61 @@
+"""Which parameters train, at which rate, and a table that says so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+# In the published weights, but without a part in any output: kept for their names, never trained, so that weight
+# decay does not wear them away.
+_UNUSED = re.compile(r"\.context_norm\.|transformer_decoder\.layers\.\d+\.norm1\.|resnet2D\.fc\.")
+_PARTS = {
+    "vision encoder": "vision.encoder.",
+    "projector": "vision.bridger.",
+    "mask decoder": "vision.",
+    "language model": "language_model.",
+    "diagnosis heads": "diagnosis_heads.",
+}
+
+
+def freeze_unused(model: nn.Module) -> None:
+    """Take the parameters that no output depends on out of training."""
+    for name, parameter in model.named_parameters():
+        if _UNUSED.search(f".{name}"):
+            parameter.requires_grad_(False)
+
+
+def freeze_encoder(model: nn.Module) -> None:
+    """Train everything but the vision encoder; the projector and the mask decoder go on learning."""
+    model.vision.encoder.requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rate: float) -> list[dict[str, Any]]:
+    """Trainable parameters for an optimiser: the vision half at its own peak rate, and the rest."""
+    vision, rest = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (vision if name.startswith("vision.") else rest).append(parameter)
+    groups = [{"params": rest, "lr": learning_rate}, {"params": vision, "lr": vision_learning_rate}]
+    return [group for group in groups if group["params"]]
+
+
+def print_parameters(model: nn.Module) -> None:
+    """Parameters and trained parameters of each part, in millions."""
+    counts = {part: [0, 0] for part in _PARTS}
+    for name, parameter in model.named_parameters():
+        part = next(part for part, prefix in _PARTS.items() if name.startswith(prefix))
+        counts[part][0] += parameter.numel()
+        counts[part][1] += parameter.numel() * parameter.requires_grad
+    table = Table("part", "parameters (M)", "trained (M)", title="CTInstruct")
+    for part, (total, trained) in counts.items():
+        table.add_row(part, f"{total / 1e6:.2f}", f"{trained / 1e6:.2f}")
+    total, trained = (sum(values) for values in zip(*counts.values(), strict=True))
+    table.add_section()
+    table.add_row("all", f"{total / 1e6:.2f}", f"{trained / 1e6:.2f}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    Console().print(table)

@@ -1,0 +1,137 @@
+"""What pretraining leaves behind: a folder that instruction tuning, evaluation and further pretraining start from.
+
+    config.json                 the vision configuration
+    vision.safetensors          encoder and mask decoder, named as in `VisionModel`
+    objectives.safetensors      the rest of a `PretrainingModel`: projections and scales (only `save_pretraining`)
+
+The projector to the language model and the projection of its hidden states to mask queries are not part of it:
+pretraining does not touch them, and their width is the language model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from datasets.errors import InputError
+from models.configuration import VisionConfig
+from models.pretraining import PretrainingModel
+from models.vision import VisionModel
+
+FORMAT = "ctinstruct-vision-1"
+CONFIG = "config.json"
+VISION_WEIGHTS = "vision.safetensors"
+OBJECTIVE_WEIGHTS = "objectives.safetensors"
+_FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
+
+
+class PretrainedVisionError(InputError):
+    """A folder of pretrained weights cannot be used; the message names the file and the key."""
+
+
+def save_pretrained_vision(vision: VisionModel, folder: str | Path) -> Path:
+    """Write configuration and weights of encoder and mask decoder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"format": FORMAT, "vision": vision.config.to_dict()}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    _save(_pretrained_part(vision), folder / VISION_WEIGHTS)
+    return folder
+
+
+def load_pretrained_vision(folder: str | Path) -> tuple[VisionConfig, dict[str, Tensor]]:
+    """-> the configuration that the weights were made with, and the weights by their names in `VisionModel`.
+
+    Raises PretrainedVisionError where a file is missing, damaged or of another format.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise PretrainedVisionError(f"{folder}: no {CONFIG}; give the model folder that a pretraining run wrote")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise PretrainedVisionError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise PretrainedVisionError(f"{path}: its format is {found!r}, a pretrained vision model's is {FORMAT!r}")
+    return VisionConfig.from_dict(config["vision"]), _load(folder / VISION_WEIGHTS)
+
+
+def load_into(vision: VisionModel, folder: str | Path) -> None:
+    """Give `vision` the pretrained encoder and mask decoder; its parts for the language model stay as they are.
+
+    The language model's width may differ, everything else must be the same.
+
+    Raises PretrainedVisionError, before any weight changes, naming the first key that is missing, unexpected or of
+    another shape.
+    """
+    _, weights = load_pretrained_vision(folder)
+    _copy(weights, _pretrained_part(vision), Path(folder) / VISION_WEIGHTS)
+
+
+def save_pretraining(model: PretrainingModel, folder: str | Path) -> Path:
+    """Write a whole pretraining model, for evaluation; `load_into` reads the folder as well."""
+    folder = save_pretrained_vision(model.vision, folder)
+    _save(_objective_part(model), folder / OBJECTIVE_WEIGHTS)
+    return folder
+
+
+def load_pretraining(folder: str | Path) -> PretrainingModel:
+    """Inverse of `save_pretraining`, on the CPU in float32 and in evaluation mode.
+
+    Raises PretrainedVisionError as `load_into` does.
+    """
+    folder = Path(folder)
+    config, weights = load_pretrained_vision(folder)
+    model = PretrainingModel(VisionModel(config))
+    _copy(weights, _pretrained_part(model.vision), folder / VISION_WEIGHTS)
+    _copy(_load(folder / OBJECTIVE_WEIGHTS), _objective_part(model), folder / OBJECTIVE_WEIGHTS)
+    return model.eval()
+
+
+def _pretrained_part(vision: VisionModel) -> dict[str, Tensor]:
+    return {name: part for name, part in vision.state_dict().items() if not name.startswith(_FOR_THE_LANGUAGE_MODEL)}
+
+
+def _objective_part(model: nn.Module) -> dict[str, Tensor]:
+    return {name: part for name, part in model.state_dict().items() if not name.startswith("vision.")}
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    # copies, because DeepSpeed keeps all parameters as views of one flat tensor
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    save_file(copies, path, metadata={"format": "pt"})
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise PretrainedVisionError(f"{path.parent}: no {path.name}; copy the whole folder again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PretrainedVisionError(f"{path}: damaged or incomplete ({error}); copy it again") from error
+
+
+@torch.no_grad()
+def _copy(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor], path: Path) -> None:
+    missing, unexpected = targets.keys() - weights.keys(), weights.keys() - targets.keys()
+    for problem, names in (("is missing", missing), ("is unexpected", unexpected)):
+        if names:
+            raise PretrainedVisionError(
+                f"{path}: key {min(names)} {problem} ({len(names)} such keys); the weights belong to another encoder"
+            )
+    for name, target in targets.items():
+        if weights[name].shape != target.shape:
+            raise PretrainedVisionError(
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, the model {tuple(target.shape)}; use the "
+                "preset or configuration that pretraining used"
+            )
+    for name, target in targets.items():
+        target.copy_(weights[name])

@@ -1,0 +1,169 @@
+"""Multi-granular vision pretraining: one encoder learns from reports, from disease labels and from masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datasets.anyres import PatchedVolume
+from datasets.pretraining_batch import UNKNOWN_CLASS, PretrainingBatch
+from models.contrastive import LARGEST_SCALE, ContrastiveLoss, bounded_exp
+from models.encoder_2d1d import EncodedVolume, VolumePatches
+from models.losses import mask_loss, weighted_bce
+from models.parameters import freeze_unused
+from models.slice_sampling import sample_slices
+from models.vision import VisionModel
+
+INITIAL_CLASSIFICATION_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
+
+
+@dataclass
+class PretrainingOutput:
+    """loss: the mean over the batch.  metrics: its parts, for logs."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class PretrainingModel(nn.Module):
+    """The vision model and what pretraining adds to it: two projections to a common space and three objectives.
+
+    Text embeddings are those of the frozen text encoder, of width `vision.config.query_width`, since they are the mask
+    decoder's queries too; the common space has the same width.
+
+    A task uses some of the parameters and leaves others without a gradient.  That is right with ZeRO-2 as long as all
+    ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
+    `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.
+    """
+
+    def __init__(self, vision: VisionModel, queue_size: int = 512) -> None:
+        super().__init__()
+        width = vision.config.query_width
+        self.vision = vision
+        self.mask_slices = 0
+        self.image_projection = nn.Linear(vision.config.token_width, width)
+        self.text_projection = nn.Linear(width, width)
+        self.contrastive = ContrastiveLoss(width, queue_size)
+        self.classification_log_scale = nn.Parameter(torch.tensor([INITIAL_CLASSIFICATION_SCALE]).log())
+        self.classification_bias = nn.Parameter(torch.zeros(1))
+        vision.bridger.requires_grad_(False)
+        vision.qwen2biolord.requires_grad_(False)
+        freeze_unused(self)
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text encoder's embeddings."""
+        return self.vision.config.query_width
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Trade time for memory in training."""
+        self.vision.gradient_checkpointing_enable()
+
+    def forward(self, batch: PretrainingBatch) -> PretrainingOutput:
+        """The loss of a batch of any of the three kinds."""
+        encoded = self.encode(batch.volumes)
+        if batch.kind == "segmentation":
+            return self._segmentation(encoded, batch)
+        images = self.embed_encoded(encoded)
+        if batch.kind == "image_text":
+            self._check_width(batch.text_embeddings)
+            output = self.contrastive(images, batch.text_embeddings, self.embed_texts)
+            metrics = {"accuracy": output.accuracy, "scale": self.contrastive.scale.detach()}
+            return PretrainingOutput(output.loss, metrics)
+        if batch.kind == "classification":
+            return self._classification(images, batch)
+        raise ValueError(f"a batch of kind {batch.kind!r}; known are image_text, classification and segmentation")
+
+    def encode(self, volumes: Sequence[PatchedVolume]) -> list[EncodedVolume]:
+        """Encode volumes of any grids as one batch, on the weights' device and in their type."""
+        weight = self.image_projection.weight
+        return self.vision.encode_many(
+            [
+                VolumePatches(
+                    volume.patches.to(weight.device, weight.dtype, non_blocking=True),
+                    volume.slice_marks.to(weight.device, non_blocking=True),
+                    volume.patch_grid,
+                )
+                for volume in volumes
+            ]
+        )
+
+    def embed_encoded(self, encoded: Sequence[EncodedVolume]) -> Tensor:
+        """-> (B, width) float32 of length 1: the projected mean of each volume's tokens outside the padding."""
+        pooled = torch.stack([masked_mean(volume.tokens, volume.valid) for volume in encoded])
+        projected = self.image_projection(pooled.to(self.image_projection.weight.dtype))
+        return F.normalize(projected.float(), dim=-1)
+
+    def embed_volumes(self, volumes: Sequence[PatchedVolume]) -> Tensor:
+        """Volumes -> (B, width) float32 of length 1, to be compared with `embed_texts` by a dot product."""
+        return self.embed_encoded(self.encode(volumes))
+
+    def embed_texts(self, embeddings: Tensor) -> Tensor:
+        """The text encoder's (n, text width) -> (n, width) float32 of length 1 in the space of `embed_volumes`."""
+        weight = self.text_projection.weight
+        return F.normalize(self.text_projection(embeddings.to(weight)).float(), dim=-1)
+
+    def label_scores(self, volume_embeddings: Tensor, label_embeddings: Tensor) -> Tensor:
+        """Cosine similarities (B, n) of `embed_volumes` (B, width) and the text encoder's (n, text width).
+
+        They rank volumes for each label, trained for or not: zero-shot diagnosis.
+        """
+        self._check_width(label_embeddings)
+        return volume_embeddings @ self.embed_texts(label_embeddings).T
+
+    def classification_logits(self, scores: Tensor, loss: str) -> Tensor:
+        """Of `label_scores` (B, n): to go through a softmax over the labels ("CE") or a sigmoid for each ("BCE")."""
+        logits = scores * self.classification_scale
+        return logits + self.classification_bias.float() if loss == "BCE" else logits
+
+    @property
+    def classification_scale(self) -> Tensor:
+        """Learned; at most as large as the contrastive one; without an axis."""
+        return bounded_exp(self.classification_log_scale[0].float(), LARGEST_SCALE)
+
+    def _classification(self, images: Tensor, batch: PretrainingBatch) -> PretrainingOutput:
+        logits = self.classification_logits(self.label_scores(images, batch.label_embeddings), batch.loss)
+        loss = classification_loss(logits, batch.targets, batch.loss)
+        return PretrainingOutput(loss, {"scale": self.classification_scale.detach()})
+
+    def _segmentation(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
+        parts = []
+        for volume, queries, masks in zip(encoded, batch.query_embeddings, batch.masks, strict=True):
+            if not len(queries) or len(queries) != len(masks):
+                raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
+            self._check_width(queries)
+            if self.training and self.mask_slices:
+                volume, masks = sample_slices(volume, masks, self.mask_slices)
+            logits = self.vision.decode_masks(volume, queries, project=False)
+            parts.append(torch.stack(mask_loss(logits, masks)))
+        bce, dice = torch.stack(parts).mean(0)
+        return PretrainingOutput(bce + dice, {"mask_bce": bce.detach(), "mask_dice": dice.detach()})
+
+    def _check_width(self, embeddings: Tensor) -> None:
+        if embeddings.shape[-1] != self.text_width:
+            raise ValueError(
+                f"text embeddings {tuple(embeddings.shape)}: the model takes {self.text_width}, its query_width; build "
+                "it with the width of the text encoder"
+            )
+
+
+def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the tokens (P, n, C) where valid (P, n) -> (C,) float32; what stands elsewhere has no influence."""
+    return tokens[valid].float().mean(0)
+
+
+def classification_loss(logits: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """Mean over what is known of cross-entropy ("CE") or binary cross-entropy ("BCE"), 0 where nothing is.
+
+    logits (B, n); targets (B,) int64 with UNKNOWN_CLASS for "CE", (B, n) with NaN where unknown for "BCE".
+    """
+    if loss == "CE":
+        total = F.cross_entropy(logits.float(), targets, ignore_index=UNKNOWN_CLASS, reduction="sum")
+        return total / (targets != UNKNOWN_CLASS).sum().clamp(min=1)
+    if loss == "BCE":
+        return weighted_bce(logits, targets, logits.new_ones(logits.shape[-1]))
+    raise ValueError(f"classification loss {loss!r}; known are CE and BCE")

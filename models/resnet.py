@@ -1,0 +1,64 @@
+"""The slice network: torchvision's ResNet-50 on single gray slices, with its five feature maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.models.resnet import Bottleneck, ResNet
+from torch import Tensor
+
+from models.configuration import VisionConfig
+from models.recompute import recomputed
+
+SLICES_PER_CHUNK = 16  # in evaluation: bounds the activations without costing speed
+
+
+class SliceResNet(ResNet):
+    """timm's ResNet, which has torchvision's layout and parameter names (`fc` is kept for the weights, not used)."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__(Bottleneck, config.resnet_layers, channels=config.resnet_channels)
+
+    def stem(self, slices: Tensor) -> Tensor:
+        """(S, 1, H, W) gray -> (S, 64, H/2, W/2), the raw first convolution.
+
+        Three equal channels under weights w1, w2, w3 give what one channel gives under w1 + w2 + w3.
+        """
+        weight = self.conv1.weight.sum(dim=1, keepdim=True)
+        output = F.conv2d(slices.to(weight.dtype), weight, stride=self.conv1.stride, padding=self.conv1.padding)
+        return output.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
+        """(S, 1, H, W) gray slices -> five maps, of stride 2 (before norm and ReLU), 4, 8, 16 and 32, channels last.
+
+        In training all slices share the batch statistics; in evaluation they are run in chunks.
+        """
+        if self.training or len(slices) <= SLICES_PER_CHUNK or torch.is_grad_enabled():
+            return self._pyramid(slices)
+        maps: list[Tensor] = []
+        for start in range(0, len(slices), SLICES_PER_CHUNK):
+            chunk = self._pyramid(slices[start : start + SLICES_PER_CHUNK])
+            if not maps:  # filled in place: concatenating at the end would need the memory twice
+                maps = [_empty_channels_last(len(slices), part) for part in chunk]
+            for whole, part in zip(maps, chunk, strict=True):
+                whole[start : start + len(part)] = part
+        return tuple(maps)
+
+    def _pyramid(self, slices: Tensor) -> tuple[Tensor, ...]:
+        recompute = self.grad_checkpointing and self.training
+        maps = [self.stem(slices)]
+        features = recomputed(recompute, self, lambda x: self.maxpool(self.act1(self.bn1(x))), maps[0])
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                features = recomputed(recompute, block, block, features)
+            maps.append(features)
+        return tuple(maps)
+
+
+def slice_vectors(coarsest: Tensor) -> Tensor:
+    """Global average pool of the last map: (S, C, h, w) -> (S, C)."""
+    return coarsest.mean(dim=(2, 3))
+
+
+def _empty_channels_last(rows: int, like: Tensor) -> Tensor:
+    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

@@ -1,0 +1,50 @@
+"""Training masks on some slices of a volume: the 2D mask decoder works slice by slice, so a subset costs its share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from datasets.anyres import MASK_PADDING
+from models.encoder_2d1d import EncodedSlices
+from models.encoder_contract import EncodedVolume
+
+FOREGROUND_SHARE = 0.5  # of the chosen slices, from those that hold a structure (as nnU-Net oversamples foreground)
+
+
+def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> tuple[EncodedVolume, Tensor]:
+    """Keep ``count`` random slices of those that are not padding; the rest is ignored by decoder and losses.
+
+    Args:
+        encoded: of a 2D1D encoder; volumes of the 3D ones, whose decoders take whole patches, stay as they are.
+        masks: targets (n, x*c0, y*c1, z*d), 0, 1 or -1.
+        count: slices to keep; all stay where there are no more.
+
+    Returns:
+        The volume with fewer valid slices, and the targets with -1 in the slices that were dropped.
+    """
+    valid = encoded.valid
+    if not isinstance(encoded, EncodedSlices) or int(valid.sum()) <= count:
+        return encoded, masks
+    z, x, y = encoded.patch_grid
+    slices = valid.shape[1]
+    # in memory masks are (n, X, Y, Z); bring the voxels of a slice of a patch together
+    blocks = rearrange((masks == 1).any(0), "(x h) (y w) (z d) -> (z x y) d (h w)", z=z, x=x, y=y, d=slices)
+    foreground = blocks.any(-1).to(valid.device) & valid
+    order = torch.rand(valid.shape, device=valid.device)
+    first = _smallest(order.masked_fill(~foreground, torch.inf), int(count * FOREGROUND_SHARE)) & foreground
+    rest = _smallest(order.masked_fill(~valid | first, torch.inf), count - int(first.sum()))
+    kept = (first | rest) & valid
+    h, w = masks.shape[1] // x, masks.shape[2] // y
+    voxels = repeat(kept, "(z x y) d -> (x h) (y w) (z d)", z=z, x=x, y=y, h=h, w=w)
+    return replace(encoded, valid=kept), masks.masked_fill(~voxels.to(masks.device), MASK_PADDING)
+
+
+def _smallest(values: Tensor, count: int) -> Tensor:
+    """True at the ``count`` smallest entries."""
+    chosen = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
+    chosen[values.flatten().argsort()[:count]] = True
+    return chosen.view(values.shape)

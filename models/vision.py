@@ -1,0 +1,138 @@
+"""The vision model: one encoder, the projector to the language model and the mask decoder, on shared features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor, nn
+
+from models.configuration import VisionConfig
+from models.encoder_2d1d import Encoder2D1D
+from models.encoder_contract import EncodedVolume, VolumePatches, as_volume
+from models.encoder_resnet3d import EncoderResNet3D
+from models.encoder_vit3d import EncoderViT3D
+from models.mask_decoder import PADDING_LOGIT as PADDING_LOGIT
+from models.mask_decoder import PixelDecoder, QueryDecoder
+from models.mask_decoder_3d import UNetDecoder3D, UNETRDecoder3D
+
+
+class EncoderParts(NamedTuple):
+    """An encoder and the mask decoder that reads its feature maps; both are built from a VisionConfig.
+
+    The encoder has `encode_many` and `gradient_checkpointing_enable`, the mask decoder `decode`, `memory_width` (the
+    channels that queries look at) and `gradient_checkpointing`.
+    """
+
+    encoder: type[nn.Module]
+    mask_decoder: type[nn.Module]
+
+
+ENCODERS: dict[str, EncoderParts] = {
+    "2D1D": EncoderParts(Encoder2D1D, PixelDecoder),
+    "ViT3D": EncoderParts(EncoderViT3D, UNETRDecoder3D),
+    "ResNet3D": EncoderParts(EncoderResNet3D, UNetDecoder3D),
+}
+
+
+class VisionModel(nn.Module):
+    """Encode a volume once, then ask for language-model tokens and for masks, in any order and as often as needed.
+
+    With 2D1D, names of parameters are those of the published weights (`visual.*` there).
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        parts = ENCODERS[config.encoder]
+        self.config = config
+        self.encoder = parts.encoder(config)
+        self.bridger = nn.Sequential(
+            nn.Linear(config.token_width, config.llm_width),
+            nn.GELU(),
+            nn.Linear(config.llm_width, config.llm_width),
+            nn.GELU(),
+        )
+        self.decoder = parts.mask_decoder(config)
+        self.projection_layer = nn.Sequential(
+            nn.Linear(self.decoder.memory_width, config.query_width),
+            nn.GELU(),
+            nn.Linear(config.query_width, config.query_width),
+            nn.GELU(),
+        )
+        self.transformer_decoder = QueryDecoder(config)
+        self.qwen2biolord = nn.Linear(config.llm_width, config.query_width)
+        self.mask_embed_proj = nn.Sequential(
+            nn.Linear(config.query_width, config.mask_hidden),
+            nn.GELU(),
+            nn.Linear(config.mask_hidden, config.mask_width),
+            nn.GELU(),
+        )
+
+    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+        """Trade time for memory in training: blocks of encoder and mask decoder are computed again for the gradient."""
+        self.encoder.gradient_checkpointing_enable(enabled)
+        self.decoder.gradient_checkpointing = enabled
+
+    def encode(self, patches: Tensor, slice_marks: Tensor, patch_grid: Sequence[int]) -> EncodedVolume:
+        """patches (P, c0, c1, d), P = z*x*y in z-major order; slice marks (P, d), 0 for padding; grid (z, x, y)."""
+        return self.encode_many([VolumePatches(patches, slice_marks, patch_grid)])[0]
+
+    def encode_many(self, volumes: Sequence[VolumePatches]) -> list[EncodedVolume]:
+        """Encode several volumes, of any grids, as one batch."""
+        return self.encoder.encode_many(volumes)
+
+    def llm_tokens(self, encoded: EncodedVolume) -> Tensor:
+        """-> (product of `llm_grid`, llm width): the visual tokens in the order (slices, x, y) of the whole volume."""
+        return self.bridger(pooled_tokens(encoded, self.config.llm_pooling).flatten(0, 2))
+
+    def llm_grid(self, encoded: EncodedVolume) -> tuple[int, int, int]:
+        """(slices, x, y): the grid that `llm_tokens` runs through, last axis fastest; 2D1D's is (z*d, x, y)."""
+        return self.config.token_grid(encoded.patch_grid, encoded.slices)
+
+    def decode_masks(
+        self, encoded: EncodedVolume, queries: Tensor, project: bool = True, only_real_slices: bool = True
+    ) -> Tensor:
+        """Mask logits (n, x*c0, y*c1, z*d) of n queries.
+
+        queries: hidden states of the language model (n, llm width), or with `project=False` label embeddings
+        (n, query width) of the text encoder.  `only_real_slices` leaves slices marked as padding at PADDING_LOGIT.
+        """
+        expected = self.config.llm_width if project else self.config.query_width
+        if queries.ndim != 2 or queries.shape[1] != expected:
+            raise ValueError(f"queries {tuple(queries.shape)}: expected (n, {expected}) with project={project}")
+        queries = queries.to(self.qwen2biolord.weight)
+        if project:
+            queries = self.qwen2biolord(queries)
+        return self.decoder.decode(encoded, queries, self._mask_embeddings, only_real_slices)
+
+    def _mask_embeddings(
+        self, memory: Tensor, positions: Tensor, queries: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
+        """Each query (n, query width) looks at the positions of S slices or patches -> (S, n, mask width).
+
+        memory (S, m, memory width), positions (m, query width), padding (S, m) True where not to look.
+        """
+        memory = self.projection_layer(memory)
+        repeated = queries.expand(len(memory), -1, -1)
+        return self.mask_embed_proj(self.transformer_decoder(repeated, memory, positions.to(memory), padding))
+
+
+def pooled_tokens(encoded: EncodedVolume, factor: int) -> Tensor:
+    """Tokens of each patch averaged over cubes of `factor`^3 -> (slices, x, y, C), the whole volume's.
+
+    Only valid tokens count; a cube without any gives 0, and one that reaches beyond its patch is cut there.
+    """
+    grid, shape = encoded.patch_grid, encoded.token_shape
+    if factor == 1:
+        return as_volume(encoded.tokens, grid, shape)
+
+    def cube_sums(values: Tensor) -> Tensor:
+        d, h, w = (-size % factor for size in shape)
+        filled = F.pad(values.unflatten(1, shape), (0, 0, 0, w, 0, h, 0, d))
+        return reduce(filled, "p (d i) (h j) (w k) c -> p d h w c", "sum", i=factor, j=factor, k=factor)
+
+    counted = encoded.valid[..., None].to(encoded.tokens.dtype)
+    means = cube_sums(encoded.tokens * counted) / cube_sums(counted).clamp_min(1)
+    return as_volume(means.flatten(1, 3), grid, means.shape[1:4])
