@@ -1,0 +1,1 @@
+"""The one DeepSpeed training loop that all training scripts share."""

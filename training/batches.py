@@ -1,0 +1,116 @@
+"""From sample references to batches on the device: building in worker processes, errors as values, moving."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.errors import InputError
+from training import random_state
+
+
+class Sampler(Protocol):
+    """Which samples this rank trains on; `datasets.sampling.MixtureSampler` is one."""
+
+    def references(self, step: int, micro_step: int) -> list[Any]:
+        """References (with a `seed`) of the samples of a micro-step, a pure function of its arguments."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the references depend on beside step and rank, as JSON types."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadInput:
+    """An InputError from a worker process: as an exception it would lose its one clear line on the way."""
+
+    message: str
+
+
+def batches(
+    dataset: Any,
+    sampler: Sampler,
+    collate: Callable[[list[Any]], Any],
+    *,
+    first_step: int,
+    last_step: int,
+    accumulation_steps: int,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[Any]:
+    """The batches of the steps from first_step up to, not including, last_step, one a micro-step, or BadInput."""
+    loader = DataLoader(
+        _SeededSamples(dataset),
+        batch_sampler=_MicroSteps(sampler, first_step, last_step, accumulation_steps),
+        collate_fn=_Collate(collate),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # of its own: the loader would else draw from the training's random state
+    )
+    return iter(loader)
+
+
+def move_to(value: Any, device: torch.device) -> Any:
+    """The same structure on `device`: by `value.to(device)`, else part by part of a dataclass, dict, list, tuple."""
+    if hasattr(value, "to"):
+        return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value.to(device)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(value, **{name: move_to(getattr(value, name), device) for name in names})
+    if isinstance(value, dict):
+        return {key: move_to(item, device) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(move_to(item, device) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(move_to(item, device) for item in value)
+    return value
+
+
+class _MicroSteps:
+    def __init__(self, sampler: Sampler, first_step: int, last_step: int, accumulation_steps: int) -> None:
+        self.sampler, self.first_step, self.last_step = sampler, first_step, last_step
+        self.accumulation_steps = accumulation_steps
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for step in range(self.first_step, self.last_step):
+            for micro_step in range(self.accumulation_steps):
+                yield self.sampler.references(step, micro_step)
+
+
+class _SeededSamples(Dataset):
+    """Augmentation draws from the reference's own seed, whatever the number of workers and the step resumed from."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, reference: Any) -> Any:
+        with random_state.seeded(reference.seed):
+            try:
+                return self.dataset[reference]
+            except InputError as error:
+                return BadInput(str(error))
+
+
+class _Collate:
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        for sample in samples:
+            if isinstance(sample, BadInput):
+                return sample
+        try:
+            return self.collate(samples)
+        except InputError as error:
+            return BadInput(str(error))
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Launchers and Ctrl-C signal the whole process tree; the training process saves, then stops its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

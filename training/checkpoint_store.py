@@ -1,0 +1,242 @@
+"""Checkpoints on disk: complete or absent, whenever the process dies.
+
+    run_dir/checkpoints/step_000100/
+        manifest.json       every file with its size, and its SHA-256 up to 16 MiB
+        model/              the model in the project's final format
+        training/           description.json and one rank_NNN.pt a rank: optimiser, random state, exact weights
+
+A checkpoint is written under a name that starts with a dot, flushed to disk, and renamed as the last act.  A folder
+without a manifest, or with a file that is not as its manifest says, is passed over and never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.errors import InputError
+from training import distributed
+from training.distributed import Ranks
+
+MANIFEST = "manifest.json"
+_STEP_FOLDER = re.compile(r"step_(\d{6,})")
+_HASHED_UP_TO = 16 * 2**20
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, incomplete or damaged."""
+
+
+def write_checkpoint(
+    run_dir: Path,
+    step: int,
+    ranks: Ranks,
+    *,
+    save_model: Callable[[Path], None],
+    rank_state: dict[str, Any],
+    description: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of `step` and delete all but the newest `keep`; every rank calls this.
+
+    save_model(folder) is called on rank 0.  rank_state is this rank's own, of types that
+    `torch.load(weights_only=True)` reads.  Raises on every rank, leaving the older checkpoints as they are, if one rank
+    cannot write.
+    """
+    final = _checkpoints(run_dir) / f"step_{step:06d}"
+    partial = final.with_name(f".partial_{final.name}")
+
+    def prepare() -> None:
+        for leftover in [*_checkpoints(run_dir).glob(".partial_*"), *_checkpoints(run_dir).glob(".deleted_*")]:
+            shutil.rmtree(leftover)
+        (partial / "model").mkdir(parents=True)
+        (partial / "training").mkdir()
+
+    def write_own_part() -> None:
+        torch.save(rank_state, partial / "training" / _rank_file(ranks.rank))
+        if ranks.is_main:
+            (partial / "training" / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))
+            save_model(partial / "model")
+
+    def finish() -> None:
+        _write_manifest(partial, step)
+        # checkpoints from here on are of a history that was left by resuming from an earlier step
+        for folder in _step_folders(run_dir):
+            if step_of(folder) >= step:
+                _delete(folder)
+        os.replace(partial, final)
+        _flush(final.parent)
+        for old in _step_folders(run_dir)[keep:]:
+            _delete(old)
+
+    _together(prepare if ranks.is_main else None)
+    _together(write_own_part)
+    _together(finish if ranks.is_main else None)
+    return final
+
+
+def latest_complete(run_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run that is whole, or None; a broken one is named on stderr and passed over."""
+    for folder in _step_folders(Path(run_dir)):
+        problem = find_problem(folder)
+        if problem is None:
+            return folder
+        print(f"passing over checkpoint {folder}: {problem}", file=sys.stderr)
+    return None
+
+
+def find_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None where every file is as the manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+    except FileNotFoundError:
+        return f"there is no {MANIFEST}, so it was not written to its end"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"]:
+            return f"{name} has {path.stat().st_size} bytes in place of {expected['size']}"
+        if expected["sha256"] is not None and _sha256(path) != expected["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def step_of(folder: Path) -> int:
+    """The number of optimiser steps done when the checkpoint was written."""
+    match = _STEP_FOLDER.fullmatch(folder.name)
+    if match is None:
+        raise CheckpointError(f"{folder}: a checkpoint folder is named step_ and the number of its step")
+    return int(match.group(1))
+
+
+def find_checkpoint(run_dir: str | Path, resume: str) -> Path | None:
+    """The checkpoint that `--resume` means: None for "", or for "auto" in a run that has none yet.
+
+    Raises CheckpointError for a named folder that is absent or not whole.
+    """
+    if resume in ("", "auto"):
+        return latest_complete(run_dir) if resume else None
+    folder = Path(resume)
+    if (folder / "checkpoints").is_dir():
+        found = latest_complete(folder)
+        if found is None:
+            raise CheckpointError(f"--resume {resume}: the run has no complete checkpoint")
+        return found
+    if problem := find_problem(folder):
+        raise CheckpointError(f"--resume {resume}: {problem}")
+    step_of(folder)
+    return folder
+
+
+def has_checkpoints(run_dir: str | Path) -> bool:
+    """Whether a run has any checkpoint, whole or not."""
+    return bool(_step_folders(Path(run_dir)))
+
+
+def delete_all(run_dir: str | Path) -> None:
+    """Delete every checkpoint of a run."""
+    for folder in _step_folders(Path(run_dir)):
+        _delete(folder)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The settings that a resumed run is compared with."""
+    return json.loads((folder / "training" / "description.json").read_text())
+
+
+def load_rank_state(folder: Path, rank: int) -> dict[str, Any]:
+    """One rank's training state, tensors on the CPU; nothing but tensors and plain data is unpickled."""
+    return torch.load(folder / "training" / _rank_file(rank), map_location="cpu", weights_only=True)
+
+
+def resolve_model_folder(path: str | Path) -> Path:
+    """The model folder meant by a run folder (its newest complete checkpoint), a checkpoint, or a model folder itself.
+
+    Raises CheckpointError where there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; give a run folder, a checkpoint or a model folder")
+    if (path / "checkpoints").is_dir():
+        checkpoint = latest_complete(path)
+        if checkpoint is None:
+            raise CheckpointError(f"{path}: the run has no complete checkpoint")
+        return checkpoint / "model"
+    if _STEP_FOLDER.fullmatch(path.name):
+        if problem := find_problem(path):
+            raise CheckpointError(f"{path}: {problem}")
+        return path / "model"
+    return path
+
+
+def _checkpoints(run_dir: str | Path) -> Path:
+    return Path(run_dir) / "checkpoints"
+
+
+def _step_folders(run_dir: Path) -> list[Path]:
+    """Checkpoint folders, newest first."""
+    folders = [path for path in _checkpoints(run_dir).glob("step_*") if _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(folders, key=step_of, reverse=True)
+
+
+def _rank_file(rank: int) -> str:
+    return f"rank_{rank:03d}.pt"
+
+
+def _together(action: Callable[[], None] | None) -> None:
+    """Run `action` where there is one, wait for the other ranks, and raise on all of them if it failed on any."""
+    error = None
+    if action is not None:
+        try:
+            action()
+        except Exception as problem:
+            error = problem
+    distributed.raise_together(error)
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        files[path.relative_to(folder).as_posix()] = {
+            "size": size,
+            "sha256": _sha256(path) if size <= _HASHED_UP_TO else None,
+        }
+        _flush(path)
+    (folder / MANIFEST).write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=1))
+    _flush(folder / MANIFEST)
+    for directory in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _flush(directory)
+
+
+def _delete(folder: Path) -> None:
+    """Rename first: a kill in mid-deletion then leaves no half folder under a checkpoint's name."""
+    doomed = folder.with_name(f".deleted_{folder.name}")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()  # only of files up to _HASHED_UP_TO

@@ -1,0 +1,87 @@
+"""DeepSpeed's configuration and engine, from the training settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from datasets.errors import InputError
+from training.settings import TrainingSettings
+
+
+def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
+    """ "bf16" or "fp32"; raises InputError for a combination that DeepSpeed cannot train."""
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if precision == "bf16" and settings.zero_stage == 0:
+        raise InputError("--zero_stage 0 keeps no float32 copy of bf16 weights: use --zero_stage 1 or --precision fp32")
+    return precision
+
+
+def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable: int) -> dict[str, Any]:
+    """The configuration dictionary; `trainable` is the number of trainable weights, which bounds the gradient bucket.
+
+    The optimiser and the learning rate are not in it: the loop passes torch's AdamW and sets the rate of every step.
+    """
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "gradient_clipping": settings.clip,
+        "steps_per_print": None,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            # DeepSpeed allocates a whole bucket, by default of 500 M elements, which a small model never fills
+            "reduce_bucket_size": min(500_000_000, max(trainable, 1)),
+            "overlap_comm": False,
+        },
+        "zero_allow_untested_optimizer": True,
+    }
+    if resolve_precision(settings, device) == "bf16":
+        # skips the update where a gradient is not finite, so that the loop can stop with the weights still good
+        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        if settings.zero_stage == 2 and settings.accumulation_steps > 1:
+            config["data_types"] = {"grad_accum_dtype": "fp32"}  # a sum of many bf16 gradients loses the small ones
+    return config
+
+
+def build_engine(
+    model: torch.nn.Module,
+    settings: TrainingSettings,
+    device: torch.device,
+    parameter_groups: list[dict[str, Any]] | None = None,
+) -> Any:
+    """Wrap `model`, in place, into a DeepSpeed engine with AdamW.
+
+    parameter_groups: as torch's optimisers take them; None trains every parameter that requires a gradient.
+
+    With bf16 DeepSpeed casts the weights and leaves the buffers.  Those that are saved with the weights, such as the
+    statistics of a batch norm, are cast here, since torch's norms take one type for both; derived constants, such as
+    rotary frequencies, keep their float32.
+    """
+    import deepspeed
+
+    groups = parameter_groups
+    if groups is None:
+        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    trainable = sum(parameter.numel() for group in groups for parameter in group["params"])
+    if trainable == 0:
+        raise InputError("the model has no trainable weights: nothing to train")
+    optimizer = torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=tuple(settings.betas),
+        weight_decay=settings.weight_decay,
+        fused=device.type == "cuda",
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=deepspeed_config(settings, device, trainable)
+    )
+    if resolve_precision(settings, device) == "bf16":
+        saved = model.state_dict().keys()
+        for name, buffer in model.named_buffers():
+            if name in saved and buffer.dtype == torch.float32:
+                buffer.data = buffer.data.bfloat16()
+    return engine

@@ -1,0 +1,175 @@
+"""One process or many: the set-up of `torch.distributed`, and what the ranks agree on.
+
+The same script runs under the DeepSpeed launcher, under torchrun and as plain `python`, on CUDA (NCCL) and CPU (gloo).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from datasets.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the others, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes logs and models."""
+        return self.rank == 0
+
+
+def initialize() -> Ranks:
+    """Join the process group and choose the device; call it before building the model.  A second call is harmless.
+
+    A launcher tells each process its place by the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    Where they are absent this is the only process, and gets them with a free port.  DS_ACCELERATOR=cpu keeps off a GPU.
+    """
+    cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads this while it is imported
+    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        os.environ.update(
+            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
+        )
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if not torch.distributed.is_initialized():
+        _import_deepspeed().init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, device)
+
+
+def shutdown() -> None:
+    """Leave the process group, if there is one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if _world_size() > 1:
+        torch.distributed.barrier()
+
+
+def all_gather_object(value: Any) -> list[Any]:
+    """The values of all ranks, by rank; any that pickle takes."""
+    if _world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * _world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def all_reduce_mean(values: dict[str, float]) -> dict[str, float]:
+    """Mean of each value over the ranks, which all give the same keys."""
+    if _world_size() == 1 or not values:
+        return dict(values)
+    names = sorted(values)
+    total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=_device())
+    torch.distributed.all_reduce(total)
+    return dict(zip(names, (total / _world_size()).tolist(), strict=True))
+
+
+def any_rank(flag: bool) -> bool:
+    """True on every rank if `flag` is true on one."""
+    if _world_size() == 1:
+        return flag
+    value = torch.tensor([int(flag)], dtype=torch.int32, device=_device())
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def check_ranks_agree(value: Any, name: str) -> None:
+    """Raise InputError on every rank where the ranks hold different values, as of two copies of a file."""
+    values = all_gather_object(value)
+    for rank, other in enumerate(values):
+        if other != values[0]:
+            error = InputError(f"the ranks disagree on {name}: rank 0 has {values[0]!r}, rank {rank} has {other!r}")
+            raise _mark_shared(error)
+
+
+def raise_together(error: Exception | None) -> None:
+    """Turn an error of one rank into one of all ranks, so that none waits for a rank that is gone.
+
+    Every rank calls this at the same point, with its error or None.  Raises InputError where the first failing rank has
+    an InputError, else RuntimeError naming that rank.
+    """
+    if _world_size() == 1:
+        if error is not None:
+            raise error
+        return
+    described = None if error is None else (isinstance(error, InputError), type(error).__name__, str(error))
+    for rank, failure in enumerate(all_gather_object(described)):
+        if failure is None:
+            continue
+        is_input, kind, message = failure
+        shared = InputError(message) if is_input else RuntimeError(f"rank {rank} failed: {kind}: {message}")
+        raise _mark_shared(shared) from error
+
+
+def from_main(action: Callable[[], Any]) -> Any:
+    """The result of `action`, run on rank 0 alone and sent to the others; its error is raised on all."""
+    error, result = None, None
+    if int(os.environ.get("RANK", "0")) == 0:
+        try:
+            result = action()
+        except Exception as problem:
+            error = problem
+    raise_together(error)
+    return all_gather_object(result)[0]
+
+
+def is_shared(error: BaseException) -> bool:
+    """True where every rank raises this error, so that one of them is enough to report it."""
+    return getattr(error, "on_every_rank", False)
+
+
+def _mark_shared(error: Exception) -> Exception:
+    error.on_every_rank = True
+    return error
+
+
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _device() -> torch.device:
+    """Where a tensor must lie for the process group to send it."""
+    if torch.distributed.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _import_deepspeed() -> Any:
+    import deepspeed
+    from deepspeed.utils import logger
+
+    # DeepSpeed calls collectives by names that torch has renamed; nothing a user can act on
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    logger.setLevel(os.environ.get("DS_LOG_LEVEL", "WARNING").upper())
+    # On CPU DeepSpeed compiles a shared-memory collective for inference, about half a minute at the first start and a
+    # C++ compiler as a requirement, which training never calls: gloo does its work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

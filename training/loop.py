@@ -1,0 +1,259 @@
+"""The one training loop: any model, any mix of tasks, one process or many, resumable at any step.
+
+What a model must guarantee under ZeRO-2 on several ranks: gradients go into communication buckets in the order in which
+they arrive, so at the same micro-step every rank must give gradients to the same parameters in the same order.  A
+sampler that draws one task a micro-step does that by itself; a model for mixed batches adds the untouched parts with
+weight zero to its loss.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from datasets.errors import InputError
+from training import checkpoint_store, distributed, random_state, training_state
+from training.arguments import to_dict
+from training.batches import BadInput, Sampler, batches, move_to
+from training.deepspeed_config import build_engine, resolve_precision
+from training.distributed import Ranks
+from training.progress import Averages, Progress
+from training.schedule import learning_rate_factor
+from training.settings import TrainingSettings
+
+
+class NonFiniteLossError(InputError):
+    """A loss or a gradient is NaN or infinite; names the samples."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended: the number of optimiser steps done, why it ended, and its newest checkpoint."""
+
+    step: int
+    status: Literal["finished", "time_limit", "signal"]
+    checkpoint: Path
+
+
+def train(
+    model: torch.nn.Module,
+    settings: TrainingSettings,
+    ranks: Ranks,
+    *,
+    sampler: Sampler,
+    dataset: Any,
+    collate: Callable[[list[Any]], Any],
+    save_model: Callable[[Path], None],
+    parameter_groups: list[dict[str, Any]] | None = None,
+    evaluate: Callable[[int], dict[str, float] | None] | None = None,
+) -> TrainingResult:
+    """Train `model`, from a checkpoint or from its present weights, up to `settings.max_iters` optimiser steps.
+
+    sampler: `references(step, micro_step)` and `fingerprint()`, as of `datasets.sampling.MixtureSampler`.
+    dataset: `dataset[reference]` is a sample; its randomness is seeded with `reference.seed`.
+    collate: a list of samples -> a batch with `task` (a name) and `sample_ids` (list of str).
+    model(batch) returns an object with `loss` (a scalar tensor, the mean over the batch) and `metrics` (name ->
+    number); they are logged as `task/loss` and `task/metric`, or as they stand where a metric's name has a slash.
+    save_model(folder): writes the model's final format into an existing folder; called on rank 0. parameter_groups: as
+    torch's optimisers take them; the learning rate of a group is its peak. evaluate(step): called on every rank, in
+    eval mode and without gradients; rank 0's scores are logged.
+
+    A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM, and `max_minutes`, end the run after the
+    step in hand with a checkpoint.
+
+    Raises InputError for unusable settings, a checkpoint that does not fit the run, or a sample that cannot be read,
+    and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.
+    """
+    settings.validate()
+    begun, run_dir = time.monotonic(), Path(settings.run_dir)
+    resumed_from = _starting_point(settings, ranks)
+    start = checkpoint_store.step_of(resumed_from) if resumed_from else 0
+    precision = resolve_precision(settings, ranks.device)
+    fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
+    description = training_state.describe(model, fixed, sampler.fingerprint())
+    if resumed_from:
+        _check_fits(resumed_from, description)
+    engine = build_engine(model, settings, ranks.device, parameter_groups)
+    peak_rates = [group["lr"] for group in engine.optimizer.param_groups]
+    if resumed_from:
+        state = checkpoint_store.load_rank_state(resumed_from, ranks.rank)
+        training_state.restore(engine, state)
+    stream = batches(
+        dataset,
+        sampler,
+        collate,
+        first_step=start,
+        last_step=settings.max_iters,
+        accumulation_steps=settings.accumulation_steps,
+        workers=settings.workers,
+        pin_memory=ranks.device.type == "cuda",
+    )
+    saved = resumed_from
+
+    def save(step: int) -> Path:
+        with random_state.preserved():
+            return checkpoint_store.write_checkpoint(
+                run_dir,
+                step,
+                ranks,
+                save_model=save_model,
+                rank_state=training_state.capture(engine),
+                description={**description, "arguments": to_dict(settings)},
+                keep=settings.keep_checkpoints,
+            )
+
+    with ExitStack() as stack:
+        progress = Progress(run_dir, settings.max_iters, start, ranks.is_main)
+        stack.callback(progress.close)
+        terminated = stack.enter_context(_termination_flag())
+        averages, status, step = Averages(), "finished", start
+        if resumed_from:
+            progress.say(f"resumed from {resumed_from}")
+        random_state.seed_all(settings.seed + 7919 * (ranks.rank + 1))  # dropout differs by rank
+        if resumed_from:
+            random_state.set_state(state["random"])
+            del state
+        engine.module.train()
+
+        while step < settings.max_iters:
+            out_of_time = bool(settings.max_minutes) and time.monotonic() - begun > 60 * settings.max_minutes
+            if distributed.any_rank(terminated() or out_of_time):
+                status = "signal" if distributed.any_rank(terminated()) else "time_limit"
+                break
+            factor = learning_rate_factor(
+                step, settings.max_iters, settings.warmup_steps, settings.min_lr_ratio, settings.warmup_shape
+            )
+            for group, peak in zip(engine.optimizer.param_groups, peak_rates, strict=True):
+                group["lr"] = peak * factor
+            _optimiser_step(engine, stream, settings, ranks, averages, step + 1)
+            averages.add("train/learning_rate", settings.learning_rate * factor)
+            step += 1
+            progress.advance(step)
+            if step % settings.log_interval == 0 or step == settings.max_iters:
+                progress.report(step, averages.take())
+            if settings.save_interval and step % settings.save_interval == 0:
+                saved = save(step)
+            if evaluate is not None and settings.eval_interval and step % settings.eval_interval == 0:
+                progress.evaluation(step, _evaluate(engine.module, evaluate, step))
+
+        if saved is None or checkpoint_store.step_of(saved) != step:
+            saved = save(step)
+        progress.say(f"{status} at step {step}/{settings.max_iters}: {saved}")
+    return TrainingResult(step, status, saved)
+
+
+def _optimiser_step(
+    engine: Any, stream: Iterator[Any], settings: TrainingSettings, ranks: Ranks, averages: Averages, step: int
+) -> None:
+    """Accumulate the gradients of a step's micro-batches and update the weights."""
+    step_begun, waited, bad, seen = time.monotonic(), 0.0, [], []
+    for micro_step in range(settings.accumulation_steps):
+        begun = time.monotonic()
+        batch = next(stream)
+        failed = isinstance(batch, BadInput)
+        if distributed.any_rank(failed):
+            distributed.raise_together(InputError(batch.message) if failed else None)
+        waited += time.monotonic() - begun
+
+        begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)
+        output = engine(move_to(batch, ranks.device))
+        engine.backward(output.loss)
+        loss = float(output.loss.detach())
+        seen += sample_ids
+        if not math.isfinite(loss):
+            bad.append(f"task {task}, samples {', '.join(sample_ids)}: loss {loss}")
+        metrics = {name: float(value) for name, value in output.metrics.items()}
+        del output, batch  # frees the activations before the update
+        if micro_step == settings.accumulation_steps - 1 and distributed.any_rank(bool(bad)):
+            _stop_not_finite(bad, step)
+        engine.step()
+        if ranks.device.type == "cuda":
+            torch.cuda.synchronize(ranks.device)  # else the time of a task would be that of queueing its kernels
+        averages.add("train/loss", loss)
+        averages.add(f"{task}/loss", loss)
+        averages.add(f"{task}/seconds", time.monotonic() - begun)
+        for name, value in metrics.items():
+            averages.add(name if "/" in name else f"{task}/{name}", value)
+
+    norm = engine.get_global_grad_norm()
+    if getattr(engine.optimizer, "overflow", False) or (norm is not None and not math.isfinite(float(norm))):
+        _stop_not_finite([f"samples {', '.join(seen)}: the gradient's norm"], step)
+    if norm is not None:
+        averages.add("train/gradient_norm", float(norm))
+    averages.add("train/seconds", time.monotonic() - step_begun)
+    averages.add("train/data_seconds", waited)
+
+
+def _stop_not_finite(problems: list[str], step: int) -> None:
+    """Raise on every rank, with the samples of all ranks."""
+    named = [problem for of_rank in distributed.all_gather_object(problems) for problem in of_rank]
+    distributed.raise_together(
+        NonFiniteLossError(
+            f"step {step}: not finite: {'; '.join(dict.fromkeys(named))}. "
+            "The weights and the last checkpoint are from before this step"
+        )
+    )
+
+
+def _starting_point(settings: TrainingSettings, ranks: Ranks) -> Path | None:
+    """The checkpoint to resume from, the same on all ranks, or None; guards an existing run from being overwritten."""
+    error, folder = None, None
+    if ranks.is_main:
+        try:
+            folder = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
+            if not settings.resume and checkpoint_store.has_checkpoints(settings.run_dir):
+                if not settings.overwrite:
+                    raise InputError(
+                        f"{settings.run_dir} already holds a run: continue it with --resume, begin it again with "
+                        "--overwrite, or name another --run_dir"
+                    )
+                checkpoint_store.delete_all(settings.run_dir)
+        except (InputError, OSError) as problem:
+            error = problem
+    distributed.raise_together(error)
+    return distributed.all_gather_object(folder)[0]
+
+
+def _check_fits(folder: Path, description: dict[str, Any]) -> None:
+    """Raise InputError on every rank where the run differs from the one that wrote the checkpoint."""
+    error = None
+    try:
+        saved = checkpoint_store.read_description(folder)
+        training_state.check_same({name: saved.get(name) for name in description}, description, folder)
+    except InputError as problem:
+        error = problem
+    distributed.raise_together(error)
+
+
+def _evaluate(
+    model: torch.nn.Module, evaluate: Callable[[int], dict[str, float] | None], step: int
+) -> dict[str, float]:
+    """Run the script's evaluation so that training goes on as if it had not happened."""
+    model.eval()
+    with random_state.preserved(), torch.no_grad():
+        scores = evaluate(step)
+    model.train()
+    return scores or {}
+
+
+@contextmanager
+def _termination_flag() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM sets a flag in place of ending the process; yields the function that reads it."""
+    received = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    except ValueError:  # not the main thread, which alone may set handlers
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)

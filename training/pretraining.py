@@ -1,0 +1,185 @@
+"""Vision pretraining, the same for every encoder: data, text encoder, model and the shared loop, put together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from datasets.catalog import available_tasks, load_records, phantom_tasks, published_tasks, select_tasks
+from datasets.default_data import ensure_phantoms
+from datasets.label_descriptions import descriptions
+from datasets.pretraining import PretrainingCollator, PretrainingDataset
+from datasets.sampling import MixtureSampler
+from evaluation.pretraining import evaluate_pretraining
+from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
+from models.pretrained_backbone import load_pretrained_backbone
+from models.pretrained_vision import load_into, load_pretraining, save_pretraining
+from models.pretraining import PretrainingModel
+from models.text_encoder import PUBLISHED_TEXT_ENCODER, TextEncoder
+from models.tiny_text_encoder import build_tiny_text_encoder
+from models.vision import VisionModel
+from training import checkpoint_store, distributed, random_state
+from training.loop import train
+from training.settings import TrainingSettings
+
+TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, where no data are named
+
+
+@dataclass
+class PretrainingSettings(TrainingSettings):
+    """Hyper-parameters of the three encoder scripts; each script names its own run_dir."""
+
+    preset: Literal["full", "tiny"] = "full"  # published size, or one that trains on two CPU cores
+
+    # data
+    manifest_dir: str = "data/pretraining"  # holds <task>_train.json and <task>_val.json of the 39 tasks
+    phantoms: str = ""  # a folder of phantoms to train on instead
+    kinds: tuple[str, ...] = ("image_text", "classification", "segmentation")  # objectives
+    task_weights: tuple[str, ...] = ()  # NAME=WEIGHT over the published ones; 0 leaves a task out
+    skip_missing_tasks: bool = False  # leave out tasks without a manifest, naming them
+    orientation: str = "RAS"
+    resize: Literal["published", "isotropic"] = "published"
+    cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
+    validation_samples: int = 100  # at most so many a task
+    eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop
+
+    # model
+    text_encoder: str = PUBLISHED_TEXT_ENCODER  # hub name or sentence-transformers folder, or "tiny"
+    vision: Literal["full", "tiny"] = "full"
+    initial_vision: str = ""  # a pretrained folder to start from
+    pretrained_backbone: str = ""  # ImageNet weights of ResNet-50 (2D1D, ResNet3D): timm or torchvision name, or a file
+    queue_size: int = 512
+    gradient_checkpointing: bool = True
+    mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
+
+    # optimisation
+    max_iters: int = 100_000
+    micro_batch: int = 2
+    segmentation_micro_batch: int = 1
+    accumulation_steps: int = 8
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: float = 1000
+    warmup_shape: Literal["linear", "log"] = "log"
+    min_lr_ratio: float = 1e-4
+    workers: int = 4
+    save_interval: int = 1000
+    eval_interval: int = 5000
+
+
+TINY_PRESET = {
+    "phantoms": TINY_PHANTOMS,
+    "cache": f"{TINY_PHANTOMS}/cache",
+    "text_encoder": "tiny",
+    "vision": "tiny",
+    "gradient_checkpointing": False,
+    "mask_slices": 20,
+    "max_iters": 300,
+    "micro_batch": 4,
+    "accumulation_steps": 1,
+    "learning_rate": 1e-3,
+    "warmup": 0.1,
+    "warmup_shape": "linear",
+    "workers": 0,
+    "validation_samples": 20,
+    "save_interval": 100,
+    "eval_interval": 100,
+}
+
+
+def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) -> VisionConfig:
+    """The preset's sizes for ``encoder``, with queries as wide as the text encoder's embeddings."""
+    return replace(vision_preset(settings.vision, encoder), query_width=text_width)
+
+
+def pretrain(settings: PretrainingSettings, encoder: str) -> None:
+    """Pretrain ``encoder`` as the settings say, or evaluate its newest checkpoint (``eval_only``)."""
+    ranks = distributed.initialize()
+    random_state.seed_all(settings.seed)
+    if settings.phantoms:
+        manifest = f"{settings.phantoms}/train.json"
+        distributed.from_main(lambda: ensure_phantoms(settings.phantoms, [manifest]))
+    tasks = phantom_tasks(settings.phantoms) if settings.phantoms else published_tasks(settings.manifest_dir)
+    tasks, missing = available_tasks(
+        select_tasks(tasks, settings.kinds, settings.task_weights), settings.skip_missing_tasks
+    )
+    if missing and ranks.is_main:
+        print(f"left out, having no manifest: {', '.join(task.name for task in missing)}", flush=True)
+    records = load_records(tasks)
+    validation_tasks = [task for task in tasks if task.path("val").is_file()]
+    validation_records = load_records(validation_tasks, "val")
+
+    reports = [row.report for rows in records.values() for row in rows if hasattr(row, "report")]
+    text_encoder = _text_encoder(settings, reports)
+    options = {"orientation": settings.orientation, "resize": settings.resize, "cache": settings.cache or None}
+    config = vision_config(settings, encoder, text_encoder.width)
+    dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
+    validation = PretrainingDataset(
+        validation_tasks, validation_records, text_encoder.encode, config, augmentation=None, **options
+    )
+
+    def evaluate(step: int) -> dict[str, float]:
+        scores = evaluate_pretraining(model, validation, ranks, settings.validation_samples)
+        if ranks.is_main:
+            path = Path(settings.run_dir) / "validation.json"
+            path.write_text(json.dumps({"step": step, "encoder": encoder, "kinds": settings.kinds, **scores}, indent=2))
+        return scores
+
+    if settings.eval_only:
+        model = load_pretraining(checkpoint_store.resolve_model_folder(settings.run_dir)).to(ranks.device)
+        scores = evaluate(0)
+        if ranks.is_main:
+            Console().print_json(data=scores)
+        return
+
+    model = PretrainingModel(VisionModel(config), settings.queue_size)
+    model.mask_slices = settings.mask_slices
+    if settings.pretrained_backbone:
+        load_pretrained_backbone(model.vision, settings.pretrained_backbone)
+    if settings.initial_vision:
+        load_into(model.vision, checkpoint_store.resolve_model_folder(settings.initial_vision))
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    sampler = MixtureSampler(
+        dataset.sizes,
+        {task.name: task.weight for task in tasks},
+        mode="one_task",
+        micro_batch={
+            task.name: settings.segmentation_micro_batch if task.kind == "segmentation" else settings.micro_batch
+            for task in tasks
+        },
+        accumulation_steps=settings.accumulation_steps,
+        seed=settings.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    train(
+        model,
+        settings,
+        ranks,
+        sampler=sampler,
+        dataset=dataset,
+        collate=PretrainingCollator(),
+        save_model=lambda folder: save_pretraining(model, folder),
+        evaluate=evaluate if validation_tasks else None,
+    )
+
+
+def _text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:
+    """The frozen text encoder; the tiny one is learned from the reports on rank 0 and kept in the run folder."""
+    cache = Path(settings.cache) / "texts" if settings.cache else None
+    if settings.text_encoder != "tiny":
+        return TextEncoder.load(settings.text_encoder, cache=cache)
+    folder = Path(settings.run_dir) / "text_encoder"
+
+    def build() -> None:
+        if not folder.is_dir():
+            width = VISION_PRESETS["tiny"].query_width
+            build_tiny_text_encoder([*descriptions().values(), *reports], width).save(folder)
+
+    distributed.from_main(build)
+    return TextEncoder.load(folder, cache=cache)

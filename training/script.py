@@ -1,0 +1,53 @@
+"""How every entry script ends: a clear line for wrong input, and no rank left waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+
+from datasets.errors import InputError
+from training import distributed
+
+
+def run_script(main: Callable[[], Any]) -> NoReturn:
+    """Run `main` and exit: 0; 2 for an InputError, of which only the message is printed; 130 for Ctrl-C; 1 otherwise.
+
+    One failing rank of several leaves at once, without a farewell to ranks that may wait for it in a collective: the
+    launcher sees the exit status and ends the others.
+    """
+    status = _run(main)
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if status == 0:
+        distributed.shutdown()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if several:
+        # Not by sys.exit: a process group that DeepSpeed still refers to when the interpreter takes itself apart aborts
+        # the process now and then, after all the work is done (gloo, torch 2.14: "terminate called without an active
+        # exception").
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run(main: Callable[[], Any]) -> int:
+    """The exit status of `main`, after reporting what it raised."""
+    try:
+        main()
+    except InputError as error:
+        if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

@@ -1,0 +1,61 @@
+"""The hyper-parameters that every training script has; a script's own dataclass inherits from this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from datasets.errors import InputError
+
+
+@dataclass
+class TrainingSettings:
+    """Settings of the training loop.  A script redeclares a field to give it another default."""
+
+    run_dir: str = "runs/default"  # folder for checkpoints, TensorBoard events and the history of losses
+    # continue from a checkpoint folder, or from the newest of run_dir ("auto", or the option given bare)
+    resume: str = field(default="", metadata={"const": "auto"})
+    overwrite: bool = False  # start afresh in a run_dir that holds checkpoints, deleting them
+
+    max_iters: int = 10_000  # optimiser steps
+    micro_batch: int = 1  # samples a rank puts through the model at once
+    accumulation_steps: int = 1  # micro-batches a rank accumulates before the optimiser steps
+    learning_rate: float = 1e-4  # peak learning rate
+    weight_decay: float = 1e-4  # AdamW's decoupled weight decay
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
+    warmup: float = 1000.0  # warm-up in optimiser steps; below 1, as a share of max_iters
+    warmup_shape: Literal["linear", "log"] = "linear"  # how the rate rises during warm-up
+    min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
+    clip: float = 1.0  # largest norm of the whole gradient; 0 does not clip
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    zero_stage: Literal[0, 1, 2] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too
+    seed: int = 0  # of weights, sample order and dropout
+    workers: int = 0  # processes a rank loads samples with; 0 loads in the training process
+
+    log_interval: int = 10  # optimiser steps between two lines of the log
+    save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only
+    eval_interval: int = 0  # optimiser steps between two evaluations; 0 never evaluates
+    keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk
+    max_minutes: float = 0.0  # stop after this time, saving a checkpoint to resume from; 0 is no limit
+
+    def validate(self) -> None:
+        """Raise InputError for a value that no run can use, naming the option."""
+        at_least_one = ("max_iters", "micro_batch", "accumulation_steps", "log_interval", "keep_checkpoints")
+        at_least_zero = (
+            *("learning_rate", "weight_decay", "warmup", "min_lr_ratio", "clip", "seed", "workers"),
+            *("save_interval", "eval_interval", "max_minutes"),
+        )
+        for bound, names in ((1, at_least_one), (0, at_least_zero)):
+            for name in names:
+                if not getattr(self, name) >= bound:
+                    raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
+        if self.min_lr_ratio > 1:
+            raise InputError(f"--min_lr_ratio is {self.min_lr_ratio}: give a share of the peak, between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"--betas are {self.betas}: give two values from 0 up to, but below, 1")
+
+    @property
+    def warmup_steps(self) -> int:
+        """The warm-up in optimiser steps."""
+        return round(self.warmup * self.max_iters) if self.warmup < 1 else round(self.warmup)

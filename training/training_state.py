@@ -1,0 +1,85 @@
+"""The exact state of a run: what a checkpoint holds beside the model, and how it goes back.
+
+DeepSpeed's own `load_checkpoint` unpickles whatever a file contains.  Here a rank's state is plain tensors and numbers,
+read with `weights_only=True`: the optimiser's moments, the float32 weights they belong to, the model's buffers, the
+random states.  The model's final format plays no part in resuming, so it may store weights rounded or merged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any
+
+import torch
+
+from datasets.errors import InputError
+from training import random_state
+
+
+def capture(engine: Any) -> dict[str, Any]:
+    """This rank's state, of types that `torch.load(weights_only=True)` reads."""
+    optimizer = engine.optimizer
+    partitioned = hasattr(optimizer, "single_partition_of_fp32_groups")  # ZeRO 1 and 2
+    return {
+        "optimizer": (optimizer.optimizer if partitioned else optimizer).state_dict(),
+        # copies: a partition is a view, and saving it would save all that it is a view of
+        "weights": [weight.detach().to("cpu", copy=True) for weight in _optimized_weights(optimizer)],
+        "buffers": {name: buffer.detach() for name, buffer in engine.module.named_buffers()},
+        "random": random_state.get_state(),
+    }
+
+
+@torch.no_grad()
+def restore(engine: Any, state: dict[str, Any]) -> None:
+    """Put back what `capture` gave, apart from the random states, into an engine built in the same way."""
+    optimizer = engine.optimizer
+    partitioned = hasattr(optimizer, "single_partition_of_fp32_groups")
+    for weight, saved in zip(_optimized_weights(optimizer), state["weights"], strict=True):
+        weight.copy_(saved)
+    (optimizer.optimizer if partitioned else optimizer).load_state_dict(state["optimizer"])
+    if partitioned:
+        optimizer.update_lp_params()  # from the float32 partitions to the model's own weights, on all ranks
+    buffers = dict(engine.module.named_buffers())
+    for name, saved in state["buffers"].items():
+        buffers[name].copy_(saved)
+
+
+def describe(model: torch.nn.Module, settings: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same for a run to go on exactly; call it before the engine casts the weights.
+
+    Frozen weights are not in the checkpoint, the script builds them again: a checksum over up to 256 elements of each
+    tells whether it built the same ones.
+    """
+    shapes, checksum = hashlib.sha256(), 0
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        trained = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
+        shapes.update(f"{name} {tuple(tensor.shape)} {trained}\n".encode())
+        if isinstance(tensor, torch.nn.Parameter) and not trained:
+            flat = tensor.detach().reshape(-1)
+            probe = flat[:: max(1, flat.numel() // 256)].float().cpu().contiguous()
+            checksum = zlib.crc32(probe.numpy().tobytes(), checksum)
+    return {"settings": settings, "sampler": sampler, "architecture": shapes.hexdigest(), "frozen weights": checksum}
+
+
+def check_same(saved: dict[str, Any], current: dict[str, Any], folder: Any) -> None:
+    """Raise InputError naming the first thing in which the run differs from the one that wrote the checkpoint."""
+
+    def compare(then: Any, now: Any, name: str) -> None:
+        if isinstance(then, dict) and isinstance(now, dict):
+            for key in dict.fromkeys([*now, *then]):
+                compare(then.get(key), now.get(key), f"{name} {key}".strip())
+        elif then != now:
+            raise InputError(
+                f"{folder}: cannot resume, {name} was {then!r} and is now {now!r}; "
+                "resume with what the run was started with, or begin a new run from the checkpoint's model folder"
+            )
+
+    compare(saved, current, "")
+
+
+def _optimized_weights(optimizer: Any) -> list[torch.Tensor]:
+    """The tensors that the optimiser steps: this rank's flat float32 partitions under ZeRO, else the parameters."""
+    if hasattr(optimizer, "single_partition_of_fp32_groups"):
+        return list(optimizer.single_partition_of_fp32_groups)
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
