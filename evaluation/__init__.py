@@ -1,0 +1,1 @@
+"""Metrics, tables, overlays and predictions."""
