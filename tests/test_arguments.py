@@ -1,0 +1,152 @@
+"""Options from a dataclass: a table of command lines and what they mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Optional
+
+import pytest
+
+from datasets.errors import InputError
+from training.arguments import parse, to_dict
+from training.settings import TrainingSettings
+
+
+@dataclass
+class Base:
+    """Settings of a base class."""
+
+    rate: float = 0.1  # how fast, in 100 % of the peak
+    steps: int = 10  # how many
+
+
+@dataclass
+class Options(Base):
+    """Train something."""
+
+    steps: int = 20
+    preset: str = "small"  # set of defaults
+    verbose: bool = False  # print more
+    cache: bool = True  # keep volumes
+    # which grid to use,
+    # on two lines
+    grid: Literal["published", "isotropic"] = "published"
+    depth: Literal[2, 3] = 3
+    betas: tuple[float, float] = (0.9, 0.999)
+    names: tuple[str, ...] = ()
+    sizes: list[int] = field(default_factory=lambda: [1, 2])
+    folder: Path = Path("runs")
+    limit: Optional[int] = None  # noqa: UP045 - the older spelling has to work too
+    label: str | None = "x"
+    resume: str = field(default="", metadata={"const": "auto", "help": "where to go on"})
+
+
+PRESETS = {"small": {"steps": 5, "rate": 0.5}, "large": {"steps": 500, "cache": False}}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"steps": 5, "rate": 0.5, "preset": "small", "verbose": False, "cache": True}),
+        ("--preset large", {"steps": 500, "rate": 0.1, "preset": "large", "cache": False}),
+        ("--steps 7 --preset large", {"steps": 7, "cache": False}),
+        ("--steps=7 --rate 1e-3", {"steps": 7, "rate": 1e-3}),
+        ("--verbose --no_cache", {"verbose": True, "cache": False}),
+        ("--verbose true --cache false", {"verbose": True, "cache": False}),
+        ("--verbose --cache=0", {"verbose": True, "cache": False}),
+        ("--preset large --cache", {"cache": True}),
+        ("--grid isotropic --depth 2", {"grid": "isotropic", "depth": 2}),
+        ("--betas 0.8 0.95", {"betas": (0.8, 0.95)}),
+        ("--betas 0.8,0.95", {"betas": (0.8, 0.95)}),
+        ("--names a b c", {"names": ("a", "b", "c")}),
+        ("--names", {"names": ()}),
+        ("--sizes 3,4 5", {"sizes": [3, 4, 5]}),
+        ("--folder /data/x", {"folder": Path("/data/x")}),
+        ("--limit 3 --label none", {"limit": 3, "label": None}),
+        ("--limit none", {"limit": None}),
+        ("--resume", {"resume": "auto"}),
+        ("--resume runs/a --verbose", {"resume": "runs/a", "verbose": True}),
+        ("--local_rank 1 --steps 3", {"steps": 3}),
+        ("--local_rank=1", {"steps": 5}),
+    ],
+)
+def test_command_lines(line, expected):
+    options = parse(Options, PRESETS, line.split())
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--step 3", r"unknown option --step: did you mean --steps\?"),
+        ("--qqqq", "unknown option --qqqq: --help lists the options"),
+        ("--steps many", "--steps: invalid int value: 'many'"),
+        ("--steps", "--steps: expected one argument"),
+        ("--verbose perhaps", "--verbose: 'perhaps' is neither true nor false"),
+        ("--grid square", r"--grid: invalid choice 'square' \(choose from published, isotropic\)"),
+        ("--betas 0.9", "--betas: needs 2 values, got 1"),
+        ("--betas 0.9 x", "--betas: could not convert string to float: 'x'"),
+        ("--limit few", "--limit: invalid int value: 'few'"),
+        ("--preset huge", "--preset: invalid choice: 'huge'"),
+        ("stray", "unknown option stray"),
+    ],
+)
+def test_mistakes_are_one_clear_line(line, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse(Options, PRESETS, line.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_defaults_and_comments(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(Options, PRESETS, ["--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Train something." in shown
+    assert "--rate FLOAT how fast, in 100 % of the peak (default: 0.1)" in shown
+    assert "--steps INT how many (default: 20)" in shown  # the comment of the base class, the default of this one
+    assert "which grid to use, on two lines (default: 'published')" in shown
+    assert "where to go on (default: '')" in shown
+    assert "local_rank" not in shown and "--no_cache" not in shown
+
+
+def test_required_and_presets_without_a_field():
+    @dataclass
+    class Small:
+        checkpoint: str
+        beams: int = 5
+
+    assert parse(Small, {"fast": {"beams": 1}}, ["--checkpoint", "c", "--preset", "fast"]) == Small("c", 1)
+    assert parse(Small, argv=["--checkpoint", "c"]) == Small("c", 5)
+    with pytest.raises(InputError, match="missing options: --checkpoint"):
+        parse(Small, argv=[])
+    with pytest.raises(TypeError, match="lacks"):
+        parse(Small, {"fast": {"beam": 1}}, ["--checkpoint", "c"])
+
+
+def test_to_dict_is_json():
+    options = parse(Options, PRESETS, ["--folder", "a/b"])
+    assert json.loads(json.dumps(to_dict(options)))["folder"] == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--max_iters 0", "--max_iters is 0"),
+        ("--learning_rate -1", "--learning_rate is -1"),
+        ("--learning_rate nan", "--learning_rate is nan"),
+        ("--min_lr_ratio 2", "--min_lr_ratio is 2"),
+        ("--betas 0.9 1", "--betas"),
+    ],
+)
+def test_training_settings_that_no_run_can_use(line, message):
+    with pytest.raises(InputError, match=message):
+        parse(TrainingSettings, argv=line.split()).validate()
+
+
+def test_warmup_in_steps_or_as_a_share():
+    assert TrainingSettings(max_iters=500, warmup=0.1).warmup_steps == 50
+    assert TrainingSettings(max_iters=500, warmup=20).warmup_steps == 20
+    assert TrainingSettings(max_iters=500, warmup=1).warmup_steps == 1

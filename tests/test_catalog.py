@@ -1,0 +1,119 @@
+"""The configured tasks against the published list, and a description for each of their labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from datasets.catalog import available_tasks, load_records, phantom_tasks, published_tasks, select_tasks
+from datasets.errors import InputError
+from datasets.label_descriptions import canonical, describe, descriptions, has_side
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "pretraining_tasks.json").read_text())
+
+
+def every_label() -> list[str]:
+    tasks = [*published_tasks(), *phantom_tasks("phantoms", lesions=True)]
+    return list(dict.fromkeys(label for task in tasks for label in task.labels))
+
+
+def test_all_published_tasks_are_there_as_published():
+    tasks = published_tasks("somewhere")
+    assert len(tasks) == len(PUBLISHED) == 39
+    for task, facts in zip(tasks, PUBLISHED, strict=True):
+        assert (task.name, task.kind, task.weight) == (facts["name"], facts["kind"], facts["weight"])
+        assert list(task.labels) == facts["labels"] and task.is_2d == facts["is_2d"]
+        assert task.loss == (facts["loss"] if facts["loss"] in ("CE", "BCE") else None)
+        assert task.path("val") == Path(f"somewhere/{facts['name']}_val.json")
+    assert sum(task.is_2d for task in tasks) == 3
+
+
+def test_which_tasks_know_left_from_right():
+    tasks = {task.name: task for task in published_tasks()}
+    assert tasks["CTRATE_image_text"].sided and tasks["BTCV_structure_segmentation"].sided
+    assert tasks["FLARE22_structure_segmentation"].sided and tasks["WORD_structure_segmentation"].sided
+    assert not tasks["AbdomenCT1K_structure_segmentation"].sided
+    assert not tasks["RadGenome_disease_classification"].sided
+    assert has_side("head of left femur") and has_side("Right_lung") and not has_side("bright spot")
+
+
+def test_missing_manifests_are_all_named_at_once_or_left_out(tmp_path):
+    tasks = published_tasks(tmp_path)
+    path = tasks[7].path()
+    path.write_text("[]")
+    with pytest.raises(InputError, match=r"38 of 39 tasks have no manifest.*--skip_missing_tasks") as error:
+        available_tasks(tasks)
+    for task in tasks:
+        assert (f"{task.name} ({task.path()})" in str(error.value)) == (task is not tasks[7])
+    found, missing = available_tasks(tasks, skip_missing=True)
+    assert found == [tasks[7]] and missing == tasks[:7] + tasks[8:]
+    path.unlink()
+    with pytest.raises(InputError, match="39 of 39 tasks have no manifest; write at least one"):
+        available_tasks(tasks, skip_missing=True)
+
+
+def test_records_are_found_in_a_folder_with_braces_in_its_name(tmp_path):
+    folder = tmp_path / "{odd}"
+    folder.mkdir()
+    task = published_tasks(folder)[6]
+    (folder / "ct.npy").touch()
+    task.path("val").write_text(json.dumps([{"image_path": "ct.npy", "report": "Clear."}]))
+    assert [record.report for record in load_records([task], "val")[task.name]] == ["Clear."]
+
+
+def test_tasks_are_chosen_by_kind_and_weight():
+    tasks = phantom_tasks("phantoms", weights={"segmentation": 2})
+    assert {task.kind: task.weight for task in tasks} == {"image_text": 1, "classification": 1, "segmentation": 2}
+    assert [task.kind for task in select_tasks(tasks, ["segmentation", "image_text"])] == ["image_text", "segmentation"]
+    chosen = select_tasks(tasks, weights=["phantom_image_text=0", "phantom_segmentation=0.5"])
+    assert {task.name: task.weight for task in chosen} == {"phantom_classification": 1, "phantom_segmentation": 0.5}
+    assert all(task.weight > 0 for task in select_tasks(published_tasks(), ["classification"]))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "weights", "complaint"),
+    [
+        (["poetry"], [], "'poetry' is not a kind"),
+        (["image_text"], ["phantom_image_text=0"], "no pretraining task of kind image_text"),
+        (["image_text"], ["nothing=1"], "'nothing' is not one of the tasks phantom_image_text"),
+        (["image_text"], ["phantom_image_text=much"], "'much' is not a number"),
+        (["image_text"], ["phantom_image_text=-1"], "'-1' is not a number of 0 or more"),
+    ],
+)
+def test_a_bad_choice_is_refused(kinds, weights, complaint):
+    with pytest.raises(InputError, match=complaint):
+        select_tasks(phantom_tasks("phantoms"), kinds, weights)
+
+
+def test_every_label_has_a_description_of_its_own():
+    labels = {canonical(label) for label in every_label()}
+    texts = [describe(label) for label in labels]
+    assert all(len(text.split()) >= 8 and text == text.strip() and text.endswith(".") for text in texts)
+    assert len({text.casefold() for text in texts}) == len(labels)
+    assert set(descriptions()) == labels  # and none is left over
+
+
+def test_a_description_names_the_side_of_its_label_first():
+    sides = {"left", "right"}
+    for label in every_label():
+        side = sides & set(canonical(label).split())
+        if side:
+            words = describe(label).lower().replace(",", "").split()
+            assert next(word for word in words if word in sides) in side, label
+
+
+def test_a_numbered_bone_is_described_by_its_own_number():
+    for label in every_label():
+        text = describe(label)
+        if "(" in label:  # "thoracic vertebrae 4 (t4)"
+            assert text.startswith(label.partition("(")[2].rstrip(")").upper()), label
+        if label.split()[-2:-1] == ["rib"] and label[-1].isdigit():
+            assert f"attached to T{label.split()[-1]} " in text, label
+
+
+def test_spellings_of_one_label_share_its_description():
+    assert describe("Right Adrenal Gland") == describe("right_adrenal gland")
+    with pytest.raises(InputError, match="no description of the label 'third eye'; add it"):
+        describe("third eye")

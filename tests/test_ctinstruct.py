@@ -1,0 +1,252 @@
+"""CTInstruct: mixed batches, special tokens, generation, checkpoints; each against the same thing done another way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from models.ctinstruct import language_loss
+from models.diagnosis_heads import diseases_of, positive_weights
+from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct
+
+KINDS = list(ANSWERS)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_ctinstruct().eval()
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_mixed_batch_of_all_kinds_is_the_mean_of_its_samples(model):
+    samples = [make_sample(kind, model.tokenizer, seed) for seed, kind in enumerate(KINDS)]
+    model.zero_grad()
+    together = model(collate(samples, model.tokenizer)).loss
+    together.backward()
+    joint = gradients(model)
+    model.zero_grad()
+    singles = [model(collate([sample], model.tokenizer)).loss for sample in samples]
+    torch.stack(singles).mean().backward()
+    assert together.item() == pytest.approx(torch.stack(singles).mean().item(), rel=1e-5)
+    separate = gradients(model)
+    assert joint.keys() == separate.keys()
+    for name, value in joint.items():
+        assert torch.allclose(value, separate[name], atol=2e-5 + 1e-3 * float(separate[name].abs().max())), name
+
+
+def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
+    sample = make_sample("diagnosis", model.tokenizer, 1)
+    batch = collate([sample], model.tokenizer)
+    output = model(batch)
+    encoded = model.encode(batch)
+    embeddings, positions = model._inputs(batch, encoded)
+    hidden = model.language_model.model(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
+    ).last_hidden_state[0]
+    where = [i for i, token in enumerate(batch.input_ids[0].tolist()) if token == model.confidence_id]
+    head = model.diagnosis_heads.heads["CT-RATE"]
+    weights, losses = positive_weights("CT-RATE"), []
+    for i, position in enumerate(where):
+        if not torch.isnan(sample.targets[i]):
+            logit = head.weight[i] @ hidden[position] + head.bias[i]
+            losses.append(F.binary_cross_entropy_with_logits(logit, sample.targets[i], pos_weight=weights[i]))
+    expected = torch.stack(losses).mean()
+    assert output.metrics["diagnosis/diagnosis_loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_visual_tokens_reach_the_answer_and_padding_does_not(model):
+    sample = make_sample("open_vqa", model.tokenizer, 2)
+    longer = make_sample("diagnosis", model.tokenizer, 3)
+    alone = model(collate([sample], model.tokenizer)).metrics["open_vqa/language_loss"]
+    padded = model(collate([sample, longer], model.tokenizer)).metrics["open_vqa/language_loss"]
+    assert alone.item() == pytest.approx(padded.item(), rel=1e-5)
+    sample.volumes[0].patches.mul_(-1)
+    other = model(collate([sample], model.tokenizer)).metrics["open_vqa/language_loss"]
+    assert other.item() != pytest.approx(alone.item(), rel=1e-4)
+
+
+def test_the_language_loss_is_a_loop_over_answer_tokens():
+    logits, labels = torch.randn(2, 5, 11), torch.tensor([[-100, -100, -100, 4, 7, 2], [-100, -100, 1, 2, 9, 10]])
+    rows = [  # five logits are kept of six: number k stands at position k + 1 and predicts position k + 2
+        [-logits[r, p - 2].log_softmax(-1)[labels[r, p]] for p in range(2, 6) if labels[r, p] != -100] for r in range(2)
+    ]
+    expected = torch.stack([torch.stack(terms).mean() for terms in rows])
+    assert torch.allclose(language_loss(logits, labels), expected)
+    token_mean = torch.stack([term for terms in rows for term in terms]).mean()
+    assert torch.allclose(language_loss(logits, labels, reduction="token"), token_mean)
+
+
+def next_token_log_probabilities(model, batch, answers):
+    """Without a cache, for row 0: log-probabilities of the token after partial answers (n, m) -> (n, vocabulary)."""
+    embeddings, positions = model._inputs(batch, model.encode(batch))
+    count, length = answers.shape
+    following = positions[:, :1, -1:] + torch.arange(1, length + 1)
+    tokens = model.language_model.get_input_embeddings()(answers)
+    logits = model.language_model(
+        inputs_embeds=torch.cat([embeddings[:1].expand(count, -1, -1), tokens], dim=1),
+        attention_mask=F.pad(batch.attention_mask[:1], (0, length), value=1).expand(count, -1),
+        position_ids=torch.cat([positions[:, :1], following], dim=-1).expand(-1, count, -1),
+    ).logits
+    return logits[:, -1].log_softmax(-1)
+
+
+@torch.no_grad()
+def test_greedy_generation_with_the_cache_equals_scoring_every_prefix_anew(model):
+    sample = make_sample("two_volumes", model.tokenizer, 4, answered=False)
+    longer = make_sample("open_vqa", model.tokenizer, 5, answered=False)
+    batch = collate([sample, longer], model.tokenizer)
+    assert batch.attention_mask[0].sum() != batch.attention_mask[1].sum(), "one of the two is padded"
+    predictions = model.generate(batch, num_beams=1, max_new_tokens=8)
+    for row, prediction in enumerate(predictions):
+        single = collate([[sample, longer][row]], model.tokenizer)
+        answer = torch.zeros(1, 0, dtype=torch.long)
+        for token in prediction.token_ids:
+            expected = next_token_log_probabilities(model, single, answer).argmax(-1)
+            assert int(expected) == int(token)
+            answer = torch.cat([answer, expected[:, None]], dim=1)
+
+
+@torch.no_grad()
+def test_a_wide_enough_beam_finds_the_best_of_all_answers(model):
+    """As many beams as tokens, two steps: the search is exhaustive, and so is the loop that it is compared with."""
+    batch = collate([make_sample("open_vqa", model.tokenizer, 5, answered=False)], model.tokenizer)
+    vocabulary, end = len(model.tokenizer), model.tokenizer.eos_token_id
+    first = next_token_log_probabilities(model, batch, torch.zeros(1, 0, dtype=torch.long))[0]
+    second = next_token_log_probabilities(model, batch, torch.arange(vocabulary)[:, None])
+    scores = (first[:, None] + second) / 2  # the mean a token, as length penalty 1 has it
+    scores[end] = -torch.inf
+    best = divmod(int(scores.argmax()), vocabulary)
+    expected = [end] if first[end] > scores.max() else list(best)
+    prediction = model.generate(batch, num_beams=vocabulary, max_new_tokens=2)[0]
+    assert prediction.token_ids.tolist() == [token for token in expected if token != end]
+
+
+def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
+    """Force an answer with two <SEG> through generation, then compare with the training pass on the same answer."""
+    kind = "two_structures"
+    answered = make_sample(kind, model.tokenizer, 6)
+    question = make_sample(kind, model.tokenizer, 6, answered=False)
+    forced = answered.answer_ids
+    batch = collate([question], model.tokenizer)
+
+    def only_the_answer(_, given):
+        return [forced[min(len(given), len(forced) - 1)]]
+
+    original = model.language_model.generate
+    model.language_model.generate = lambda **options: original(**options, prefix_allowed_tokens_fn=only_the_answer)
+    encode, calls = model.vision.encode_many, []
+    model.vision.encode_many = lambda volumes: calls.append(len(volumes)) or encode(volumes)
+    try:
+        prediction = model.generate(batch, num_beams=2, max_new_tokens=len(forced))[0]
+    finally:
+        model.language_model.generate, model.vision.encode_many = original, encode
+    assert calls == [1], "the volume is encoded once"
+    assert prediction.token_ids.tolist() == forced[:-1]
+    with torch.no_grad():
+        full = collate([answered], model.tokenizer)
+        encoded = model.encode(full)
+        embeddings, positions = model._inputs(full, encoded)
+        hidden = model.language_model.model(
+            inputs_embeds=embeddings, attention_mask=full.attention_mask, position_ids=positions
+        ).last_hidden_state
+        queries = hidden[full.labels == model.segmentation_id]
+        expected = model.vision.decode_masks(encoded[0][0], queries)
+    assert prediction.mask_logits.shape == (2, *answered.volumes[0].placement.padded_shape)
+    assert torch.allclose(prediction.special_hidden, queries, atol=1e-4)
+    assert torch.allclose(prediction.mask_logits, expected, atol=1e-3)
+
+
+def test_confidences_are_named_by_the_label_set(model):
+    answered = make_sample("diagnosis_16", model.tokenizer, 7)
+    question = make_sample("diagnosis_16", model.tokenizer, 7, answered=False)
+    forced = answered.answer_ids
+    original = model.language_model.generate
+    model.language_model.generate = lambda **options: original(
+        **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
+    )
+    try:
+        prediction = model.generate(collate([question], model.tokenizer), num_beams=1, max_new_tokens=40)[0]
+    finally:
+        model.language_model.generate = original
+    assert list(prediction.confidences) == diseases_of("RadChestCT")
+    head = model.diagnosis_heads.heads["RadChestCT"]
+    with torch.no_grad():
+        last = torch.sigmoid(head.weight[15] @ prediction.special_hidden[15] + head.bias[15]).item()
+    assert prediction.confidences[diseases_of("RadChestCT")[15]] == pytest.approx(last, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["text_only", "open_vqa"])
+def test_idle_parts_give_every_parameter_a_gradient_and_change_none(kind):
+    model = tiny_ctinstruct().train()
+    statistics = {n: b.clone() for n, b in model.named_buffers() if "running" in n and "decoder" in n}
+    batch = collate([make_sample(kind, model.tokenizer, 8)], model.tokenizer)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    plain = model(batch)
+    plain.loss.backward()
+    before = gradients(model)
+    model.zero_grad()
+    model.aligned_ranks = True
+    aligned = model(batch)
+    aligned.loss.backward()
+    after = gradients(model)
+    assert aligned.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
+    assert set(before) < set(after)
+    assert all(not after[name].any() for name in set(after) - set(before))
+    assert all(torch.allclose(after[name], before[name], atol=1e-5) for name in before)
+    unchanged = dict(model.named_buffers())
+    assert all(torch.equal(unchanged[name], value) for name, value in statistics.items())
+    everything = make_sample("diagnosis", model.tokenizer), make_sample("segmentation", model.tokenizer)
+    model.zero_grad()
+    model(collate(everything, model.tokenizer)).loss.backward()
+    assert set(gradients(model)) == set(after), "whatever the samples, the same parameters take part"
+
+
+def test_a_checkpoint_gives_the_same_answers(tmp_path, model):
+    save_checkpoint(model, tmp_path, max_shard_size="2MB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    loaded = load_checkpoint(tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    batch = collate([make_sample("segmentation", model.tokenizer, 9)], model.tokenizer)
+    assert loaded(batch).loss.item() == pytest.approx(model(batch).loss.item(), rel=1e-6)
+    assert loaded.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+
+
+def edit_config(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "not a JSON file"),
+        (lambda f: edit_config(f, lambda c: c.update(format="other")), "its format is 'other'"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"1234"), "damaged or incomplete"),
+        (
+            lambda f: edit_config(f, lambda c: c["vision"].update(query_layers=3)),
+            "keys are missing, the first is vision",
+        ),
+        (lambda f: edit_config(f, lambda c: c["vision"].update(query_layers=1)), "unexpected key vision"),
+        (lambda f: edit_config(f, lambda c: c["vision"].update(mask_hidden=64)), "has shape"),
+        (lambda f: edit_config(f, lambda c: c["vision"].update(colour=1)), "unknown field colour"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, model, damage, complaint):
+    save_checkpoint(model, tmp_path)
+    damage(tmp_path)
+    with pytest.raises((CheckpointError, ValueError), match=complaint):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,341 @@
+"""The report of a small evaluation: its cases against the numbers put in, its page as a parser reads it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.errors import InputError
+from evaluation.html_report import main, write_report
+from evaluation.predictions import write_json
+from evaluation.report_data import (
+    dice_values,
+    gallery_cases,
+    judged,
+    overview,
+    question_groups,
+    read_evaluation,
+    readable,
+)
+from evaluation.segmentation import missing_mask_scores, segmentation_scores
+from evaluation.summarize import summarize
+
+AFFINE = np.diag([3.0, 3.0, 4.0, 1.0])
+SPACING = (3.0, 3.0, 4.0)
+VOID = {"meta", "img", "br", "link", "input", "hr", "base", "source", "track", "wbr", "area", "col", "embed"}
+HOSTILE = '<script>alert("x")</script> & "quoted"'
+
+
+def scan(folder: Path, name: str) -> tuple[Path, Path, np.ndarray]:
+    """A soft-tissue block in air with two labelled boxes: value 5 liver, value 6 spleen."""
+    labels = np.zeros((30, 26, 20), dtype=np.uint8)
+    labels[4:14, 6:18, 4:14] = 5
+    labels[20:26, 8:14, 6:12] = 6
+    volume = np.full(labels.shape, -1000, dtype=np.int16)
+    volume[2:28, 2:24, :] = 20
+    volume[labels > 0] = 90
+    image, mask = folder / f"{name}.nii.gz", folder / f"{name}_structures.nii.gz"
+    nib.save(nib.Nifti1Image(volume, AFFINE), image)
+    nib.save(nib.Nifti1Image(labels, AFFINE), mask)
+    return image, mask, labels
+
+
+def segmentation_records(folder: Path) -> list[dict]:
+    """Five scans; the prediction of the k-th is the liver moved k voxels, the last answer gives none. A spleen is asked
+    for once, and its answer has no entry at all."""
+    records = []
+    for k in range(5):
+        image, mask, labels = scan(folder, f"p{k}")
+        truth = labels == 5
+        entry = {"label": "liver", "mask_path": None, "truth_path": str(mask), "truth_values": 5}
+        if k < 4:
+            moved = np.roll(truth, k, axis=0)
+            path = folder / "evaluation" / "masks" / f"seg{k}_liver.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(moved.astype(np.uint8), AFFINE), path)
+            entry |= {"mask_path": str(path), **segmentation_scores(moved, truth, SPACING)}
+        else:
+            entry |= missing_mask_scores(truth, SPACING)
+        records.append(
+            {
+                "id": f"seg{k}",
+                "patient_id": f"p{k}",
+                "task": "segmentation",
+                "question": "Where is the liver? Please output segmentation mask. <segmentation>",
+                "image_path": [str(image)],
+                "answer": "It is <SEG>.",
+                "prediction": "It is <SEG>." if k < 4 else "It is fine.",
+                "labels": ["liver", "spleen"] if k == 0 else ["liver"],
+                "segmentation": [entry],
+                "error": None,
+            }
+        )
+    return records
+
+
+def other_records() -> list[dict]:
+    rng = np.random.default_rng(3)
+    base = {"image_path": ["ct.nii.gz"], "error": None}
+    records = [
+        {
+            **base,
+            "id": f"dia{k}",
+            "patient_id": f"p{k}",
+            "task": "diagnosis",
+            "question": "Diagnose.",
+            "label_set": "CT-RATE",
+            "answer": "Lung nodule <disease_confidence>",
+            "prediction": "Lung nodule <disease_confidence>",
+            "targets": {"Lung nodule": k % 2, "Cardiomegaly": 0, "Emphysema": None if k < 4 else int(k % 3 == 0)},
+            "probabilities": {
+                "Lung nodule": 0.3 * (k % 2) + 0.6 * float(rng.random()),
+                "Cardiomegaly": 0.2,
+                "Emphysema": float(rng.random()),
+            },
+        }
+        for k in range(14)
+    ]
+    texts = [
+        ("open_vqa", "How large is the heart?", "Enlarged.", "enlarged"),
+        ("open_vqa", "Where is the nodule?", "Left upper zone.", "In the left lung, above."),
+        ("yes_no", "Is there emphysema? <binary_answer>", "Yes.", "Yes, there is."),
+        ("yes_no", "Is there a hernia? <binary_answer>", "No.", "There may be one."),
+        ("multiple_choice", "Which side? A. Left B. Right", "B. Right", "B"),
+        ("multiple_choice", "Which one? A. Left B. Right", "A. Left", "B"),
+        ("report_generation", "Write the report.", "Findings: Cardiomegaly.", HOSTILE),
+    ]
+    for k, (task, question, answer, prediction) in enumerate(texts):
+        choices = {"A": "Left", "B": "Right"} if task == "multiple_choice" else None
+        records.append(
+            {**base, "id": f"text{k}", "patient_id": f"p{k}", "task": task, "question": question, "answer": answer}
+            | {"prediction": prediction, "choices": choices}
+        )
+    failed = {"id": "bad1", "patient_id": "p9", "task": "open_vqa", "question": "?", "answer": "x", "prediction": ""}
+    return [*records, {**failed, "error": f"p9.nii.gz: holds NaN {HOSTILE}"}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    records = [*segmentation_records(root), *other_records()]
+    output = root / "evaluation"
+    write_json(records, output / "predictions.json")
+    summary = summarize(records, resamples=50)
+    summary["run"] = {"checkpoint": "runs/tiny/step_000100", "benchmark": "Demo"}
+    write_json(summary, output / "metrics.json")
+    return output
+
+
+class Page(HTMLParser):
+    """Elements, ids, references and text of a page; an element closed out of turn is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]} at {self.getpos()}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def named(self, tag: str) -> list[dict]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    path = write_report([folder])
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_page_is_balanced_and_has_every_section(page: Page):
+    assert page.open == []
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert {"results", "failed", "e1-diagnosis", "e1-segmentation", "e1-questions", "all"} <= set(ids)
+    assert len(ids) == len(set(ids)), "an id that stands twice breaks links and the clipping of figures"
+    targets = {attrs["href"][1:] for attrs in page.named("a")}
+    assert targets <= set(ids)
+    text = " ".join(" ".join(page.text).split())
+    for words in ("runs/tiny/step_000100", "Lung nodule", "Dice of each structure", "Best, median and worst", "AUC"):
+        assert words in text
+
+
+def test_headline_figures_are_those_of_the_metrics(folder: Path):
+    evaluation = read_evaluation(folder)
+    matrices = {matrix["title"]: matrix for matrix in overview([evaluation, evaluation])}
+    segmentation = matrices["Segmentation, mean of structures"]
+    assert segmentation["columns"][0] == "Dice" and len(segmentation["rows"]) == 2
+    name, task, cells = segmentation["rows"][0]
+    # mean of the structures' means: liver (1 + .9 + .8 + .7 + 0) / 5, spleen 0
+    assert (name, task, cells[0][0]) == ("Demo", "Segmentation", "0.340")
+    low, high = (float(bound) for bound in cells[0][1].split(", "))
+    assert 0 <= low <= 0.34 <= high
+    choices = matrices["Multiple choice, yes / no"]["rows"]
+    assert [(task, cells[0][0]) for _, task, cells in choices[:2]] == [
+        ("Multiple choice", "0.500"),
+        ("Yes / no", "0.500"),
+    ]
+    text = matrices["Reports and open questions"]
+    assert text["rows"][0][2][text["columns"].index("BERTScore")] == ("not computed", "")
+
+
+def test_page_needs_no_network(html: str, page: Page):
+    for tag, attrs in page.tags:
+        for key, value in attrs.items():
+            assert not re.match(r"(https?:)?//", value or ""), f"{tag} {key}={value[:60]}"
+            if key == "src":
+                assert value.startswith("data:image/png;base64,")
+    assert not page.named("link") and not page.named("script") and not page.named("iframe")
+    assert "@import" not in html and all(inside.startswith("#") for inside in re.findall(r"url\(([^)]*)\)", html))
+    assert "http://" not in html and "https://" not in html
+
+
+def test_text_of_models_cannot_become_markup(html: str, page: Page):
+    assert "<script>" not in html
+    assert " ".join(page.text).count('alert("x")') >= 2  # the report's text and the failure's reason
+
+
+def test_failed_sample_is_listed_with_its_reason(page: Page):
+    text = "".join(page.text)
+    assert "bad1" in text and "p9.nii.gz: holds NaN" in text
+    assert "1 of 27 samples could not be read or answered" in " ".join(text.split())
+
+
+def test_phone_width_is_cared_for(html: str, page: Page):
+    viewport = [meta for meta in page.named("meta") if meta.get("name") == "viewport"]
+    assert viewport and "width=device-width" in viewport[0]["content"]
+    tables, scrolls = len(page.named("table")), sum(attrs.get("class") == "scroll" for _, attrs in page.tags)
+    assert tables == scrolls > 4
+    assert "max-width: 100%" in html and "prefers-color-scheme: dark" in html
+
+
+def test_curves_are_drawn_where_both_classes_are_known(page: Page):
+    labels = [attrs["aria-label"] for attrs in page.named("svg")]
+    assert sum(label.startswith("ROC") for label in labels) == 2  # Cardiomegaly has no positive
+    assert sum(label.startswith("Calibration") for label in labels) == 2
+    assert "No curve where only one class is present: Cardiomegaly." in " ".join("".join(page.text).split())
+
+
+def test_dice_values_count_a_mask_that_was_not_given(folder: Path):
+    values = dice_values(read_evaluation(folder))
+    # boxes 10 voxels long, moved by k: 10 - k of 10 voxels agree
+    assert values["liver"] == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.0])
+    assert values["spleen"] == [0.0]
+
+
+def test_gallery_takes_best_median_and_worst(folder: Path, page: Page):
+    ((label, ranked),) = gallery_cases(read_evaluation(folder), structures=4)
+    assert label == "liver"
+    assert [(rank, record["id"]) for rank, record, _ in ranked] == [
+        ("best", "seg0"),
+        ("median", "seg2"),
+        ("worst", "seg4"),
+    ]
+    images = page.named("img")
+    assert len(images) == 9 and all(image["alt"] for image in images)
+    for image in images:
+        picture = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",", 1)[1])))
+        assert min(picture.size) > 100
+    assert "no mask given" in "".join(page.text)
+
+
+def test_marks_say_right_only_where_it_can_be_decided(folder: Path):
+    evaluation = read_evaluation(folder)
+    assert {r["id"]: judged(r) for r in evaluation.records if r["id"].startswith("text")} == {
+        "text0": True,  # equal but for case and full stop
+        "text1": None,
+        "text2": True,
+        "text3": False,  # neither yes nor no
+        "text4": True,
+        "text5": False,
+        "text6": None,
+    }
+    groups = {group["task"]: group for group in question_groups(evaluation, limit=3)}
+    assert set(groups) == {
+        "Reports", "Open questions", "Multiple choice", "Yes / no", "Diagnosis", "Segmentation"
+    }  # fmt: skip
+    assert [row["id"] for row in groups["Diagnosis"]["rows"]] == ["dia0", "dia4", "dia9"]  # spread, not the first
+    assert groups["Diagnosis"]["total"] == 14
+    assert groups["Segmentation"]["rows"][0]["note"] == "liver: Dice 1.000"
+    assert "<segmentation>" not in groups["Segmentation"]["rows"][0]["question"]
+    assert readable("Is it? <binary_answer>") == "Is it?"
+
+
+def test_several_evaluations_in_one_report(folder: Path, tmp_path: Path):
+    other = tmp_path / "second"
+    records = [r for r in json.loads((folder / "predictions.json").read_text()) if r["task"] == "yes_no"]
+    write_json(records, other / "predictions.json")  # without metrics.json: they are computed
+    published = tmp_path / "published.json"
+    write_json({"Demo": {"auc": {"value": 0.777, "source": "a paper, table 1"}}}, published)
+    path = write_report([folder, other, other], tmp_path / "all.html", checkpoint="mine", published=published)
+    page = Page(path.read_text(encoding="utf-8"))
+    text = " ".join("".join(page.text).split())
+    assert "0.777" in text and "second (2)" in text and "Checkpoint mine" in text
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids)) and {"e1", "e2", "e3"} <= set(ids)
+    with pytest.raises(InputError, match="2 manifests for 1"):
+        write_report([folder], tmp_path / "x.html", manifests=["a", "b"])
+
+
+def test_moved_folder_and_lost_files_still_give_a_report(folder: Path, tmp_path: Path):
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    records = json.loads((moved / "predictions.json").read_text())
+    for record in records:
+        for entry in record.get("segmentation") or []:
+            entry.pop("truth_values")
+            if entry["mask_path"]:
+                entry["mask_path"] = "/nowhere/" + Path(entry["mask_path"]).name  # found in masks/ of the folder
+        if record["id"] == "seg2":
+            record["image_path"] = ["/nowhere/p2.nii.gz"]
+    write_json(records, moved / "predictions.json")
+    text = write_report([moved]).read_text(encoding="utf-8")
+    assert text.count("<img") == 6  # best and worst; the median's volume is gone
+    assert "/nowhere/p2.nii.gz" in text and "shares its file with others" in text
+    manifest = tmp_path / "manifest.json"
+    question = {"question": "Where?", "answer": "It is <SEG>.", "labels": ["liver"], "mask_path": "m.nii.gz"}
+    write_json([{**question, "id": "seg0", "image_path": "ct.nii", "mask_values": {"liver": [5]}}], manifest)
+    assert read_evaluation(moved, manifest).mask_values == {("seg0", "liver"): [5]}
+
+
+def test_command_line_and_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    output = tmp_path / "short.html"
+    arguments = [str(folder), "--output", str(output), "--gallery-structures", "0", "--title", "Mine"]
+    assert main(arguments) == 0 and "wrote" in capsys.readouterr().out
+    assert "<img" not in output.read_text() and "<h1>Mine</h1>" in output.read_text()
+    assert main([str(tmp_path / "none")]) == 2
+    assert "predictions.json" in capsys.readouterr().err
+    (tmp_path / "predictions.json").write_text("[]")
+    (tmp_path / "metrics.json").write_text("{")
+    assert main([str(tmp_path)]) == 2 and "metrics.json: not a JSON file" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""From manifest rows to samples: token ids, image tokens, cuts, and the cache of volumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from datasets.conversation import Conversation
+from datasets.errors import InputError
+from datasets.instruction import IGNORED_LABEL, InstructionDataset
+from datasets.manifest import QuestionPart, load_manifest
+from datasets.mixture import load_mixture, published_weights
+from datasets.sampling import SampleReference
+from datasets.volume_cache import VolumeLoader, VolumeOptions
+from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
+
+PARTS = [QuestionPart(type="image"), QuestionPart(type="text", text="Where is the liver?")]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def phantom_manifest(tmp_path):
+    """A CT with a bright cube in it, its mask, and three questions."""
+    rng = np.random.default_rng(0)
+    voxels = rng.normal(40, 20, (50, 60, 20)).astype(np.float32)
+    mask = np.zeros(voxels.shape, np.uint8)
+    mask[10:30, 20:40, 5:15] = 4
+    voxels[mask > 0] += 300
+    nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, 1, 2, 1])), tmp_path / "ct.nii.gz")
+    nib.save(nib.Nifti1Image(mask, np.diag([-1.0, 1, 2, 1])), tmp_path / "mask.nii.gz")
+    question = [{"type": "image"}, {"type": "text", "text": "Where is the liver?"}]
+    rows = [
+        {"question": question, "image_path": "ct.nii.gz", "answer": "On the right."},
+        {
+            "question": question,
+            "image_path": "ct.nii.gz",
+            "answer": "It is <SEG>.",
+            "labels": ["liver"],
+            "mask_path": "mask.nii.gz",
+            "mask_values": {"liver": 4},
+        },
+        {"question": question[1:], "image_path": [], "answer": "Text alone."},
+    ]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_the_prompt_is_the_chat_template_with_image_tokens_in_place(tokenizer):
+    ids = Conversation(tokenizer).prompt(PARTS, [5])
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 5 + "<|vision_end|>Where is the liver?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_labels_are_the_answer_and_its_end_alone(tokenizer):
+    samples = [make_sample("open_vqa", tokenizer, 0), make_sample("diagnosis", tokenizer, 1)]
+    batch = collate(samples, tokenizer)
+    for row, sample in enumerate(samples):
+        supervised = batch.labels[row] != IGNORED_LABEL
+        assert batch.labels[row][supervised].tolist() == sample.answer_ids
+        assert sample.answer_ids[-1] == tokenizer.eos_token_id
+        assert torch.equal(batch.input_ids[row][supervised], batch.labels[row][supervised])
+        real = batch.attention_mask[row].bool()
+        assert batch.input_ids[row][real].tolist() == sample.prompt_ids + sample.answer_ids
+        assert real[-1] and not real[: int((~real).sum())].any(), "padding is on the left"
+
+
+def test_a_long_question_is_cut_at_its_end_and_never_in_the_image(tokenizer, caplog):
+    words = " ".join(f"word{i}" for i in range(300))
+    conversation = Conversation(tokenizer, max_length=200)
+    parts = [PARTS[0], QuestionPart(type="text", text="Compare: " + words)]
+    with caplog.at_level(logging.WARNING):
+        ids = conversation.prompt(parts, [40], "case-7")
+    assert len(ids) <= 200 and ids.count(conversation.image_id) == 40
+    assert "case-7: question cut by" in caplog.text
+    text = tokenizer.decode(ids)
+    assert "Compare: word0 word1" in text and text.endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_volumes_that_do_not_fit_are_refused_by_name(tokenizer):
+    with pytest.raises(InputError, match="case-8: 500 image tokens"):
+        Conversation(tokenizer, max_length=200).prompt(PARTS, [500], "case-8")
+
+
+def test_a_long_answer_is_cut_with_a_warning(tokenizer, caplog):
+    with caplog.at_level(logging.WARNING):
+        ids = Conversation(tokenizer, max_length=60).answer("word " * 400, "case-9")
+    assert len(ids) == 30 and "case-9: answer cut" in caplog.text
+
+
+def test_a_sample_has_its_mask_on_the_padded_grid(phantom_manifest, tokenizer):
+    records = load_manifest(phantom_manifest)
+    dataset = InstructionDataset({"train": records}, tokenizer, VISION)
+    sample = dataset[SampleReference("train", 1, 0)]
+    placement = sample.volumes[0].placement
+    assert sample.masks.shape == (1, *placement.padded_shape)
+    x, y, z = placement.patch_grid[1] * 64, placement.patch_grid[2] * 64, placement.patch_grid[0] * 16
+    assert placement.padded_shape == (x, y, z)
+    # the patches assembled by hand: the bright cube is where the mask is
+    volume = torch.full((x, y, z), float("nan"))
+    patches = iter(sample.volumes[0].patches)
+    for k in range(placement.patch_grid[0]):
+        for i in range(placement.patch_grid[1]):
+            for j in range(placement.patch_grid[2]):
+                volume[i * 64 : i * 64 + 64, j * 64 : j * 64 + 64, k * 16 : k * 16 + 16] = next(patches)
+    inside, outside = volume[sample.masks[0] == 1], volume[sample.masks[0] == 0]
+    assert inside.mean() > outside.mean() + 2
+    assert sample.prompt_ids.count(dataset.conversation.image_id) == sample.volumes[0].slice_marks.numel()
+    text_only = dataset[SampleReference("train", 2, 0)]
+    assert text_only.volumes == [] and text_only.masks is None
+
+
+def test_the_cache_gives_the_same_and_notices_an_edited_file(phantom_manifest, tmp_path, monkeypatch):
+    folder = phantom_manifest.parent
+    options = VolumeOptions(VISION.crop_size)
+    plain, cached = VolumeLoader(options), VolumeLoader(options, tmp_path / "cache")
+    expected, geometry = plain.volume(folder / "ct.nii.gz")
+    for _ in range(2):
+        given, given_geometry = cached.volume(folder / "ct.nii.gz")
+        assert torch.equal(given.patches, expected.patches) and torch.equal(given.slice_marks, expected.slice_marks)
+        assert given.placement == expected.placement and given_geometry == geometry
+        masks = cached.masks(str(folder / "mask.nii.gz"), [4], given.placement, given_geometry)
+        assert torch.equal(masks, plain.masks(str(folder / "mask.nii.gz"), [4], expected.placement, geometry))
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.volume_cache.load_volume", lambda *a, **k: pytest.fail("the file was decoded again"))
+        cached.volume(folder / "ct.nii.gz")
+    other = VolumeLoader(VolumeOptions(VISION.crop_size, resize="isotropic"), tmp_path / "cache")
+    assert other.volume(folder / "ct.nii.gz")[0].placement != expected.placement
+    image = nib.load(folder / "ct.nii.gz")
+    nib.save(nib.Nifti1Image(image.get_fdata()[::-1] + 7, image.affine), folder / "ct.nii.gz")
+    os.utime(folder / "ct.nii.gz", ns=(1, 1))
+    assert not torch.equal(cached.volume(folder / "ct.nii.gz")[0].patches, expected.patches)
+
+
+def test_mixtures_weigh_by_option_by_published_name_or_by_size(phantom_manifest):
+    folder = phantom_manifest.parent
+    known = folder / "CTRATE_Question_Answer.json"
+    known.write_text(phantom_manifest.read_text())
+    records, weights = load_mixture([str(phantom_manifest)])
+    assert list(records) == ["train"] and weights is None
+    _, weights = load_mixture([f"{phantom_manifest}=0.5", str(known)])
+    assert weights == {"train": 0.5, "CTRATE_Question_Answer": published_weights()["CTRATE_Question_Answer"]}
+    records, weights = load_mixture([str(phantom_manifest)], ["segmentation=3"])
+    assert weights == {"open_vqa": 1.0, "segmentation": 3.0} and len(records["open_vqa"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("manifests", "task_weights", "complaint"),
+    [
+        ([], [], "--manifests is empty"),
+        (["{train}", "{train}"], [], "a second manifest named train"),
+        (["{train}=heavy"], [], "'heavy' is not a weight"),
+        (["{train}"], ["poetry=1"], "'poetry' is not one of"),
+        (["{train}=1"], ["segmentation=1"], "exclude each other"),
+        (["{train}", "{known}"], [], "manifest train has no weight"),
+    ],
+)
+def test_a_bad_mixture_is_refused(phantom_manifest, manifests, task_weights, complaint):
+    known = phantom_manifest.with_name("M3D_Caption.json")
+    known.write_text(phantom_manifest.read_text())
+    manifests = [item.format(train=phantom_manifest, known=known) for item in manifests]
+    with pytest.raises(InputError, match=complaint):
+        load_mixture(manifests, task_weights)

@@ -1,0 +1,322 @@
+"""Phantom CTs: voxels against closed forms, masks against HU, truth against masks, bytes against bytes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from datasets.manifest import load_manifest
+from datasets.phantom import DatasetOptions, main, split_of, write_dataset
+from datasets.phantom_anatomy import STRUCTURES
+from datasets.phantom_case import CaseOptions, PhantomCase, build_case, draw_findings, draw_grid, nifti_bytes, stream
+from datasets.phantom_findings import PAINTERS
+from datasets.phantom_lesions import DISEASES, LESIONS
+from datasets.phantom_scene import Pose, Scene
+from datasets.phantom_shapes import Ellipsoid, occupancy
+
+COARSE = CaseOptions(in_plane=(1.2, 1.5), between=(2.0, 4.0), max_voxels=2.2e6)
+PAINTED = [name for name in DISEASES if name != "Cardiomegaly"]
+
+
+@cache
+def coarse_case(index: int, *findings: str) -> PhantomCase:
+    return build_case(5, index, replace(COARSE, orientations=("RAS",)), findings)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_dataset(DatasetOptions(folder, count=9, seed=3, case=COARSE))
+    return folder
+
+
+def load_ras(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """An array in RAS order as nibabel finds it from the file, and the spacing in mm."""
+    image = nib.as_closest_canonical(nib.load(path))
+    return np.asarray(image.dataobj), np.asarray(image.header.get_zooms())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- geometry and partial volume against closed forms
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_occupancy_of_a_plane_is_the_exact_share(axis: int) -> None:
+    spacing, position = np.array([0.7, 1.1, 4.0]), 3.3
+    centres = [np.arange(6) * s for s in spacing]
+    value = np.stack(np.meshgrid(*centres, indexing="ij"))[axis].astype(np.float32) - np.float32(position)
+    low, high = centres[axis] - spacing[axis] / 2, centres[axis] + spacing[axis] / 2
+    truth = np.clip(position - low, 0, high - low) / spacing[axis]
+    found = np.moveaxis(occupancy(value), axis, 0)[:, 2, 2]
+    assert np.allclose(found, truth, atol=1e-5)
+    assert np.any((truth > 0.01) & (truth < 0.99)), "the plane must cut a voxel"
+
+
+def test_painted_ellipsoid_keeps_its_integral_and_has_intermediate_edges() -> None:
+    scene = Scene((60, 60, 14), np.array([1.0, 1.0, 4.0]), Pose(np.ones(3), np.eye(3), np.zeros(3)))
+    axes = (17.0, 13.0, 15.0)
+    scene.paint(Ellipsoid((1.0, -2.0, 0.5), axes, (10, 20, 30)), 100.0)
+    amount = float((scene.hu + 1000).sum() / 1100 * 4.0)
+    assert amount == pytest.approx(4 / 3 * np.pi * np.prod(axes), rel=0.02)
+    assert np.mean((scene.hu > -950) & (scene.hu < 50)) > 0.02
+
+
+def test_points_of_the_pose_land_where_the_matrix_says() -> None:
+    rng = np.random.default_rng(0)
+    shape, spacing, pose = draw_grid(rng, CaseOptions())
+    scene = Scene(shape, spacing, pose)
+    point = np.array([31.0, -22.0, 14.0])
+    scene.paint(Ellipsoid(point, (8.0, 8.0, 8.0)), 0.0)
+    weight = scene.hu + 1000
+    centre = np.array(ndimage.center_of_mass(weight)) * spacing - (np.array(shape) - 1) / 2 * spacing
+    assert np.allclose(centre, pose.rotation @ (pose.scale * point) + pose.shift, atol=0.1)
+
+
+def test_spacing_is_in_range_and_does_not_depend_on_the_findings() -> None:
+    grids = [draw_grid(stream(0, i, "grid"), CaseOptions()) for i in range(200)]
+    spacing = np.array([grid[1] for grid in grids])
+    assert np.all(spacing[:, 0] == spacing[:, 1])
+    assert spacing[:, 0].min() >= 0.7 and spacing[:, 0].max() <= 1.5 and np.ptp(spacing[:, 0]) > 0.5
+    assert spacing[:, 2].min() >= 1.0 and spacing[:, 2].max() <= 5.0 and np.ptp(spacing[:, 2]) > 2.5
+    healthy, ill = coarse_case(0), coarse_case(0, "Pleural effusion", "Cardiomegaly")
+    assert healthy.ct.shape == ill.ct.shape and np.array_equal(healthy.affine, ill.affine)
+
+
+# ---- anatomy, read from the written files
+
+
+def test_written_files_share_a_grid_and_hold_a_patient_the_right_way_round(dataset: Path) -> None:
+    cases = json.loads((dataset / "cases.json").read_text())
+    assert len({case["orientation"] for case in cases}) > 3
+    for case in cases:
+        stored = nib.load(dataset / case["image_path"])
+        assert "".join(nib.aff2axcodes(stored.affine)) == case["orientation"]
+        assert stored.get_data_dtype() == np.int16
+        ct, spacing = load_ras(dataset / case["image_path"])
+        masks, _ = load_ras(dataset / case["structures_path"])
+        lesions = nib.load(dataset / case["lesions_path"])
+        assert masks.shape == ct.shape and np.array_equal(lesions.affine, stored.affine)
+        centre = {n: np.array(ndimage.center_of_mass(masks == v)) * spacing for n, v in STRUCTURES.items()}
+        assert centre["liver"][0] > centre["spleen"][0] + 40  # x grows to the right
+        assert centre["right lung"][0] > centre["left lung"][0] + 40
+        assert centre["right kidney"][0] > centre["left kidney"][0] + 30
+        assert centre["heart"][0] < (centre["right lung"][0] + centre["left lung"][0]) / 2
+        assert centre["spine"][1] < centre["heart"][1] - 40  # y grows to the front
+        assert centre["liver"][2] < centre["heart"][2] < centre["trachea"][2]  # z grows to the head
+        air = np.concatenate([ct[:2, :2].ravel(), ct[-2:, -2:].ravel()])
+        assert abs(np.median(air) + 1000) < 15 and 5 < air.std() < 25
+
+
+def test_organs_have_plausible_volumes_and_hu() -> None:
+    case = coarse_case(1)
+    (_, _, pose), voxel = draw_grid(stream(5, 1, "grid"), COARSE), abs(np.linalg.det(case.affine[:3, :3])) / 1000
+    adult = {n: np.sum(case.structures == v) * voxel / np.prod(pose.scale) for n, v in STRUCTURES.items()}
+    ranges = {
+        "left lung": (1500, 3000),
+        "right lung": (1700, 3300),
+        "heart": (350, 800),
+        "aorta": (90, 260),
+        "liver": (900, 1800),
+        "spleen": (80, 300),
+        "left kidney": (70, 200),
+        "right kidney": (70, 200),
+    }
+    for name, (low, high) in ranges.items():
+        assert low < adult[name] < high, (name, adult[name])
+    median = {n: np.median(case.ct[case.structures == v]) for n, v in STRUCTURES.items()}
+    assert median["left lung"] < -780 and median["right lung"] < -780 and median["trachea"] < -900
+    assert 85 < median["liver"] < median["spleen"] < median["left kidney"] < 220
+    assert median["spine"] > 180 and median["ribs"] > 200 and median["aorta"] > 150
+
+
+def test_cardiothoracic_ratio_in_the_masks_separates_cardiomegaly() -> None:
+    for index in range(3):
+        ratio = []
+        for findings in ((), ("Cardiomegaly",)):
+            masks = coarse_case(index, *findings).structures
+            heart = np.ptp(np.nonzero((masks == STRUCTURES["heart"]).any(axis=(1, 2)))[0])
+            chest = np.ptp(np.nonzero(np.isin(masks, [1, 2]).any(axis=(1, 2)))[0])
+            ratio.append(heart / chest)
+        assert ratio[0] < 0.50 and ratio[1] > 0.54, ratio
+
+
+# ---- findings: in the voxels, in the mask, and nowhere else
+
+HU_OF = {  # range of the median HU inside the mask
+    "Medical material": (1200, 3071),
+    "Arterial wall calcification": (400, 1100),
+    "Pericardial effusion": (-20, 40),
+    "Coronary artery wall calcification": (350, 1000),
+    "Lymphadenopathy": (40, 110),
+    "Emphysema": (-1010, -880),
+    "Atelectasis": (-250, 60),
+    "Lung nodule": (0, 80),
+    "Lung opacity": (-600, -380),
+    "Pulmonary fibrotic sequela": (-150, 50),
+    "Pleural effusion": (-20, 30),
+    "Mosaic attenuation pattern": (-740, -600),
+    "Peribronchial thickening": (-700, 50),
+    "Consolidation": (-10, 70),
+    "Interlobular septal thickening": (-350, 30),
+}
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_a_finding_changes_the_voxels_in_its_mask_and_no_others(name: str) -> None:
+    index = DISEASES.index(name) % 3
+    healthy, ill = coarse_case(index), coarse_case(index, name)
+    mask = ill.lesions == LESIONS[name]
+    assert set(np.unique(ill.lesions)) == {0, LESIONS[name]} and list(ill.findings) == [name]
+    volume = mask.sum() * abs(np.linalg.det(ill.affine[:3, :3])) / 1000
+    assert volume > 0.3 and volume == pytest.approx(ill.findings[name].volume_ml, rel=1e-6)
+    change = np.abs(ill.ct.astype(float) - healthy.ct)
+    reach = 4 if name == "Lung opacity" else 2  # its edge is soft
+    near = ndimage.binary_dilation(mask, iterations=reach)
+    assert change[~near].max() <= 1 or change[~near].sum() < 0.01 * change.sum()
+    assert change[mask].mean() > 60
+    assert np.mean(change[mask] > 30) > 0.6
+    if name in HU_OF:
+        low, high = HU_OF[name]
+        assert low < np.median(ill.ct[mask]) < high
+    else:  # a wall round air
+        assert np.mean(ill.ct[mask] < -700) > 0.1 and np.mean(ill.ct[mask] > -200) > 0.1
+
+
+def test_number_side_zone_and_size_of_nodules_are_those_of_the_mask() -> None:
+    seen = set()
+    for index in range(6):
+        case = coarse_case(index, "Lung nodule")
+        truth, spacing = case.findings["Lung nodule"], np.abs(np.diag(case.affine)[:3])
+        parts, number = ndimage.label(case.lesions == LESIONS["Lung nodule"])
+        assert number == truth.count
+        lungs = [np.array(ndimage.center_of_mass(case.structures == value)) for value in (1, 2)]
+        middle = (lungs[0][0] + lungs[1][0]) / 2
+        centres = np.array(ndimage.center_of_mass(parts > 0, parts, range(1, number + 1)))
+        sides = {"right" if x > middle else "left" for x in centres[:, 0]}
+        assert truth.side == ("both" if len(sides) == 2 else sides.pop())
+        volumes = ndimage.sum(parts > 0, parts, range(1, number + 1)) * np.prod(spacing)
+        assert (6 * volumes.max() / np.pi) ** (1 / 3) == pytest.approx(truth.size_mm, rel=0.08)
+        largest = centres[int(np.argmax(volumes))]
+        assert truth.place.split()[0] == ("right" if largest[0] > middle else "left")
+        heart = ndimage.center_of_mass(case.structures == STRUCTURES["heart"])[2] * spacing[2]
+        above = largest[2] * spacing[2] > heart + 48 * 0.7  # the border lies some 48 mm above an adult heart's centre
+        if abs(largest[2] * spacing[2] - heart - 48 * 0.7) > 9:
+            assert truth.place.split()[1] == ("upper" if above else "lower")
+        seen.add((truth.count, truth.side))
+    assert len(seen) > 3
+
+
+@pytest.mark.parametrize("name", ["Pleural effusion", "Emphysema", "Atelectasis", "Consolidation", "Lung opacity"])
+def test_side_is_that_of_the_mask(name: str) -> None:
+    for index in range(3):
+        case = coarse_case(index, name)
+        x = np.argwhere(case.lesions == LESIONS[name])[:, 0]
+        trachea = ndimage.center_of_mass(case.structures == STRUCTURES["trachea"])[0]
+        share = float(np.mean(x > trachea))
+        side = case.findings[name].side
+        assert {"right": share > 0.97, "left": share < 0.03, "both": 0.1 < share < 0.9}[side], (side, share)
+
+
+def test_findings_are_drawn_independently_at_the_asked_prevalence() -> None:
+    drawn = np.array(
+        [[name in found for name in DISEASES] for found in (draw_findings(1, i, 0.3) for i in range(3000))]
+    )
+    assert np.all(np.abs(drawn.mean(axis=0) - 0.3) < 0.035)
+    correlation = np.corrcoef(drawn.T) - np.eye(len(DISEASES))
+    assert np.abs(correlation).max() < 0.08
+    assert draw_findings(1, 5, 0.0) == [] and draw_findings(1, 5, 1.0) == list(DISEASES)
+
+
+def test_names_are_those_of_the_published_heads() -> None:
+    heads = json.loads((Path(__file__).parents[1] / "data" / "diagnosis_heads.json").read_text())["CT-RATE"]
+    assert list(DISEASES) == [head["disease"] for head in heads]
+    assert set(PAINTERS) == set(DISEASES)
+
+
+# ---- same seed, same bytes
+
+
+def test_same_seed_gives_the_same_bytes_whatever_the_workers_and_the_count(tmp_path: Path, dataset: Path) -> None:
+    truths = write_dataset(DatasetOptions(tmp_path / "a", count=3, seed=3, case=COARSE), workers=2)
+    first, second = files_of(tmp_path / "a"), files_of(dataset)
+    volumes = [name for name in first if name.endswith(".nii.gz")]
+    assert len(volumes) == 9 and all(first[name] == second[name] for name in volumes)
+    assert truths == json.loads(second["cases.json"])[:3]
+    own = json.loads(first["train.json"])
+    assert own == [r for r in json.loads(second["train.json"]) if r["patient_id"] in {q["patient_id"] for q in own}]
+    other = build_case(4, 0, COARSE)
+    assert nifti_bytes(other.ct, other.affine) != first[volumes[0]]
+
+
+# ---- manifests
+
+
+def test_manifests_load_and_agree_with_the_truth(dataset: Path) -> None:
+    truth = {case["id"]: case for case in json.loads((dataset / "cases.json").read_text())}
+    patients: dict[str, set[str]] = {}
+    for split in ("train", "val", "test"):
+        records = load_manifest(dataset / f"{split}.json")
+        patients[split] = {record.patient_id for record in records}
+        assert patients[split] == {name for name, case in truth.items() if case["split"] == split}
+        for record in records:
+            case = truth[record.patient_id]
+            if record.task == "report_generation":
+                assert record.answer == case["report"]
+            if record.task == "diagnosis":
+                assert dict(record.targets) == case["targets"] and record.label_set == "CT-RATE"
+            if record.task == "segmentation":
+                mask = np.asarray(nib.load(record.mask_path).dataobj)
+                for label in record.labels:
+                    assert np.isin(mask, record.mask_values[label]).sum() > 10
+        for kind in ("classification", "image_text", "segmentation"):
+            rows = json.loads((dataset / "pretraining" / f"{kind}_{split}.json").read_text())
+            assert {Path(row["image_path"]).name for row in rows} == {f"{name}.nii.gz" for name in patients[split]}
+            for row in rows:
+                name = Path(row["image_path"]).name.removesuffix(".nii.gz")
+                assert (dataset / "pretraining" / row["image_path"]).is_file()
+                if kind == "classification":
+                    assert row["disease_label"] == truth[name]["targets"]
+                elif kind == "segmentation":
+                    assert set(row["mask_values"]) == set(row["labels"])
+                    assert (dataset / "pretraining" / row["mask_path"]).is_file()
+    assert not patients["train"] & patients["test"] and all(patients.values())
+
+
+def test_file_names_hold_nothing_but_seed_and_index(dataset: Path) -> None:
+    for case in json.loads((dataset / "cases.json").read_text()):
+        assert case["image_path"] == f"volumes/{case['id']}.nii.gz"
+        assert case["id"] == f"phantom_3_{int(case['id'][-5:]):05d}"
+
+
+def test_split_keeps_its_shares() -> None:
+    counts = Counter(split_of(index, (0.7, 0.1, 0.2)) for index in range(200))
+    assert counts == {"train": 140, "val": 20, "test": 40} or all(
+        abs(counts[name] - share) <= 2 for name, share in (("train", 140), ("val", 20), ("test", 40))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--count", "0"], "--count"),
+        (["--split", "0.5", "0.1", "0.1"], "--split"),
+        (["--max-voxels", "10"], "--max-voxels"),
+    ],
+)
+def test_bad_options_give_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list, named: str
+) -> None:
+    assert main(["--out", str(tmp_path), "--count", "1", *options]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: ") and named in message

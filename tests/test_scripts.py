@@ -1,0 +1,150 @@
+"""The scripts as a user starts them: two ranks under the DeepSpeed launcher, plain python, wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import evaluate_CTInstruct
+from datasets.errors import InputError
+from datasets.instruction import InstructionDataset
+from datasets.manifest import load_manifest
+from evaluation.inference import GenerationOptions
+from evaluation.single_volume import answer_question
+from tests.tiny_model import tiny_ctinstruct
+from training.checkpoint_store import latest_complete
+from training.distributed import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLE = REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
+IMAGE = EXAMPLE.parent / "volumes" / "example_phantom.nii.gz"
+TINY = ("--preset", "tiny", "--validation_manifest", "", "--cache", "", "--log_interval", "1", "--micro_batch", "2")
+
+
+def start(*command: str, ranks: int = 1, timeout: float = 300) -> subprocess.CompletedProcess:
+    keep = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    prefix = [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())] if ranks > 1 else []
+    return subprocess.run(
+        [sys.executable, *prefix, *command],
+        cwd=REPOSITORY,
+        env={**keep, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """Two ranks train on the example manifest for two steps, and a third after a resume."""
+    folder = tmp_path_factory.mktemp("run")
+    command = ["train_CTInstruct.py", *TINY, "--manifests", str(EXAMPLE), "--run_dir", str(folder)]
+    first = start(*command, "--max_iters", "3", "--save_interval", "2", ranks=2)
+    assert first.returncode == 0, first.stdout + first.stderr
+    return folder
+
+
+def test_two_ranks_train_and_log_each_task(run_dir):
+    assert latest_complete(run_dir).name == "step_000003"
+    events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    names = events.Tags()["scalars"]
+    tasks = {name.split("/")[0] for name in names if name.endswith("/language_loss")}
+    assert len(tasks) >= 2 and "train/learning_rate" in names
+    assert all(np.isfinite(event.value) for name in names for event in events.Scalars(name))
+
+
+def test_one_and_two_ranks_give_the_same_predictions(run_dir, tmp_path):
+    results = []
+    for ranks in (1, 2):
+        output = tmp_path / str(ranks)
+        command = ["evaluate_CTInstruct.py", "--checkpoint", str(run_dir), "--manifest", str(EXAMPLE)]
+        done = start(*command, "--output", str(output), "--num_beams", "2", "--max_new_tokens", "12", ranks=ranks)
+        assert done.returncode == 0, done.stdout + done.stderr
+        text = (output / "predictions.json").read_text().replace(str(output), "")
+        results.append(json.loads(text))
+        metrics = json.loads((output / "metrics.json").read_text())
+        assert metrics["counts"]["failed"] == 0
+        assert list((output / "tables").iterdir())
+    assert results[0] == results[1]
+    assert [row["id"] for row in results[0]] == [record.id for record in load_manifest(EXAMPLE)]
+
+
+def test_one_question_about_one_file(run_dir, tmp_path):
+    done = start(
+        "evaluate_CTInstruct.py",
+        *("--checkpoint", str(run_dir), "--image", str(IMAGE), "--question", "Where is the liver?"),
+        *("--output", str(tmp_path), "--num_beams", "1", "--max_new_tokens", "8"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Question: Where is the liver?" in done.stdout and "Answer:" in done.stdout
+    answer = done.stdout.split("Answer:")[1].splitlines()[0].strip()
+    assert answer in (tmp_path / "answer.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--checkpoint", "{run}"], "give either --manifest, or --benchmark, or --image with --question"),
+        (["--manifest", str(EXAMPLE)], "--checkpoint is missing"),
+        (["--checkpoint", "absent", "--manifest", str(EXAMPLE)], "absent"),
+        (["--checkpoint", "{run}", "--image", "gone.nii.gz", "--question", "x"], "gone.nii.gz"),
+        (["--checkpoint", "{run}", "--image", str(IMAGE), "--question", " "], "--question is empty"),
+        (["--checkpoint", "{run}", "--manifest", "gone.json"], "gone.json: no such manifest"),
+    ],
+)
+def test_wrong_input_is_named(run_dir, monkeypatch, arguments, complaint):
+    monkeypatch.setattr("sys.argv", ["evaluate_CTInstruct.py", *(item.format(run=run_dir) for item in arguments)])
+    with pytest.raises(InputError) as error:
+        evaluate_CTInstruct.main()
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_wrong_input_ends_a_script_with_one_line_and_status_2():
+    done = start("evaluate_CTInstruct.py", "--colour", "red")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "--colour" in errors[0], done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_row_stops_two_ranks_with_one_line(tmp_path):
+    rows = json.loads(EXAMPLE.read_text())
+    del rows[1]["answer"]
+    manifest = tmp_path / "broken.json"
+    manifest.write_text(json.dumps(rows))
+    for row in rows:
+        (tmp_path / row["image_path"]).parent.mkdir(exist_ok=True)
+    done = start(
+        "train_CTInstruct.py", *TINY, "--manifests", str(manifest), "--run_dir", str(tmp_path / "run"), ranks=2
+    )
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]
+    assert lines and all("broken.json: row" in line for line in lines)
+
+
+def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
+    """The path from answer to file, with a model that always says <SEG>."""
+    model = tiny_ctinstruct().eval()
+    forced = [*model.tokenizer("It is <SEG>.", add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
+    original = model.language_model.generate
+    model.language_model.generate = lambda **options: original(
+        **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
+    )
+    dataset = InstructionDataset({}, model.tokenizer, model.config, with_answers=False)
+    answer = answer_question(
+        model, dataset, [str(IMAGE)], "Where is the liver?", "CT-RATE", tmp_path, GenerationOptions(1, 10)
+    )
+    assert answer.prediction.text == "It is <SEG>."
+    source, mask = nib.load(IMAGE), nib.load(answer.mask_files[0])
+    assert mask.shape == source.shape and mask.get_data_dtype() == np.uint8
+    assert np.allclose(mask.affine, source.affine) and nib.aff2axcodes(mask.affine) == nib.aff2axcodes(source.affine)
+    assert answer.overlay_file.read_bytes().startswith(b"\x89PNG")

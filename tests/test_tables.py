@@ -1,0 +1,179 @@
+"""Tables read back by parsers, and their figures against the numbers that went in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from datasets.errors import InputError
+from evaluation.summarize import summarize
+from evaluation.tables import (
+    Table,
+    benchmark_table,
+    confidence_table,
+    diagnosis_table,
+    escape_latex,
+    format_estimate,
+    print_table,
+    read_published,
+    segmentation_table,
+    summary_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+    write_tables,
+)
+
+AWKWARD = Table("50 % of a|b", ("Name", "x_1 & y"), (('a|b, "c"', "[0.1, 0.2]"), ("~^{}<>\\ –", "1#$")), ("a_note",))
+
+
+@pytest.fixture(scope="module")
+def summary() -> dict:
+    scores = {"nsd": 0.5, "dice_release_protocol": 0.99, "truth_ml": 1.0, "prediction_ml": 1.0}
+    records = [
+        {"id": "1", "patient_id": "p", "task": "open_vqa", "answer": "the liver", "prediction": "liver"},
+        {"id": "2", "patient_id": "q", "task": "open_vqa", "answer": "a nodule", "prediction": "spleen"},
+        {"id": "3", "patient_id": "q", "task": "open_vqa", "answer": "x", "error": "no such file"},
+        {
+            "id": "4",
+            "patient_id": "p",
+            "task": "segmentation",
+            "labels": ["liver"],
+            "segmentation": [{"label": "liver", "mask_path": "m.nii.gz", "dice": 0.75, "hd95": 12.34, **scores}],
+        },
+        *(
+            {
+                "id": f"d{i}",
+                "patient_id": f"d{i}",
+                "task": "diagnosis",
+                "label_set": "CT-RATE",
+                "targets": {"Nodule": i % 2, "Rare": 0},
+                "probabilities": {"Nodule": 0.1 + 0.2 * i, "Rare": 0.3},
+            }
+            for i in range(4)
+        ),
+    ]
+    return summarize(records, resamples=50)
+
+
+def cells_of_markdown(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_markdown_and_csv_read_back_as_they_went_in() -> None:
+    rows = cells_of_markdown(to_markdown(AWKWARD))
+    assert rows[0] == list(AWKWARD.columns) and rows[1] == [":---", "---:"]
+    assert [tuple(row) for row in rows[2:]] == list(AWKWARD.rows)
+    read = list(csv.reader(io.StringIO(to_csv(AWKWARD))))
+    assert [tuple(row) for row in read] == [AWKWARD.columns, *AWKWARD.rows]
+
+
+def test_latex_escapes_every_special_character_and_balances() -> None:
+    text = to_latex(AWKWARD)
+    assert r"x\_1 \& y" in text and r"\textbackslash{}" in text and r"50 \% of a|b" in text and r"\{\}" in text
+    assert r"{[0.1, 0.2]}" in text  # not the optional argument of the row before
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 2 and all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
+    unescaped = re.sub(r"\\[\\{}]", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+    assert escape_latex("a_b%") == r"a\_b\%"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(summary: dict, tmp_path: Path) -> None:
+    body = "".join(to_latex(table) for table in [AWKWARD, *summary_tables(summary)])
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + body + r"\end{document}"
+    (tmp_path / "t.tex").write_text(document)
+    run = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True
+    )
+    assert run.returncode == 0, run.stdout[-2000:]
+
+
+def test_figures_of_a_summary_stand_in_its_tables(summary: dict) -> None:
+    main, diagnosis, segmentation = summary_tables(summary)
+    figures = {(row[0], row[1]): row[2] for row in main.rows}
+    assert figures["Open questions", "Exact match"].startswith("0.500 [0.000, 1.000]")
+    assert figures["Open questions", "BERTScore"] == "not computed"
+    assert figures["Segmentation", "HD95 (mm)"] == "12.3" and figures["Segmentation", "Dice"] == "0.750"
+    assert figures["Diagnosis (CT-RATE)", "AUC"].startswith("0.750")
+    assert any("1 failed" in note for note in main.notes)
+    assert [row[0] for row in diagnosis.rows] == ["Nodule", "Rare", "Macro"]
+    assert diagnosis.rows[1][diagnosis.columns.index("AUC")] == "–" and "Rare" in " ".join(diagnosis.notes)
+    assert diagnosis.rows[0][1] == "2/4"
+    assert segmentation.rows[0][0] == "liver" and segmentation.rows[-1][0] == "Mean of structures"
+    assert "Dice (release protocol)" in segmentation.columns
+
+
+def test_tables_of_what_was_not_asked_have_no_rows() -> None:
+    nothing = summarize([])
+    assert summary_tables(nothing) == []
+    assert diagnosis_table(nothing).rows == segmentation_table(nothing).rows == ()
+
+
+def test_all_label_sets_stand_in_one_table_when_none_is_named(summary: dict) -> None:
+    part = summary["tasks"]["diagnosis"]["label_sets"]["CT-RATE"]
+    both = {"tasks": {"diagnosis": {"label_sets": {"CT-RATE": part, "RadChestCT": part}}}}
+    names = [row[0] for row in diagnosis_table(both).rows]
+    assert names == ["Nodule", "Rare", "Macro, CT-RATE", "Nodule", "Rare", "Macro, RadChestCT"]
+
+
+def test_estimates_without_interval_or_value() -> None:
+    assert format_estimate({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
+    assert format_estimate({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert format_estimate({"value": None, "reason": "one class"}) == "–" and format_estimate(None) == "–"
+
+
+def test_benchmark_table_puts_published_figures_beside_ours_and_leaves_unknown_ones_empty(summary: dict) -> None:
+    published = {
+        "CT-RATE VQA": {"bleu_1": {"value": 0.61234, "source": "Table 2"}, "rouge_1": {"value": None, "source": ""}}
+    }
+    table = benchmark_table({"CT-RATE VQA": summary}, published, ["bleu_1", "rouge_1", "dice"])
+    rows = {row[2]: row for row in table.rows}
+    assert set(rows) == {"BLEU-1", "ROUGE-1", "Dice"}
+    assert rows["BLEU-1"][-1] == "0.612" and rows["ROUGE-1"][-1] == "" and rows["Dice"][-1] == ""
+
+
+def test_published_figures_need_a_source(tmp_path: Path) -> None:
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps({"b": {"bleu_1": {"value": 0.5, "source": "Table 1"}}}))
+    assert read_published(path)["b"]["bleu_1"]["value"] == 0.5
+    path.write_text(json.dumps({"b": {"bleu_1": {"value": 0.5}}}))
+    with pytest.raises(InputError, match="b, bleu_1: a figure without a source"):
+        read_published(path)
+    with pytest.raises(InputError, match="cannot read"):
+        read_published(tmp_path / "absent.json")
+
+
+def test_confidences_are_sorted_and_judged_by_their_thresholds() -> None:
+    table = confidence_table({"A": 0.2, "B": 0.9, "C": 0.6}, {"A": 0.1, "C": 0.7})
+    assert [(row[0], row[3]) for row in table.rows] == [("B", "yes"), ("C", "no"), ("A", "yes")]
+
+
+def test_printing_keeps_brackets_that_rich_would_read_as_markup() -> None:
+    text = io.StringIO()
+    print_table(AWKWARD, Console(file=text, width=100))
+    assert "[0.1, 0.2]" in text.getvalue() and "50 % of a|b" in text.getvalue() and "a_note" in text.getvalue()
+
+
+def test_files_are_written(summary: dict, tmp_path: Path) -> None:
+    paths = write_tables(summary_tables(summary), tmp_path / "out")
+    assert [path.name for path in paths] == [
+        "tables.md", "tables.tex", "tables_results.csv", "tables_diagnosis_ct_rate.csv", "tables_segmentation.csv",
+    ]  # fmt: skip
+    assert all(path.stat().st_size > 100 for path in paths)
+
+
+def test_a_row_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        Table("t", ("a", "b"), (("x",),))

@@ -1,0 +1,123 @@
+"""Two ranks on the CPU, through the real DeepSpeed launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import checkpoint_store
+from training.distributed import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launch(run_dir: Path, *options: str, ranks: int = 2) -> subprocess.Popen:
+    """Start the toy training with `ranks` processes under `deepspeed`, or as plain `python` for 1."""
+    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
+    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
+    command = [sys.executable]
+    if ranks > 1:
+        deepspeed = str(Path(sys.executable).with_name("deepspeed"))
+        command += [deepspeed, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
+        # the launcher starts its processes with the `python` that it runs under
+    command += ["tests/toy_task.py", "--run_dir", str(run_dir), *options]
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, to be ended as a whole
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float = 120) -> subprocess.CompletedProcess:
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        pytest.fail(f"hung for {timeout} s:\n{output}\n{errors}")
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def train(run_dir: Path, *options: str, ranks: int = 2) -> subprocess.CompletedProcess:
+    return finish(launch(run_dir, *options, ranks=ranks))
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    saved = load_file(run_dir / "checkpoints" / "step_000012" / "model" / "model.safetensors")
+    return {name: tensor for name, tensor in saved.items() if name != "running_mean"}  # each rank has its own
+
+
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(tmp_path):
+    two = train(tmp_path / "two", "--micro_batch", "2")
+    one = train(tmp_path / "one", "--micro_batch", "2", "--accumulation_steps", "2", ranks=1)
+    assert two.returncode == 0, two.stderr
+    assert one.returncode == 0, one.stderr
+    shown = [line.split("  lr")[0] for line in one.stdout.splitlines() if line.startswith("step ")]
+    # one rank logs, and what it logs is the mean over both
+    assert len(shown) == 3 and all(two.stdout.count(line) == 1 for line in shown), two.stdout
+    expected = weights(tmp_path / "one")
+    for name, tensor in weights(tmp_path / "two").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+
+
+def test_tasks_with_different_parameters_and_a_resume(tmp_path):
+    """Two tasks with a head each under ZeRO-2: a killed and resumed run equals an uninterrupted one, bit for bit."""
+    options = ["--tasks", "two", "--accumulation_steps", "2", "--dropout", "0.2", "--workers", "1"]
+    whole = train(tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr
+    assert "product" in whole.stdout and "sine" in whole.stdout
+    killed = train(tmp_path / "broken", *options, "--kill_in_save", "8")
+    assert killed.returncode != 0
+    assert checkpoint_store.latest_complete(tmp_path / "broken").name == "step_000004"
+    resumed = train(tmp_path / "broken", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    expected = weights(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "broken").items():
+        assert torch.equal(tensor, expected[name]), name
+
+    alone = train(tmp_path / "broken", *options, "--resume", ranks=1)
+    assert alone.returncode == 2
+    assert "settings ranks was 2 and is now 1" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--bad_index", "loss nan"), ("--unreadable_index", "the file is truncated")],
+    ids=["nan", "unreadable"],
+)
+def test_a_bad_sample_on_one_rank_stops_both_with_one_line(tmp_path, option, message):
+    begun = time.monotonic()
+    failed = train(tmp_path, option, "7", "--max_iters", "40", "--save_interval", "0")
+    assert failed.returncode == 2, failed.stderr
+    lines = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and message in lines[0] and ("sine-7" in lines[0] or "sample_7" in lines[0])
+    assert "Traceback" not in failed.stderr
+    assert time.monotonic() - begun < 60
+
+
+def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
+    """As a batch system ends a job: to the launcher and, through it once more, to every process and data worker."""
+    options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
+    process = launch(tmp_path, *options)
+    line = ""
+    while not line.startswith("step "):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process)
+    checkpoint = checkpoint_store.latest_complete(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint / "training" / "rank_001.pt").is_file()

@@ -1,0 +1,73 @@
+"""A CTInstruct of the tiny preset and hand-made samples of every kind, for tests."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+
+from datasets.anyres import patchify, place_mask
+from datasets.conversation import Conversation
+from datasets.instruction import InstructionCollator, InstructionSample
+from datasets.manifest import QuestionPart
+from models.checkpoint import build_ctinstruct
+from models.configuration import VISION_PRESETS, VisionConfig
+from models.ctinstruct import CTInstruct
+from models.diagnosis_heads import diseases_of
+from models.special_tokens import DISEASE_CONFIDENCE
+from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+
+VISION = VISION_PRESETS["tiny"]
+ANSWERS = {
+    "open_vqa": "On the left side.",
+    "yes_no": "Yes.",
+    "segmentation": "It is <SEG>.",
+    "two_structures": "The liver is <SEG> and the spleen <SEG>.",
+    "diagnosis": " ".join(f"{name} {DISEASE_CONFIDENCE}" for name in diseases_of("CT-RATE")),
+    "diagnosis_16": " ".join([DISEASE_CONFIDENCE] * 16),
+    "two_volumes": "It grew.",
+    "text_only": "Hounsfield units.",
+}
+
+
+def tiny_tokenizer():
+    return train_tokenizer([*ANSWERS.values(), "Where is the liver? What changed?"] * 2, vocabulary=500)
+
+
+def tiny_ctinstruct(seed: int = 0, tokenizer=None, vision: VisionConfig = VISION) -> CTInstruct:
+    torch.manual_seed(seed)
+    tokenizer = tokenizer or tiny_tokenizer()
+    return build_ctinstruct(vision, build_tiny_language_model(tokenizer, layers=2), tokenizer)
+
+
+def make_sample(
+    kind: str, tokenizer, seed: int = 0, answered: bool = True, vision: VisionConfig = VISION
+) -> InstructionSample:
+    """A sample of a kind of ``ANSWERS`` with random volumes whose sizes depend on the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    images = {"two_volumes": 2, "text_only": 0}.get(kind, 1)
+    shapes = [(1, 40 + 7 * (seed % 3), 50, 12 + 9 * ((seed + k) % 2)) for k in range(images)]
+    volumes = [patchify(torch.randn(shape, generator=generator), vision.crop_size, 2) for shape in shapes]
+    conversation = Conversation(tokenizer)
+    parts = [QuestionPart(type="image")] * images + [QuestionPart(type="text", text="What changed?")]
+    counts = [prod(vision.token_grid(volume.patch_grid, volume.patches.shape[-1])) for volume in volumes]
+    sample = InstructionSample(
+        id=f"{kind}-{seed}",
+        task=kind,
+        prompt_ids=conversation.prompt(parts, counts),
+        answer_ids=conversation.answer(ANSWERS[kind]) if answered else [],
+        volumes=volumes,
+    )
+    if kind.startswith("diagnosis"):
+        sample.label_set = "RadChestCT" if kind.endswith("16") else "CT-RATE"
+        targets = (torch.rand(len(diseases_of(sample.label_set)), generator=generator) > 0.5).float()
+        targets[3] = float("nan")
+        sample.targets = targets if answered else None
+    if answered and "<SEG>" in ANSWERS[kind]:
+        masks = torch.rand((ANSWERS[kind].count("<SEG>"), *shapes[0][1:]), generator=generator) > 0.7
+        sample.masks = place_mask(masks.to(torch.int8), volumes[0].placement)
+    return sample
+
+
+def collate(samples, tokenizer):
+    return InstructionCollator(tokenizer.pad_token_id)(samples)

@@ -1,0 +1,185 @@
+"""A training script in small: a model of two heads, data made by a rule, and the real loop, for the tests of training/.
+
+Started as a script it trains as a user's script does:  python tests/toy_task.py --run_dir DIR --max_iters 20
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from datasets.errors import InputError
+from datasets.sampling import MixtureSampler, SampleReference
+from training import distributed, random_state
+from training.arguments import parse
+from training.loop import TrainingResult, train
+from training.script import run_script
+from training.settings import TrainingSettings
+
+
+@dataclass
+class ToySettings(TrainingSettings):
+    """Train the toy model."""
+
+    max_iters: int = 12
+    learning_rate: float = 0.01
+    warmup: float = 3.0
+    log_interval: int = 4
+    save_interval: int = 4
+    samples: int = 24  # in each task
+    tasks: Literal["one", "two"] = "one"  # two tasks use different heads
+    mode: Literal["one_task", "mixed"] = "one_task"  # how tasks are mixed
+    dropout: float = 0.0  # of the hidden layer
+    augment: bool = False  # add noise drawn by Python, numpy and torch to the inputs
+    bad_index: int = -1  # sample whose target is NaN
+    unreadable_index: int = -1  # sample that raises an InputError
+    unfreeze: bool = True  # train the first layer
+    kill_in_save: int = 0  # SIGKILL itself in the middle of saving this step
+    kill_at: int = 0  # SIGKILL itself in the forward pass of this step
+    terminate_at: int = 0  # SIGTERM itself in the forward pass of this step
+    groups: bool = False  # the head gets a tenth of the learning rate
+
+
+@dataclass
+class ToyBatch:
+    """Inputs (n, 6), targets (n,) and the head of each sample."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    heads: torch.Tensor
+    sample_ids: list[str]
+    task: str
+
+
+class ToyModel(nn.Module):
+    """Linear, a running mean (a buffer that changes), GELU, dropout, and one linear head a task."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 8)
+        self.register_buffer("running_mean", torch.zeros(8))
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList([nn.Linear(8, 1), nn.Linear(8, 1)])
+        self.forwards = 0
+
+    def forward(self, batch: ToyBatch) -> SimpleNamespace:
+        self.forwards += 1
+        self.on_forward(self.forwards)
+        hidden = self.body(batch.inputs.to(self.body.weight.dtype))
+        if self.training:
+            with torch.no_grad():
+                self.running_mean.lerp_(hidden.detach().mean(0), 0.1)
+        hidden = self.dropout(nn.functional.gelu(hidden))
+        if batch.task == "mixed":
+            predictions = torch.cat([head(hidden) for head in self.heads], dim=1)
+            predictions = predictions.gather(1, batch.heads[:, None])[:, 0]
+        else:
+            predictions = self.heads[int(batch.heads[0])](hidden)[:, 0]
+        error = (predictions.float() - batch.targets) ** 2
+        return SimpleNamespace(loss=error.mean(), metrics={"largest": error.detach().max()})
+
+    def on_forward(self, number: int) -> None:
+        """Replaced by the tests that kill the process."""
+
+
+class ToyData:
+    """Sample i of a task: inputs drawn with seed i, target a fixed function of them."""
+
+    def __init__(self, settings: ToySettings) -> None:
+        self.settings = settings
+
+    def __getitem__(self, reference: SampleReference) -> dict:
+        if reference.index == self.settings.unreadable_index:
+            raise InputError(f"sample_{reference.index}.nii.gz: the file is truncated; fetch it again")
+        inputs = np.random.default_rng(reference.index).normal(size=6)
+        target = np.sin(inputs.sum()) if reference.task == "sine" else inputs[0] * inputs[1]
+        if reference.index == self.settings.bad_index:
+            target = np.nan
+        if self.settings.augment:
+            inputs = inputs + 0.1 * (random.random() + np.random.rand() + torch.rand(()).item())
+        return {"id": f"{reference.task}-{reference.index}", "task": reference.task, "inputs": inputs, "target": target}
+
+
+def collate(samples: list[dict]) -> ToyBatch:
+    """A batch named after its task, or "mixed"."""
+    tasks = {sample["task"] for sample in samples}
+    return ToyBatch(
+        torch.tensor(np.stack([sample["inputs"] for sample in samples]), dtype=torch.float32),
+        torch.tensor([sample["target"] for sample in samples], dtype=torch.float32),
+        torch.tensor([0 if sample["task"] == "sine" else 1 for sample in samples]),
+        [sample["id"] for sample in samples],
+        tasks.pop() if len(tasks) == 1 else "mixed",
+    )
+
+
+def main(argv: list[str] | None = None) -> TrainingResult:
+    """Parse, build, train: the skeleton of the real scripts."""
+    torch.set_num_threads(1)
+    settings = parse(ToySettings, argv=argv)
+    ranks = distributed.initialize()
+    random_state.seed_all(settings.seed)
+    model = ToyModel(settings.dropout)
+    model.body.requires_grad_(settings.unfreeze)
+    weights = {"sine": 2.0, "product": 1.0} if settings.tasks == "two" else {"sine": 1.0}
+    sampler = MixtureSampler(
+        {task: settings.samples for task in weights},
+        weights,
+        mode=settings.mode,
+        micro_batch=settings.micro_batch,
+        accumulation_steps=settings.accumulation_steps,
+        seed=settings.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+
+    def save_model(folder: Path) -> None:
+        save_file(model.state_dict(), folder / "model.safetensors")
+        if settings.kill_in_save and f"{settings.kill_in_save:06d}" in folder.parent.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_forward(number: int) -> None:
+        step = (number - 1) // settings.accumulation_steps + 1
+        if step == settings.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == settings.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def evaluate(step: int) -> dict[str, float]:
+        assert not model.training
+        return {"noise": torch.rand(()).item(), "forwards": float(model.forwards)}
+
+    model.on_forward = on_forward
+    groups = None
+    if settings.groups:
+        groups = [
+            {"params": model.body.parameters()},
+            {"params": model.heads.parameters(), "lr": settings.learning_rate / 10},
+        ]
+    return train(
+        model,
+        settings,
+        ranks,
+        sampler=sampler,
+        dataset=ToyData(settings),
+        collate=collate,
+        save_model=save_model,
+        parameter_groups=groups,
+        evaluate=evaluate,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
