@@ -1,0 +1,212 @@
+"""Instruction tuning of CTInstruct.
+
+    deepspeed --include localhost:0,1 train_CTInstruct.py --manifests data/CTRATE_Question_Answer.json=1.0
+    DS_ACCELERATOR=cpu deepspeed --num_accelerators 2 train_CTInstruct.py --preset tiny
+    python train_CTInstruct.py --preset tiny
+
+Every hyper-parameter below can be edited here or given on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import torch
+
+from datasets.default_data import ensure_phantoms
+from datasets.errors import InputError
+from datasets.instruction import InstructionCollator, InstructionDataset
+from datasets.manifest import load_manifest, manifest_texts
+from datasets.mixture import load_mixture
+from datasets.sampling import MixtureSampler
+from evaluation.validation import held_out_losses
+from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
+from models.configuration import vision_preset
+from models.ctinstruct import CTInstruct
+from models.language_model import load_language_model
+from models.lora import LoraSettings, add_lora, lora_settings
+from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
+from models.pretrained_vision import load_into, load_pretrained_vision
+from models.released import load_released_vision
+from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from training import checkpoint_store, distributed, random_state
+from training.arguments import parse
+from training.loop import train
+from training.script import run_script
+from training.settings import TrainingSettings
+
+TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, where no manifest is given
+
+
+@dataclass
+class HyperParameters(TrainingSettings):
+    preset: Literal["full", "tiny"] = "full"  # published size, or one that trains on two CPU cores
+    run_dir: str = "runs/CTInstruct"
+
+    # data
+    manifests: tuple[str, ...] = ("data/instruction_sft/VQA_CTRATE_example.json",)  # PATH or PATH=WEIGHT
+    task_weights: tuple[str, ...] = ()  # mix by kind of question instead: segmentation=2 diagnosis=1 ...
+    validation_manifest: str = ""  # its losses are logged every eval_interval steps
+    validation_samples: int = 64  # at most so many of its records
+    orientation: str = "RAS"  # "as_stored" keeps the axes of the file, as the release did
+    resize: Literal["published", "isotropic"] = "published"
+    cache: str = ""  # folder of preprocessed volumes; empty reads every file anew
+    max_length: int = 4096  # tokens of question and answer
+
+    # model
+    initial_checkpoint: str = ""  # a CTInstruct folder to start from
+    pretrained_vision: str = ""  # a run of train_encoder_*.py, or a released vision file (.pt), to start from
+    language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
+    encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
+    vision: Literal["full", "tiny"] = "full"  # size of encoder and mask decoder
+    train_vision: bool = True  # False freezes the encoder; projector and mask decoder train all the same
+    lora: bool = False  # adapters in place of the whole language model
+    lora_rank: int = 8
+    lora_alpha: int = 32
+    lora_dropout: float = 0.1
+    lora_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    vision_learning_rate: float = 2e-5  # peak for encoder, projector and mask decoder
+    gradient_checkpointing: bool = True
+    mask_slices: int = 0  # slices of a volume on which a mask is learned in one step; 0 for all, as published
+
+    # optimisation: batch 64 = 8 GPUs x micro_batch 1 x accumulation_steps 8
+    max_iters: int = 10_000
+    micro_batch: int = 1
+    accumulation_steps: int = 8
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    warmup: float = 0.1  # a share of max_iters
+    workers: int = 4
+    eval_interval: int = 500
+
+
+PRESETS = {
+    "full": {},
+    "tiny": {
+        "run_dir": "runs/CTInstruct_tiny",
+        "manifests": (f"{TINY_PHANTOMS}/train.json",),
+        "validation_manifest": f"{TINY_PHANTOMS}/val.json",
+        "cache": f"{TINY_PHANTOMS}/cache",
+        "language_model": "tiny",
+        "vision": "tiny",
+        "vision_learning_rate": 1e-3,
+        "gradient_checkpointing": False,
+        "mask_slices": 20,
+        "max_iters": 300,
+        "micro_batch": 4,
+        "accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "workers": 0,
+        "eval_interval": 100,
+        "save_interval": 100,
+    },
+}
+
+
+def build_model(settings: HyperParameters, texts: list[str]) -> CTInstruct:
+    """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model."""
+    resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
+    start = resumed / "model" if resumed else settings.initial_checkpoint
+    if start:
+        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=torch.float32)
+    if settings.language_model == "tiny":
+        tokenizer = distributed.from_main(lambda: train_tokenizer(texts))
+        language_model = build_tiny_language_model(tokenizer)
+    else:
+        language_model, tokenizer = load_language_model(settings.language_model)
+    if not settings.pretrained_vision:
+        return build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
+    return with_pretrained_vision(settings, language_model, tokenizer)
+
+
+def with_pretrained_vision(settings: HyperParameters, language_model, tokenizer) -> CTInstruct:
+    """New projector between the language model and an encoder and mask decoder that were pretrained."""
+    path = Path(settings.pretrained_vision)
+    if path.is_file():
+        model = build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
+        load_released_vision(model.vision, path)
+    else:
+        folder = checkpoint_store.resolve_model_folder(path)
+        config, _ = load_pretrained_vision(folder)
+        model = build_ctinstruct(config, language_model, tokenizer)
+        load_into(model.vision, folder)
+    return model
+
+
+def adapt(model: CTInstruct, settings: HyperParameters) -> None:
+    """Put LoRA adapters into the language model, unless a checkpoint brought them."""
+    if lora_settings(model.language_model):
+        return
+    base = settings.initial_checkpoint or settings.language_model
+    if base == "tiny":
+        raise InputError(
+            "--lora adapts a model that can be loaded again: give --language_model or --initial_checkpoint"
+        )
+    lora = LoraSettings(
+        base, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, tuple(settings.lora_modules)
+    )
+    model.language_model = add_lora(model.language_model, model.tokenizer, lora)
+
+
+def main() -> None:
+    settings = parse(HyperParameters, PRESETS)
+    ranks = distributed.initialize()
+    random_state.seed_all(settings.seed)
+    if settings.preset == "tiny":
+        distributed.from_main(lambda: ensure_phantoms(TINY_PHANTOMS, settings.manifests))
+
+    records, weights = load_mixture(settings.manifests, settings.task_weights)
+    validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
+    texts = [text for part in records.values() for text in manifest_texts(part)]
+    model = build_model(settings, texts)
+    model.aligned_ranks = ranks.world_size > 1
+    model.mask_slices = settings.mask_slices
+    if settings.lora:
+        adapt(model, settings)
+    if not settings.train_vision:
+        freeze_encoder(model)
+    freeze_unused(model)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if ranks.is_main:
+        print_parameters(model)
+
+    dataset = InstructionDataset(
+        records,
+        model.tokenizer,
+        model.config,
+        orientation=settings.orientation,
+        resize=settings.resize,
+        cache=settings.cache,
+        max_length=settings.max_length,
+    )
+    collate = InstructionCollator(model.tokenizer.pad_token_id)
+    sampler = MixtureSampler(
+        {name: len(part) for name, part in records.items()},
+        weights,
+        mode="mixed",
+        micro_batch=settings.micro_batch,
+        accumulation_steps=settings.accumulation_steps,
+        seed=settings.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
+    train(
+        model,
+        settings,
+        ranks,
+        sampler=sampler,
+        dataset=dataset,
+        collate=collate,
+        save_model=lambda folder: save_checkpoint(model, folder),
+        parameter_groups=parameter_groups(model, settings.learning_rate, settings.vision_learning_rate),
+        evaluate=(lambda step: held_out_losses(model, dataset, held_out, collate, ranks)) if held_out else None,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,33 @@
+"""Multi-granular pretraining of the 2D1D hybrid ResNet-ViT encoder.
+
+    deepspeed --include localhost:0,1 train_encoder_2D1D.py --skip_missing_tasks
+    DS_ACCELERATOR=cpu deepspeed --num_accelerators 2 train_encoder_2D1D.py --preset tiny
+
+Every hyper-parameter below, and those of training/pretraining.py, can be given on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.arguments import parse
+from training.pretraining import TINY_PRESET, PretrainingSettings, pretrain
+from training.script import run_script
+
+ENCODER = "2D1D"
+
+
+@dataclass
+class HyperParameters(PretrainingSettings):
+    run_dir: str = "runs/encoder_2D1D"
+
+
+PRESETS = {"full": {}, "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_2D1D_tiny"}}
+
+
+def main() -> None:
+    pretrain(parse(HyperParameters, PRESETS), ENCODER)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,33 @@
+"""Multi-granular pretraining of ViT3D: a plain 3D vision transformer, the first ablation encoder.
+
+    deepspeed --include localhost:0,1 train_encoder_ViT3D.py --skip_missing_tasks
+    DS_ACCELERATOR=cpu deepspeed --num_accelerators 2 train_encoder_ViT3D.py --preset tiny
+
+Every hyper-parameter below, and those of training/pretraining.py, can be given on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.arguments import parse
+from training.pretraining import TINY_PRESET, PretrainingSettings, pretrain
+from training.script import run_script
+
+ENCODER = "ViT3D"
+
+
+@dataclass
+class HyperParameters(PretrainingSettings):
+    run_dir: str = "runs/encoder_ViT3D"
+
+
+PRESETS = {"full": {}, "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_ViT3D_tiny"}}
+
+
+def main() -> None:
+    pretrain(parse(HyperParameters, PRESETS), ENCODER)
+
+
+if __name__ == "__main__":
+    run_script(main)
