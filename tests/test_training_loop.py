@@ -209,9 +209,9 @@ def test_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch, precision)
     assert checkpoint_store.latest_complete(tmp_path).name == "step_000004"
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_unreadable_sample_is_one_clear_line(tmp_path, workers):
-    result = run_apart(tmp_path, "--unreadable_index", "3", "--max_iters", "30", "--workers", workers)
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--workers", "2"], ["--workers", "2", "--stuck_workers"]])
+def test_unreadable_sample_is_one_clear_line(tmp_path, options):
+    result = run_apart(tmp_path, "--unreadable_index", "3", "--max_iters", "30", *options)
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert lines == ["error: sample_3.nii.gz: the file is truncated; fetch it again"]

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,7 @@ class ToySettings(TrainingSettings):
     augment: bool = False  # add noise drawn by Python, numpy and torch to the inputs
     bad_index: int = -1  # sample whose target is NaN
     unreadable_index: int = -1  # sample that raises an InputError
+    stuck_workers: bool = False  # the process that reads that sample can never end by itself
     unfreeze: bool = True  # train the first layer
     kill_in_save: int = 0  # SIGKILL itself in the middle of saving this step
     kill_at: int = 0  # SIGKILL itself in the forward pass of this step
@@ -103,6 +105,8 @@ class ToyData:
 
     def __getitem__(self, reference: SampleReference) -> dict:
         if reference.index == self.settings.unreadable_index:
+            if self.settings.stuck_workers:
+                threading.Thread(target=threading.Event().wait).start()
             raise InputError(f"sample_{reference.index}.nii.gz: the file is truncated; fetch it again")
         inputs = np.random.default_rng(reference.index).normal(size=6)
         target = np.sin(inputs.sum()) if reference.task == "sine" else inputs[0] * inputs[1]

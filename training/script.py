@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
-
-import torch
 
 from datasets.errors import InputError
 from training import distributed
@@ -22,18 +22,23 @@ def run_script(main: Callable[[], Any]) -> NoReturn:
     launcher sees the exit status and ends the others.
     """
     status = _run(main)
-    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if status == 0:
         distributed.shutdown()
+    _end_children()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    if several:
-        # Not by sys.exit: a process group that DeepSpeed still refers to when the interpreter takes itself apart aborts
-        # the process now and then, after all the work is done (gloo, torch 2.14: "terminate called without an active
-        # exception").
-        os._exit(status)
-    sys.exit(status)
+    # Not by sys.exit: a process group that DeepSpeed still refers to when the interpreter takes itself apart aborts or
+    # stops the process now and then, after all the work is done (gloo, torch 2.14: "terminate called without an active
+    # exception").
+    os._exit(status)
+
+
+def _end_children() -> None:
+    """End the loading processes that are still there: they ignore SIGTERM, so one that is stuck would stay for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else torch reports the death of its loading processes as an error
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _run(main: Callable[[], Any]) -> int:
