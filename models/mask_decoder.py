@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from models.configuration import STEM_WIDTH, VisionConfig
 from models.encoder_2d1d import EncodedSlices
+from models.folding import folded
 from models.recompute import recomputed
 
-SLICES_PER_CHUNK = 8  # decoded together; a slice needs about 60 MB of activations at full size
+SLICES_PER_CHUNK = 16  # decoded together; a slice needs about 60 MB of activations at full size
 PADDING_LOGIT = -100.0  # written to slices that are not decoded: surely background, and finite in every float type
 
 # (memory (S, m, skip channels), positions (m, query width), queries (n, query width), padding) -> (S, n, mask width)
@@ -62,19 +63,31 @@ class PixelDecoder(nn.Module):
         place = rearrange(output, "n (z d) (x h) (y w) -> z x y d n h w", z=z, x=x, y=y)
         place_index = (patch_index // (x * y), patch_index // y % x, patch_index % y, slice_index)
         step = max(len(rows), 1) if self.training else SLICES_PER_CHUNK
+        blocks = self._blocks()
         for start in range(0, len(rows) if len(queries) else 0, step):
             chunk = slice(start, start + step)
-            logits = self._slice_logits(tokens[chunk], encoded.skips, rows[chunk], queries, embed)
+            logits = self._slice_logits(tokens[chunk], encoded.skips, rows[chunk], queries, embed, blocks)
             place[tuple(index[chunk] for index in place_index)] = logits.to(output.dtype)
         return output.permute(0, 2, 3, 1)
 
+    def _blocks(self) -> Sequence[nn.Module]:
+        """Coarsest first; in evaluation their batch norms are folded, once for all chunks of slices."""
+        blocks = (self.decoder_vit, self.decoder1, self.decoder2, self.decoder3, self.decoder4)
+        return blocks if self.training or torch.is_grad_enabled() else [folded(block) for block in blocks]
+
     def _slice_logits(
-        self, tokens: Tensor, skips: Sequence[Tensor], rows: Tensor, queries: Tensor, embed: MaskEmbeddings
+        self,
+        tokens: Tensor,
+        skips: Sequence[Tensor],
+        rows: Tensor,
+        queries: Tensor,
+        embed: MaskEmbeddings,
+        blocks: Sequence[nn.Module],
     ) -> Tensor:
         """tokens (S, C), rows (S,) of the skip maps, queries (n, query width) -> (S, n, c0, c1)."""
         recompute = self.gradient_checkpointing and self.training
         embeddings = recomputed(recompute, self, partial(self._embeddings, embed), skips, rows, queries)
-        features = self(tokens, skips, rows)
+        features = self(tokens, skips, rows, blocks)
         parts = [
             recomputed(recompute, self, self.mask_logits, *pair)
             for pair in zip(features.split(SLICES_PER_CHUNK), embeddings.split(SLICES_PER_CHUNK), strict=True)
@@ -86,13 +99,12 @@ class PixelDecoder(nn.Module):
         positions = sinusoidal_positions(self.grid, self.query_width)
         return embed(pool_skips(skips, rows, self.grid), positions, queries)
 
-    def forward(self, tokens: Tensor, skips: Sequence[Tensor], rows: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, skips: Sequence[Tensor], rows: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
         """tokens (S, C); skips: maps that hold the slices' features at `rows` (S,) -> (S, 64, c0 / 2, c1 / 2).
 
         The last step, `transp_conv`, is left to `mask_logits`, which needs its large output a few slices at a time.
         """
         recompute = self.gradient_checkpointing and self.training
-        blocks = (self.decoder_vit, self.decoder1, self.decoder2, self.decoder3, self.decoder4)
         features = tokens[:, :, None, None]
         for block, skip in zip(blocks, reversed(skips), strict=True):
             features = recomputed(recompute, block, _up, block, features, skip, rows)

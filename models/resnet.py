@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from timm.models.resnet import Bottleneck, ResNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.configuration import VisionConfig
+from models.folding import folded
 from models.recompute import recomputed
 
 SLICES_PER_CHUNK = 16  # in evaluation: bounds the activations without costing speed
+FOLD_FROM = 4  # slices from which folding the batch norms, a pass over the weights, is repaid
 
 
 class SliceResNet(ResNet):
@@ -33,22 +37,26 @@ class SliceResNet(ResNet):
 
         In training all slices share the batch statistics; in evaluation they are run in chunks.
         """
-        if self.training or len(slices) <= SLICES_PER_CHUNK or torch.is_grad_enabled():
-            return self._pyramid(slices)
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        if self.training or torch.is_grad_enabled() or len(slices) < FOLD_FROM:
+            return self._pyramid(slices, stages)
+        stages = [folded(stage) for stage in stages]
+        if len(slices) <= SLICES_PER_CHUNK:
+            return self._pyramid(slices, stages)
         maps: list[Tensor] = []
         for start in range(0, len(slices), SLICES_PER_CHUNK):
-            chunk = self._pyramid(slices[start : start + SLICES_PER_CHUNK])
+            chunk = self._pyramid(slices[start : start + SLICES_PER_CHUNK], stages)
             if not maps:  # filled in place: concatenating at the end would need the memory twice
                 maps = [_empty_channels_last(len(slices), part) for part in chunk]
             for whole, part in zip(maps, chunk, strict=True):
                 whole[start : start + len(part)] = part
         return tuple(maps)
 
-    def _pyramid(self, slices: Tensor) -> tuple[Tensor, ...]:
+    def _pyramid(self, slices: Tensor, stages: Sequence[nn.Module]) -> tuple[Tensor, ...]:
         recompute = self.grad_checkpointing and self.training
         maps = [self.stem(slices)]
         features = recomputed(recompute, self, lambda x: self.maxpool(self.act1(self.bn1(x))), maps[0])
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in stages:
             for block in stage:
                 features = recomputed(recompute, block, block, features)
             maps.append(features)
