@@ -13,6 +13,9 @@ import SimpleITK as sitk
 
 from datasets.geometry import LPS_TO_RAS, VolumeError
 
+EXTENSIONS = (".dcm", ".ima")
+TILT_DEGREES = 0.5  # between the slices' normal and the way from slice to slice
+
 
 @dataclass(frozen=True)
 class _Slice:
@@ -27,13 +30,14 @@ class _Slice:
 def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (columns, rows, slices) float32 in rescaled units (HU), and its affine (4, 4) to RAS+ millimetres.
 
-    Slices are sorted along the slice normal; files that are no DICOM image are passed over.  Raises VolumeError for
-    several series (named), slices that differ in size or orientation, missing or doubled slices, and undecodable ones;
-    warns where the spacing is slightly uneven.
+    Slices are sorted along the slice normal; hidden files and those that are no DICOM image are passed over.  Raises
+    VolumeError for several series (named), slices that differ in size or orientation, missing or doubled slices, and
+    damaged or undecodable ones; warns where the spacing is slightly uneven or the gantry was tilted.
     """
-    slices = [header for path in sorted(folder.iterdir()) if path.is_file() for header in _slice_header(path)]
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    slices = [header for path in paths for header in _slice_header(path)]
     if not slices:
-        raise VolumeError(f"{folder}: no DICOM image lies directly in this folder")
+        raise VolumeError(f"{folder}: no DICOM image lies directly in this folder; give the one that holds the slices")
     _check_one_series(slices, folder)
     along_row, along_column = np.reshape(slices[0].rows_and_columns, (2, 3))
     normal = np.cross(along_row, along_column)
@@ -50,20 +54,38 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, 0] = along_row * slices[0].spacing[1]
     affine[:3, 1] = along_column * slices[0].spacing[0]
     # the step from first to last, not the normal: it also holds for a tilted gantry
-    affine[:3, 2] = (slices[-1].position - slices[0].position) / (len(slices) - 1)
+    step = affine[:3, 2] = (slices[-1].position - slices[0].position) / (len(slices) - 1)
+    tilt = np.degrees(np.arctan2(np.linalg.norm(np.cross(step, normal)), step @ normal))
+    if tilt > TILT_DEGREES:
+        warnings.warn(
+            f"{folder}: the gantry was tilted by {tilt:.1f} degrees; masks keep that as a sheared affine, which "
+            "viewers built on ITK may draw straightened",
+            stacklevel=2,
+        )
     affine[:3, 3] = slices[0].position
     return array, LPS_TO_RAS @ affine
 
 
 def _slice_header(path: Path) -> list[_Slice]:
-    """The slice of a DICOM image file; empty for other files and for objects without pixels (DICOMDIR, RTSTRUCT)."""
+    """The slice of a DICOM image file; empty for other files and for objects without pixels (DICOMDIR, RTSTRUCT).
+
+    A file that must be a slice but has lost its header is an error: at an end of the series no gap would show it.
+    """
     if not _is_dicom(path):
+        if path.suffix.lower() in EXTENSIONS:
+            raise VolumeError(
+                f"{path}: named as DICOM but without the mark DICM, so empty, truncated or of an old kind; copy it "
+                "again, convert it or remove it"
+            )
         return []
     try:
         data = pydicom.dcmread(path, stop_before_pixels=True)
     except Exception as error:
         raise VolumeError(f"{path}: damaged DICOM header ({error})") from error
     if "Rows" not in data or "Columns" not in data:
+        stored = pydicom.uid.UID(str(data.file_meta.get("MediaStorageSOPClassUID", "")))
+        if stored.name.endswith("Image Storage"):
+            raise VolumeError(f"{path}: a DICOM image without rows and columns, truncated? Copy it again or remove it")
         return []
     if int(data.get("NumberOfFrames") or 1) > 1 or int(data.get("SamplesPerPixel") or 1) > 1:
         raise VolumeError(f"{path}: a multi-frame or colour DICOM image; convert it to NIfTI first")

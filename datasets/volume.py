@@ -30,6 +30,7 @@ __all__ = [
 
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MaskValues = Sequence[int | Sequence[int]]
+LABEL_TOLERANCE = 1e-3
 SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
@@ -110,7 +111,8 @@ def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | No
 def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
     """Labels (H, W, D) of a mask file on the grid of a loaded volume.
 
-    A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid.
+    A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid or
+    holds anything but whole numbers.
     """
     raw = read_raw(path)
     affine = check_affine(raw.affine, str(path))
@@ -120,7 +122,10 @@ def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
             f"{path}: not on the grid of {geometry.source} (shape {stored.shape} and {geometry.source_shape}, first "
             f"voxel at {_origin(stored.affine)} and {_origin(geometry.source_affine)} mm); resample it to the volume"
         )
-    return geometry.from_source(stored.from_source(raw.array))
+    labels = np.rint(raw.array)  # a stored slope leaves 0.9999999 of a 1
+    if not np.abs(raw.array - labels).max() < LABEL_TOLERANCE:  # nor for NaN and infinity
+        raise VolumeError(f"{path}: holds values that are no whole numbers; a mask needs labels, so threshold it first")
+    return geometry.from_source(stored.from_source(labels))
 
 
 def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:

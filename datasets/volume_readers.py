@@ -23,6 +23,7 @@ EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
     ".mha": "MetaImage", ".mhd": "MetaImage", ".npy": "npy", ".npz": "npz", ".dcm": "DICOM", ".ima": "DICOM",
 }  # fmt: skip
+DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
 
@@ -39,17 +40,23 @@ class RawVolume:
 def read_raw(path: str | Path) -> RawVolume:
     """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume."""
     path = Path(path)
-    kind = file_kind(path)
     readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series,
                "npy": _read_npy, "npz": _read_npz}  # fmt: skip
-    if kind == "DICOM":
-        raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
+    kind = "a volume"
     try:
+        kind = file_kind(path)
+        if kind == "DICOM":
+            raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
         array, affine = readers[kind](path)
     except (VolumeError, MemoryError):
         raise
+    except PermissionError as error:
+        raise VolumeError(f"{path}: no permission to read {error.filename or path}; change its mode") from error
     except Exception as error:  # each library has exceptions of its own for a damaged file; the user needs one line
-        raise VolumeError(f"{path}: cannot be read as {kind}, damaged or truncated? ({_reason(error)})") from error
+        hint = "; is the voxel file that it names beside it?" if path.suffix.lower() in DETACHED_HEADERS else ""
+        raise VolumeError(
+            f"{path}: cannot be read as {kind}, damaged or truncated? ({_reason(error)}){hint}"
+        ) from error
     return RawVolume(_as_3d(array, path), affine, kind)
 
 
@@ -108,7 +115,7 @@ def _first_bytes(path: Path, count: int = 1024) -> bytes:
 
 def _as_3d(array: np.ndarray, path: Path) -> np.ndarray:
     shape = array.shape
-    if array.ndim == 4 and shape[3] == 1:
+    while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
         raise VolumeError(f"{path}: holds {array.ndim}D data of shape {shape}; give one 3D volume")
@@ -179,7 +186,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if "ct" in arrays.files:  # RadChestCT keeps (z, y, x)
             array = arrays["ct"]
             return (array.transpose(1, 2, 0) if array.ndim == 3 else array), np.eye(4)
-        if len(arrays.files) != 1:
-            names = ", ".join(arrays.files) or "none"
+        array = arrays[arrays.files[0]] if len(arrays.files) == 1 else None
+        if not isinstance(array, np.ndarray):  # any other zip archive gives bytes
+            names = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
             raise VolumeError(f"{path}: expected an array named ct, or a single array; it holds: {names}")
-        return arrays[arrays.files[0]], np.eye(4)
+        return array, np.eye(4)

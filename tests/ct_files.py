@@ -37,6 +37,23 @@ def as_orientation(ras: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]
     return array, affine
 
 
+def random_affine(codes: str, spacing, rng: np.random.Generator, tilt_degrees: float = 0.0) -> np.ndarray:
+    """Affine of an array stored along `codes`, tilted about a random axis by at most `tilt_degrees`."""
+    axes = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    directions = np.array([axes[code] for code in codes], dtype=float).T
+    vector = rng.standard_normal(3)
+    vector *= np.deg2rad(rng.uniform(0, tilt_degrees)) / np.linalg.norm(vector)
+    cross = np.cross(np.eye(3), vector)
+    angle = np.linalg.norm(vector)
+    tilt = np.eye(3)
+    if angle > 0:  # Rodrigues' formula
+        tilt = np.eye(3) - np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
+    affine = np.eye(4)
+    affine[:3, :3] = tilt @ directions * spacing
+    affine[:3, 3] = rng.uniform(-300, 300, 3)
+    return affine
+
+
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, kind=nib.Nifti1Image) -> Path:
     nib.save(kind(array, affine), path)
     return path

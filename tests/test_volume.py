@@ -22,28 +22,13 @@ from datasets.volume import (
     restore_to_source,
     save_mask,
 )
+from tests.ct_files import random_affine
+from tests.ct_files import write_nifti as write
 from tests.shared_data import shared_path
 
 CODES = [
     "".join(axes) for order in itertools.permutations(("RL", "AP", "SI")) for axes in itertools.product(*order)
 ]  # all 48 orientations
-
-
-def random_affine(codes: str, spacing, rng: np.random.Generator, tilt_degrees: float = 0.0) -> np.ndarray:
-    """Affine of an array stored along `codes`, tilted about a random axis by at most `tilt_degrees`."""
-    axes = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
-    directions = np.array([axes[code] for code in codes], dtype=float).T
-    vector = rng.standard_normal(3)
-    vector *= np.deg2rad(rng.uniform(0, tilt_degrees)) / np.linalg.norm(vector)
-    cross = np.cross(np.eye(3), vector)
-    angle = np.linalg.norm(vector)
-    tilt = np.eye(3)
-    if angle > 0:  # Rodrigues' formula
-        tilt = np.eye(3) - np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
-    affine = np.eye(4)
-    affine[:3, :3] = tilt @ directions * spacing
-    affine[:3, 3] = rng.uniform(-300, 300, 3)
-    return affine
 
 
 def body_and_organ(shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -64,11 +49,6 @@ def body_and_organ(shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.logical_and(a, b).sum() / (np.count_nonzero(a) + np.count_nonzero(b))
-
-
-def write(path, array, affine):
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
 
 
 def test_parity_of_the_loader():
@@ -194,104 +174,6 @@ def test_round_trip_from_file_to_patches_and_back(seed, tmp_path):
     np.testing.assert_array_equal(saved.affine, nib.load(truth).affine)
     score = dice(np.asarray(saved.dataobj), organ)
     assert score == 1 if fits else 0.99 <= score < 1
-
-
-def test_forms_of_the_source_are_kept(tmp_path):
-    """sform and qform may differ, and viewers differ in which they follow: both are copied from the source."""
-    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), None)
-    tilted = random_affine("LPS", (1, 2, 3), np.random.default_rng(0), 30)
-    image.set_qform(random_affine("RAS", (1, 2, 3), np.random.default_rng(1), 10), code=1)
-    image.set_sform(tilted, code=4)
-    nib.save(image, tmp_path / "ct.nii")
-    source = nib.load(tmp_path / "ct.nii")
-    _, geometry = read_volume(tmp_path / "ct.nii")
-    mask = np.ones(geometry.shape, dtype=bool)
-    saved = nib.load(save_mask(mask, geometry, tmp_path / "mask.nii"))
-    for form in ("get_sform", "get_qform"):
-        expected, got = getattr(source, form)(coded=True), getattr(saved, form)(coded=True)
-        assert expected[1] == got[1]
-        np.testing.assert_array_equal(expected[0], got[0])
-
-    (tmp_path / "ct.nii").unlink()  # without the source, both forms are set to the affine that was read
-    saved = nib.load(save_mask(mask, geometry, tmp_path / "mask.nii"))
-    np.testing.assert_allclose(saved.get_sform(coded=True)[0], source.affine, atol=1e-4)
-    np.testing.assert_allclose(saved.get_qform(coded=True)[0], source.affine, atol=1e-4)
-
-
-def test_source_without_any_form_code(tmp_path):
-    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), None)
-    image.header.set_zooms((1, 2, 3))
-    nib.save(image, tmp_path / "ct.nii")
-    _, geometry = read_volume(tmp_path / "ct.nii")
-    saved = nib.load(save_mask(np.ones(geometry.shape), geometry, tmp_path / "mask.nii"))
-    np.testing.assert_array_equal(saved.affine, nib.load(tmp_path / "ct.nii").affine)
-
-
-def test_real_ct_and_its_multi_label_mask(tmp_path):
-    path = shared_path("data", "real_ct", "example_ct_sm.nii.gz")
-    labels = shared_path("data", "real_ct", "example_seg.nii.gz")
-    stored = np.asarray(nib.load(labels).dataobj)
-    _, geometry = load_volume(path)
-    masks = read_mask(labels, geometry, values=[1, [2, 3], 255])
-    assert masks.shape == (3, *geometry.shape)
-    back = restore_to_source(masks[1], geometry)
-    box = restore_to_source(np.ones(geometry.shape, np.uint8), geometry) == 1
-    np.testing.assert_array_equal(back[box], np.isin(stored, (2, 3))[box])
-    assert masks[0].sum() == (stored[box] == 1).sum() > 1000
-    assert masks[2].sum() == 0
-
-
-def test_masks_from_several_files(tmp_path):
-    rng = np.random.default_rng(3)
-    affine = random_affine("LPS", (1, 1, 2), rng)
-    labels = rng.integers(0, 4, (6, 7, 5)).astype(np.uint8)
-    source = write(tmp_path / "ct.nii.gz", rng.integers(-5, 99, labels.shape).astype(np.int16), affine)
-    first = write(tmp_path / "first.nii.gz", (labels == 1).astype(np.uint8), affine)
-    flipped = np.diag([1.0, -1, 1, 1])
-    flipped[1, 3] = 6
-    second = write(tmp_path / "second.nii.gz", labels[:, ::-1], affine @ flipped)  # same grid, another axis direction
-    _, geometry = read_volume(source, orientation="as_stored")
-    masks = read_mask([first, second], geometry, values=[1, [2, 3]])
-    np.testing.assert_array_equal(masks[0], labels == 1)
-    np.testing.assert_array_equal(masks[1], labels >= 2)
-    np.testing.assert_array_equal(read_mask({"a": first, "b": second}, geometry)[1], labels != 0)
-    np.testing.assert_array_equal(read_mask(first, geometry), masks[:1])
-    with pytest.raises(VolumeError, match="2 mask files but 1 mask values"):
-        read_mask([first, second], geometry, values=[1])
-
-
-@pytest.mark.parametrize("change", ["shape", "shift", "spacing"])
-def test_mask_on_another_grid_is_refused_and_both_files_named(change, tmp_path):
-    array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
-    source = write(tmp_path / "ct.nii.gz", array, np.eye(4))
-    affine = np.eye(4)
-    if change == "shift":
-        affine[0, 3] = 0.2
-    if change == "spacing":
-        affine[2, 2] = 1.1
-    mask = write(tmp_path / "mask.nii.gz", array[:3] if change == "shape" else array, affine)
-    _, geometry = read_volume(source)
-    with pytest.raises(VolumeError, match=r"mask\.nii\.gz.*ct\.nii\.gz"):
-        read_mask(mask, geometry)
-
-
-def test_header_rounding_is_no_other_grid(tmp_path):
-    affine = random_affine("LPS", (0.7, 0.7, 1.25), np.random.default_rng(0), 20)
-    array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
-    _, geometry = read_volume(write(tmp_path / "ct.nii.gz", array, affine))
-    read_mask(write(tmp_path / "mask.nii.gz", array, np.round(affine, 3)), geometry)
-
-
-def test_unusable_masks_are_refused(tmp_path):
-    source = write(tmp_path / "ct.nii.gz", np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.eye(4))
-    _, geometry = read_volume(source)
-    with pytest.raises(VolumeError, match="shape"):
-        save_mask(np.zeros((4, 5, 7)), geometry, tmp_path / "a.nii.gz")
-    for wrong in (0.5, 256, -1, np.nan):
-        with pytest.raises(VolumeError, match="0 to 255"):
-            save_mask(np.full(geometry.shape, wrong), geometry, tmp_path / "a.nii.gz")
-    with pytest.raises(VolumeError, match=r"\.nii\.gz"):
-        save_mask(np.zeros(geometry.shape), geometry, tmp_path / "a.png")
 
 
 def test_geometry_survives_json(tmp_path):

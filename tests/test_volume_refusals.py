@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,25 @@ def _folder_of_text(folder: Path) -> Path:
     return folder
 
 
+def _cut_to(folder: Path, size: int) -> Path:
+    """The last slice, whose loss leaves no gap, shortened to `size` bytes."""
+    path = max(_series(folder).iterdir(), key=lambda p: float(pydicom.dcmread(p).ImagePositionPatient[2]))
+    path.write_bytes(path.read_bytes()[:size])
+    return folder
+
+
+def _zip_archive(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no array")
+    return path
+
+
+def _without_voxels(path: Path) -> Path:
+    write_itk(path, _good().astype(np.int16), True)
+    path.with_suffix(".raw").unlink()
+    return path
+
+
 def _colour(path: Path) -> Path:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True), str(path))
     return path
@@ -140,6 +161,10 @@ REFUSALS = {
     "pickled object": (lambda d: _array(d / "a.npy", np.full((2, 2, 2), {}, dtype=object)), "cannot be read as npy"),
     "singular affine": (lambda d: _singular(d / "a.nii"), "singular"),
     "several arrays": (lambda d: _two_arrays(d / "a.npz"), "first, second"),
+    "zip archive": (lambda d: _zip_archive(d / "a.npz"), "it holds: notes.txt"),
+    "mhd without its voxels": (lambda d: _without_voxels(d / "a.mhd"), "is the voxel file that it names beside it"),
+    "empty DICOM slice": (lambda d: _cut_to(d / "s", 0), r"\.dcm: .*without the mark DICM"),
+    "DICOM slice cut in its header": (lambda d: _cut_to(d / "s", 300), r"\.dcm: .*without rows and columns"),
     "mixed DICOM series": (lambda d: _mixed_series(d / "s"), r"2 DICOM series.*1\.2\.3\.111 \(8.*1\.2\.3\.222 \(8"),
     "missing DICOM slice": (
         lambda d: _missing_slice(d / "s"),
@@ -164,3 +189,14 @@ def test_refused_in_one_line(case, tmp_path):
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_a_file_that_may_not_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
+    path = write_nifti(tmp_path / "a.nii.gz", _good(), np.eye(4))
+
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", forbidden)  # the owner of a test run may be root, who may read everything
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: no permission to read"):
+        read_volume(path)
