@@ -20,18 +20,24 @@ fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
 
+# a port of its own, so that the demo runs beside other jobs
+launch() {
+    local port
+    port=$(python -c 'from training.distributed import free_port; print(free_port())')
+    deepspeed --num_accelerators 1 --master_port "$port" "$@"
+}
 step() { printf '\n== %s\n' "$*"; }
 
 step "1. $count phantom CTs"
 python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed 0 --workers "$(nproc)"
 
 step "2. pretrain the tiny encoder, $pretraining steps: reports, diseases and, three times as often, organs"
-deepspeed --num_accelerators 1 train_encoder_2D1D.py --preset tiny --overwrite \
+launch train_encoder_2D1D.py --preset tiny --overwrite \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
     --task_weights phantom_segmentation=3 --segmentation_micro_batch 2 --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct from it, $iterations steps"
-deepspeed --num_accelerators 1 train_CTInstruct.py --preset tiny --overwrite \
+launch train_CTInstruct.py --preset tiny --overwrite \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --cache "$out/cache" --max_iters "$iterations" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,25 @@ def test_unreadable_sample_is_one_clear_line(tmp_path, options):
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert lines == ["error: sample_3.nii.gz: the file is truncated; fetch it again"]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        environment = {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        command = [sys.executable, "tests/toy_task.py", "--run_dir", str(tmp_path)]
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        )
+    assert result.returncode == 2
+    assert f"error: port {port} is taken" in result.stderr and "--master_port" in result.stderr
     assert "Traceback" not in result.stderr
 
 

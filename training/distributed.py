@@ -50,8 +50,20 @@ def initialize() -> Ranks:
     if cuda:
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
-        _import_deepspeed().init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+        _join(_import_deepspeed(), "nccl" if cuda else "gloo")
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, device)
+
+
+def _join(deepspeed: Any, backend: str) -> None:
+    try:
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise InputError(
+            f"port {os.environ['MASTER_PORT']} is taken, probably by another run on this machine: "
+            "give the launcher a free one, say deepspeed --master_port 29600 ..."
+        ) from error
 
 
 def shutdown() -> None:
