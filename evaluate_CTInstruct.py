@@ -3,39 +3,33 @@
 One examination (a NIfTI, NRRD or MHA file, a DICOM folder, .npy or .npz):
     python evaluate_CTInstruct.py --checkpoint runs/CTInstruct_tiny --image ct.nii.gz \
         --question "Where is the liver? Please output segmentation mask."
-A manifest of questions, on one process or several:
+A manifest of questions, or benchmarks by name, on one process or several; started again, it goes on where it stopped:
     deepspeed --include localhost:0,1 evaluate_CTInstruct.py --checkpoint runs/CTInstruct --manifest data/test.json
+    deepspeed --include localhost:0,1 evaluate_CTInstruct.py --checkpoint runs/CTInstruct --benchmark all
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
-from datasets.manifest import load_manifest
-from evaluation.benchmarks import load_benchmark
-from evaluation.html_report import write_report
-from evaluation.inference import GenerationOptions, answer_manifest
-from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, to_json
+from evaluation.inference import GenerationOptions
+from evaluation.predictions import read_predictions
+from evaluation.report_classifier import load_report_classifier
+from evaluation.result_tables import confidence_table
+from evaluation.run_record import describe_checkpoint
+from evaluation.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.single_volume import answer_question
-from evaluation.summarize import fit_thresholds_from_records, summarize
-from evaluation.tables import (
-    confidence_table,
-    diagnosis_table,
-    print_table,
-    segmentation_table,
-    summary_table,
-    write_tables,
-)
+from evaluation.summarize import fit_thresholds_from_records
+from evaluation.tables import print_table
 from models.checkpoint import load_checkpoint
+from models.ctinstruct import CTInstruct
 from training import checkpoint_store, distributed
 from training.arguments import parse
 from training.distributed import Ranks
@@ -52,14 +46,17 @@ class HyperParameters:
     question: str = ""
     label_set: Literal["CT-RATE", "RadChestCT"] = "CT-RATE"  # names the disease confidences of an answer
 
-    # a manifest, or one of the eight benchmarks
+    # a manifest, or benchmarks: all, or RadChestCT, CT-RATE-diagnosis, AbdomenCT-1K, CT-ORG, TotalSegmentator,
+    # CT-RATE-VQA, M3D-Cap, M3D-VQA
     manifest: str = ""
-    benchmark: str = ""  # RadChestCT, CT-RATE-diagnosis, AbdomenCT-1K, CT-ORG, TotalSegmentator, CT-RATE-VQA, M3D-...
+    benchmark: tuple[str, ...] = ()  # one or several names, or all; several go to folders of their names
     benchmark_dir: str = ""  # folder of the benchmarks' manifests; data/benchmarks where empty
     limit: int = 0  # answer so many records, spread evenly over the manifest; 0 answers all
     batch_size: int = 1
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
+    report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
+    masks_of_all_beams: bool = True  # dice_release_protocol picks among them; False is faster and takes the answer's
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -72,7 +69,9 @@ class HyperParameters:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
 
 
-def evaluate_one(settings: HyperParameters, model, dataset: InstructionDataset, options: GenerationOptions) -> None:
+def evaluate_one(
+    settings: HyperParameters, model: CTInstruct, dataset: InstructionDataset, options: GenerationOptions
+) -> None:
     """Print the answer and the confidences; masks and overlay go to the output folder."""
     output = Path(settings.output)
     answer = answer_question(model, dataset, settings.image, settings.question, settings.label_set, output, options)
@@ -85,42 +84,37 @@ def evaluate_one(settings: HyperParameters, model, dataset: InstructionDataset, 
         print(f"wrote {path}")
 
 
-def evaluate_manifest(
-    settings: HyperParameters, model, dataset: InstructionDataset, options: GenerationOptions, ranks: Ranks
-) -> None:
-    """Answer each record once, on whichever rank; then rank 0 writes predictions.json, metrics.json and tables."""
-    benchmark, manifest = None, settings.manifest
-    if settings.benchmark:
-        records, benchmark, manifest = load_benchmark(settings.benchmark, settings.benchmark_dir or None)
-    else:
-        records = load_manifest(manifest)
-    if 0 < settings.limit < len(records):
-        records = [records[i * len(records) // settings.limit] for i in range(settings.limit)]
-    output = Path(settings.output)
-    with PredictionWriter(output, ranks.rank, retry_failed=settings.retry_failed) as writer:
-        mine = [record for record in records if record.id not in writer.done][ranks.rank :: ranks.world_size]
-        distributed.barrier()  # every rank has read what is done before one writes more
-        answered = answer_manifest(model, dataset, mine, writer, output / "masks", options, settings.batch_size)
-        for _ in tqdm(answered, total=len(mine), desc="answering", disable=not ranks.is_main):
-            pass
-    distributed.barrier()
-    if not ranks.is_main:
-        return
-    predictions = merge_predictions(output, [record.id for record in records])
+def scoring_of(settings: HyperParameters) -> Scoring:
+    """Thresholds, BERTScore's model and the labeller of reports; raises InputError where one cannot be had."""
+    if settings.bertscore_model and not Path(settings.bertscore_model).is_dir():
+        raise InputError(f"--bertscore_model {settings.bertscore_model}: no such folder; BERTScore needs a local model")
     thresholds = None
     if settings.validation_predictions:
         thresholds = fit_thresholds_from_records(read_predictions(settings.validation_predictions))
-    summary = summarize(predictions, bertscore_folder=settings.bertscore_model or None, thresholds=thresholds)
-    name = benchmark.name if benchmark else None
-    summary["run"] = {"checkpoint": settings.checkpoint, "manifest": manifest, "benchmark": name}
-    (output / "metrics.json").write_text(json.dumps(to_json(summary), indent=2) + "\n")
-    tables = [summary_table(summary), segmentation_table(summary), diagnosis_table(summary)]
-    tables = [table for table in tables if table.rows]
-    write_tables(tables, output / "tables")
-    for table in tables:
-        print_table(table)
-    report = write_report([output], checkpoint=settings.checkpoint)
-    print(f"wrote {output / 'predictions.json'}, {output / 'metrics.json'}, {output / 'tables'}, {report}")
+    labeller = load_report_classifier(settings.report_classifier) if settings.report_classifier else None
+    return Scoring(settings.bertscore_model or None, thresholds, labeller)
+
+
+def evaluate_jobs(
+    settings: HyperParameters,
+    jobs: list[Job],
+    model: CTInstruct,
+    dataset: InstructionDataset,
+    options: GenerationOptions,
+    ranks: Ranks,
+) -> None:
+    """Answer each record once, on whichever rank; then rank 0 writes predictions.json, metrics.json, tables, report."""
+    scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
+    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "masks_of_all_beams")
+    made_with = {
+        "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
+        "precision": str(next(model.parameters()).dtype),
+        **{name: getattr(settings, name) for name in answered_with},
+    }
+    answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
+    if ranks.is_main:
+        reports = score_jobs(jobs, scoring, settings.checkpoint, Path(settings.output))
+        print(f"predictions, metrics.json, tables and report.html are in {settings.output}; open {reports[-1]}")
 
 
 def main() -> None:
@@ -129,6 +123,9 @@ def main() -> None:
         raise InputError("--checkpoint is missing: name a run folder or a model folder")
     if sum(map(bool, (settings.manifest, settings.benchmark, settings.image))) != 1:
         raise InputError("give either --manifest, or --benchmark, or --image with --question")
+    jobs = plan_jobs(
+        settings.manifest, settings.benchmark, settings.benchmark_dir or None, Path(settings.output), settings.limit
+    )
     ranks = distributed.initialize()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")
     model = load_checkpoint(
@@ -146,11 +143,11 @@ def main() -> None:
         max_length=settings.max_length,
         with_answers=False,
     )
-    options = GenerationOptions(settings.num_beams, settings.max_new_tokens)
+    options = GenerationOptions(settings.num_beams, settings.max_new_tokens, settings.masks_of_all_beams)
     if settings.image:
         evaluate_one(settings, model, dataset, options)
     else:
-        evaluate_manifest(settings, model, dataset, options, ranks)
+        evaluate_jobs(settings, jobs, model, dataset, options, ranks)
 
 
 if __name__ == "__main__":

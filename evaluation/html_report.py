@@ -29,7 +29,6 @@ from evaluation.report_data import (
     Evaluation,
     dice_values,
     gallery_cases,
-    overview,
     question_groups,
     read_evaluation,
 )
@@ -43,15 +42,15 @@ from evaluation.report_figures import (
     roc_figure,
     to_svg,
 )
-from evaluation.tables import (
+from evaluation.result_tables import (
     TASK_NAMES,
     benchmark_table,
     diagnosis_table,
-    format_estimate,
-    format_number,
+    paper_tables,
     read_published,
     segmentation_table,
 )
+from evaluation.tables import format_estimate, format_number
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 
@@ -225,7 +224,7 @@ def write_report(
         title=title,
         checkpoint=checkpoint or ", ".join(checkpoints) or "not recorded",
         date=date or datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        overview=overview(evaluations),
+        overview=paper_tables(summaries, figures, unknown_columns=False),
         evaluations=[_sections(evaluation, options or ReportOptions()) for evaluation in evaluations],
         calibration_bins=CALIBRATION_BINS,
         truth_colour=COLOURS[0],

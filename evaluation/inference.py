@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datasets.anyres import restore_masks
 from datasets.errors import InputError
@@ -17,80 +19,121 @@ from datasets.instruction import InstructionCollator, InstructionDataset, Instru
 from datasets.manifest import InstructionRecord
 from datasets.volume import read_mask, save_mask
 from evaluation.predictions import PredictionWriter
+from evaluation.recent_volumes import RecentEncodings
 from evaluation.segmentation import missing_mask_scores, segmentation_scores
 from models.ctinstruct import CTInstruct, Prediction
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are searched for; the defaults are the published ones."""
+    """How answers are searched for; the defaults are the published ones.
+
+    masks_of_all_beams: masks of every beam, which the published Dice chooses from with the truth in hand; it costs a
+    pass of the language model and a mask decoding a beam.
+    """
 
     num_beams: int = 5
     max_new_tokens: int = 4096
+    masks_of_all_beams: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume; `other_masks` are those of the
+    other beams, a list a beam."""
+
+    prediction: Prediction
+    masks: list[np.ndarray]
+    other_masks: list[list[np.ndarray]]
 
 
 def predict(
-    model: CTInstruct, samples: Sequence[InstructionSample], options: GenerationOptions
-) -> list[tuple[Prediction, list[np.ndarray]]]:
-    """Answer samples as one batch; each comes with its masks (H, W, D) uint8 on the loaded grid of its volume."""
+    model: CTInstruct,
+    samples: Sequence[InstructionSample],
+    options: GenerationOptions,
+    encodings: RecentEncodings | None = None,
+) -> list[Answer]:
+    """Answer samples as one batch; `encodings` are kept from batch to batch by the caller."""
+    encoded = (encodings or RecentEncodings(model)).encode(samples)
     device = model.vision.bridger[0].weight.device
     batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
-    predictions = model.generate(batch, options.num_beams, options.max_new_tokens)
-    answered = []
+    predictions = model.generate(batch, options.num_beams, options.max_new_tokens, encoded, options.masks_of_all_beams)
+    answers = []
     for sample, prediction in zip(samples, predictions, strict=True):
-        masks: list[np.ndarray] = []
-        if prediction.mask_logits is not None:
-            placement = sample.volumes[sample.mask_image].placement
-            masks = list(restore_masks(prediction.mask_logits.float(), placement).cpu().numpy())
-        answered.append((prediction, masks))
-    return answered
+
+        def restored(logits: Tensor | None, sample: InstructionSample = sample) -> list[np.ndarray]:
+            if logits is None:
+                return []
+            return list(restore_masks(logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
+
+        others = [restored(logits) for logits in prediction.other_mask_logits]
+        answers.append(Answer(prediction, restored(prediction.mask_logits), others))
+    return answers
 
 
-def answer_manifest(
+def answer_batches(
     model: CTInstruct,
     dataset: InstructionDataset,
-    records: Iterable[InstructionRecord],
+    batches: Iterable[Sequence[InstructionRecord]],
     writer: PredictionWriter,
     mask_folder: Path,
     options: GenerationOptions,
-    batch_size: int = 1,
 ) -> Iterator[str]:
     """Answer and score records, writing each as soon as it is there; yields the ids that are done.
 
-    Records that ``writer`` has from an earlier run are passed over.  A sample that cannot be read or answered is
-    recorded with its reason, and the run goes on.
+    A batch is answered as a whole though an earlier run may have written a part of it: only what is missing is written.
+    A sample that cannot be read, answered or scored is recorded with its reason, and the run goes on.
     """
-    waiting = [record for record in records if record.id not in writer.done]
-    for start in range(0, len(waiting), batch_size):
+    encodings = RecentEncodings(model)
+    for batch in batches:
         samples: list[tuple[InstructionRecord, InstructionSample]] = []
-        for record in waiting[start : start + batch_size]:
+        for record in batch:
             try:
                 samples.append((record, dataset.sample(record)))
-            except InputError as error:
-                writer.write(_failed(record, error))
-                yield record.id
-        if not samples:
-            continue
-        for (record, sample), answer in zip(samples, _predict_each(model, samples, options), strict=True):
+            except Exception as error:
+                _stop_if_device_is_lost(error)
+                if record.id not in writer.done:
+                    writer.write(_failed(record, error))
+                    yield record.id
+        for (record, sample), answer in zip(samples, _predict_each(model, samples, options, encodings), strict=True):
+            if record.id in writer.done:
+                continue
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                writer.write(_result(record, sample, *answer, mask_folder))
-            except (RuntimeError, ValueError) as error:  # InputError is a ValueError
-                writer.write(_failed(record, error))
+                result = _result(record, sample, answer, mask_folder)
+            except Exception as error:
+                _stop_if_device_is_lost(error)
+                result = _failed(record, error)
+            writer.write(result)
             yield record.id
 
 
 def _predict_each(
-    model: CTInstruct, samples: Sequence[tuple[InstructionRecord, InstructionSample]], options: GenerationOptions
-) -> list[tuple[Prediction, list[np.ndarray]] | Exception]:
+    model: CTInstruct,
+    samples: Sequence[tuple[InstructionRecord, InstructionSample]],
+    options: GenerationOptions,
+    encodings: RecentEncodings,
+) -> list[Answer | Exception]:
     """Answers of a batch; where the batch fails, each sample by itself, so that one does not spoil the others."""
+    if not samples:
+        return []
+    # masks of all beams are costly, and no other answer is scored by them
+    asked = options.masks_of_all_beams and any(record.labels for record, _ in samples)
     try:
-        return list(predict(model, [sample for _, sample in samples], options))
-    except (RuntimeError, ValueError) as error:
+        chosen = replace(options, masks_of_all_beams=asked)
+        return list(predict(model, [sample for _, sample in samples], chosen, encodings))
+    except Exception as error:
+        _stop_if_device_is_lost(error)
         if len(samples) == 1:
             return [error]
-    return [answer for sample in samples for answer in _predict_each(model, [sample], options)]
+    return [answer for sample in samples for answer in _predict_each(model, [sample], options, encodings)]
+
+
+def _stop_if_device_is_lost(error: Exception) -> None:
+    """After a fault of the device every later sample fails as well: that is the end of the run, not of one sample."""
+    if isinstance(error, torch.AcceleratorError):
+        raise error
 
 
 def _described(record: InstructionRecord) -> dict[str, Any]:
@@ -109,21 +152,22 @@ def _described(record: InstructionRecord) -> dict[str, Any]:
 
 
 def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split())
+    if not isinstance(error, InputError):  # its message was written to be read alone, another's was not
+        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
     return {**_described(record), "prediction": "", "error": reason}
 
 
 def _result(
     record: InstructionRecord,
     sample: InstructionSample,
-    prediction: Prediction,
-    masks: Sequence[np.ndarray],
+    answer: Answer,
     mask_folder: Path,
 ) -> dict[str, Any]:
     result = {
         **_described(record),
-        "prediction": prediction.text,
-        "probabilities": prediction.confidences,
+        "prediction": answer.prediction.text,
+        "probabilities": answer.prediction.confidences,
         "segmentation": [],
         "error": None,
     }
@@ -140,13 +184,16 @@ def _result(
                 "truth_path": _truth_path(record, number),
                 "truth_values": None if isinstance(record.mask_path, list) else record.mask_values[label],
             }
-            if number < len(masks):
+            others = [geometry.to_source(beam[number]) for beam in answer.other_masks if number < len(beam)]
+            if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
-                save_mask(masks[number], geometry, path)
+                save_mask(answer.masks[number], geometry, path)
                 entry["mask_path"] = str(path)
-                entry |= segmentation_scores(geometry.to_source(masks[number]), truth, whole.spacing)
+                mask = geometry.to_source(answer.masks[number])
+                entry |= segmentation_scores(mask, truth, whole.spacing, other_beams=others)
             else:  # it was asked for and not given
-                entry |= missing_mask_scores(truth, whole.spacing)
+                entry |= missing_mask_scores(truth, whole.spacing, other_beams=others)
+            entry["candidate_masks"] = len(others) + (number < len(answer.masks))
             result["segmentation"].append(entry)
     return result
 

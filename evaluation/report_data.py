@@ -12,24 +12,13 @@ from datasets.errors import InputError
 from datasets.manifest import load_manifest
 from evaluation.choices import parse_letter, parse_yes_no
 from evaluation.predictions import read_predictions
+from evaluation.result_tables import TASK_NAMES
 from evaluation.summarize import summarize
-from evaluation.tables import TASK_NAMES, format_estimate, format_number, metric_name
+from evaluation.tables import format_number
 from evaluation.text import sentence_scores
 from models.special_tokens import NEW_TOKENS
 
 QUESTION_TASKS = ("report_generation", "open_vqa", "multiple_choice", "yes_no", "diagnosis", "segmentation")
-# The matrices of the first section: what is comparable stands in one table, benchmarks down and metrics across.
-OVERVIEW = (
-    ("Diagnosis, macro", ("diagnosis",), ("auc", "average_precision", "f1", "accuracy", "precision", "recall")),
-    ("Segmentation, mean of structures", ("segmentation",), ("dice", "nsd", "hd95", "dice_release_protocol")),
-    ("Multiple choice, yes / no", ("multiple_choice", "yes_no"), ("accuracy",)),
-    (
-        "Reports and open questions",
-        ("report_generation", "open_vqa"),
-        ("bleu_1", "rouge_1", "meteor", "meteor_exact_stem", "bertscore", "exact_match", "token_f1"),
-    ),
-    ("Reports, clinical efficacy", ("report_generation",), ("ce_micro_f1", "ce_macro_f1", "crg")),
-)
 MARKS = {True: "right", False: "wrong", None: "open"}
 
 
@@ -98,38 +87,6 @@ def _mask_values(records: Sequence[Mapping[str, Any]], manifest: str | Path | No
         for record in asked:
             values |= {(record.id, label): value for label, value in (record.mask_values or {}).items()}
     return values
-
-
-def _groups(evaluation: Evaluation, tasks: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
-    """(row name, metrics) of an evaluation for some tasks."""
-    found = []
-    for task in tasks:
-        result = evaluation.summary["tasks"].get(task)
-        if result is None:
-            continue
-        if task == "diagnosis":
-            found += [(f"{TASK_NAMES[task]} ({name})", part["metrics"]) for name, part in result["label_sets"].items()]
-        else:
-            found.append((TASK_NAMES[task], result["metrics"]))
-    return found
-
-
-def overview(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """The headline matrices that have rows: {"title", "columns", "rows": [(name, task, [(value, interval)])]}."""
-    matrices = []
-    for title, tasks, metrics in OVERVIEW:
-        groups = [(e.name, task, values) for e in evaluations for task, values in _groups(e, tasks)]
-        shown = [metric for metric in metrics if any(metric in values for _, _, values in groups)]
-        rows = []
-        for name, task, values in groups:
-            cells = []
-            for metric in shown:
-                value, _, interval = format_estimate(values.get(metric), metric).partition(" [")
-                cells.append((value if value != "not" else "not computed", interval.rstrip("]")))
-            rows.append((name, task, cells))
-        if rows and shown:
-            matrices.append({"title": title, "columns": [metric_name(metric) for metric in shown], "rows": rows})
-    return matrices
 
 
 def dice_values(evaluation: Evaluation) -> dict[str, list[float]]:

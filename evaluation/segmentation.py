@@ -2,7 +2,7 @@
 
 Conventions, the same in every table: where prediction and truth are both empty, Dice = NSD = 1 and HD95 = 0 mm; where
 just one is empty, Dice = NSD = 0 and HD95 has no value (no surface to measure to), is left out of its mean, and is
-counted in the notes.
+counted in the notes. A mask that was asked for and not given counts as Dice = NSD = 0, whatever the truth.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ SPACING_ROUNDING_MM = (
     1e-4  # a spacing read from a float32 affine may be 2.0000001: a distance of one such voxel still counts as 2 mm
 )
 METRICS = ("dice", "nsd", "hd95", "dice_release_protocol")
+# Of an answer without the mask that was asked for.
+NO_MASK: dict[str, float | None] = {"dice": 0.0, "nsd": 0.0, "hd95": None, "dice_release_protocol": 0.0}
 
 
 def _binary(mask: Any, name: str) -> np.ndarray:
@@ -43,7 +45,7 @@ def dice_release_protocol(prediction: Any, truth: Any) -> float:
 
     It is the mean over all lines of voxels along the *last* axis (the slice axis of an (H, W, D) volume) of each
     line's Dice, where a line that is empty in both counts as 1, so background lifts it. A list of candidate masks
-    (beams) is scored by its best one, chosen with the truth.
+    (beams) is scored by its best one, chosen with the truth; an empty list by 0.
     """
     candidates = prediction if isinstance(prediction, (list, tuple)) else [prediction]
     true = _binary(truth, "truth")
@@ -83,13 +85,18 @@ def surface_scores(
 
 
 def segmentation_scores(
-    prediction: Any, truth: Any, spacing: Sequence[float], tolerance_mm: float = TOLERANCE_MM
+    prediction: Any,
+    truth: Any,
+    spacing: Sequence[float],
+    tolerance_mm: float = TOLERANCE_MM,
+    other_beams: Sequence[Any] = (),
 ) -> dict[str, float | None]:
     """All figures of one structure of one scan.
 
     Args:
         prediction, truth: (H, W, D), bool or 0/1, on the source grid.
         spacing: mm along H, W, D.
+        other_beams: masks of the beams that were not chosen; only dice_release_protocol looks at them.
     Returns:
         dice, nsd, hd95 (mm, None where just one mask is empty), dice_release_protocol, prediction_ml, truth_ml.
     Raises:
@@ -106,17 +113,23 @@ def segmentation_scores(
         "dice": dice(predicted, true),
         "nsd": nsd,
         "hd95": hd95,
-        "dice_release_protocol": dice_release_protocol(predicted, true),
+        "dice_release_protocol": dice_release_protocol([predicted, *other_beams], true),
         "prediction_ml": int(np.count_nonzero(predicted)) * millilitres,
         "truth_ml": int(np.count_nonzero(true)) * millilitres,
     }
 
 
-def missing_mask_scores(truth: Any, spacing: Sequence[float]) -> dict[str, float | None]:
-    """Scores of an answer that gave no mask where one was asked for: those of an empty mask, so Dice 0 unless the
-    truth is empty too."""
+def missing_mask_scores(
+    truth: Any, spacing: Sequence[float], other_beams: Sequence[Any] = ()
+) -> dict[str, float | None]:
+    """Scores of an answer that gave no mask where one was asked for: Dice and NSD 0, even where the structure is not in
+    the scan, for a model that never gives a mask must not be paid for silence.
+
+    dice_release_protocol is that of the best other beam, 0 where none gave a mask.
+    """
     true = _binary(truth, "truth")
-    return segmentation_scores(np.zeros(true.shape, dtype=bool), true, spacing)
+    scores = segmentation_scores(np.zeros(true.shape, dtype=bool), true, spacing)
+    return scores | NO_MASK | {"dice_release_protocol": dice_release_protocol(list(other_beams), true)}
 
 
 def segmentation_metrics(
@@ -158,13 +171,14 @@ def segmentation_metrics(
         )
         mean[metric]["structures"] = int(np.isfinite(by_label).sum())
     unmeasured = sum(row.get("hd95") is None for row in rows)
-    both_empty = sum(row.get("truth_ml") == 0 and row.get("prediction_ml") == 0 for row in rows)
+    both_empty = sum(row.get("truth_ml") == 0 and row.get("dice") == 1 for row in rows)
+    beams = max((row.get("candidate_masks") or 1 for row in rows), default=1)
     notes = [
         f"On the source grid; NSD at {TOLERANCE_MM:g} mm, HD95 in mm. "
         f"Both masks empty: Dice 1, NSD 1, HD95 0 ({both_empty} of {len(rows)}); "
         f"just one empty: Dice 0, NSD 0, HD95 left out of its mean ({unmeasured} of {len(rows)}).",
-        "dice_release_protocol averages over single lines of voxels (last axis), "
-        "an empty line of both counting as 1: inflated, for comparison only.",
+        "dice_release_protocol averages over single lines of voxels (last axis), an empty line of both counting as 1, "
+        f"after the best of up to {beams} beams was taken by the truth: inflated, for comparison only.",
     ]
     return {"structures": structures, "mean": mean, "notes": notes}
 

@@ -55,7 +55,8 @@ def answer_question(
     parts = [QuestionPart(type="image") for _ in images] + [QuestionPart(type="text", text=question)]
     prompt = dataset.conversation.prompt(parts, [dataset.visual_tokens(volume) for volume in volumes], "the question")
     sample = InstructionSample("question", "open_vqa", prompt, [], volumes, [g for _, g in loaded], label_set=label_set)
-    prediction, masks = predict(model, [sample], options)[0]
+    answer = predict(model, [sample], options)[0]
+    prediction, masks = answer.prediction, answer.masks
     output.mkdir(parents=True, exist_ok=True)
     (output / "answer.txt").write_text(f"{question}\n{prediction.text}\n", encoding="utf-8")
     names = [f"mask {number}" for number in range(1, len(masks) + 1)]

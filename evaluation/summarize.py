@@ -12,13 +12,11 @@ from evaluation.choices import multiple_choice_metrics, yes_no_metrics
 from evaluation.clinical_efficacy import clinical_efficacy
 from evaluation.diagnosis import diagnosis_metrics, fit_thresholds
 from evaluation.report_labels import FINDINGS, label_report
-from evaluation.segmentation import segmentation_metrics
+from evaluation.segmentation import NO_MASK, segmentation_metrics
 from evaluation.text import text_metrics
 
 Record = Mapping[str, Any]
 TASKS = ("open_vqa", "yes_no", "multiple_choice", "report_generation", "segmentation", "diagnosis")
-# An answer without a mask is scored as an empty mask against a structure that is there.
-NO_MASK = {"dice": 0.0, "nsd": 0.0, "hd95": None, "dice_release_protocol": 0.0}
 
 
 def _texts(records: Sequence[Record]) -> tuple[list[str], list[str], list[Any]]:

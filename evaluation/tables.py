@@ -1,17 +1,14 @@
-"""Metrics as tables: Markdown, CSV, LaTeX, and printed with rich."""
+"""Tables of text: Markdown, CSV, LaTeX, and printed with rich; how figures are written."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from datasets.errors import InputError
 
 Estimate = Mapping[str, Any]
 # Names as a paper prints them; a metric that is not here is printed as it is.
@@ -26,12 +23,6 @@ METRIC_NAMES = {
     "ce_micro_f1": "CE micro F1", "ce_micro_precision": "CE micro precision", "ce_micro_recall": "CE micro recall",
     "ce_macro_f1": "CE macro F1", "ce_macro_precision": "CE macro precision", "ce_macro_recall": "CE macro recall",
 }  # fmt: skip
-TASK_NAMES = {
-    "open_vqa": "Open questions", "yes_no": "Yes / no", "multiple_choice": "Multiple choice",
-    "report_generation": "Reports", "segmentation": "Segmentation", "diagnosis": "Diagnosis",
-}  # fmt: skip
-DIAGNOSIS_COLUMNS = ("auc", "average_precision", "f1", "accuracy", "precision", "recall")
-SEGMENTATION_COLUMNS = ("dice", "nsd", "hd95", "dice_release_protocol")
 MILLIMETRES = ("hd95",)
 NO_VALUE = "–"
 
@@ -79,133 +70,6 @@ def format_estimate(estimate: Estimate | None, metric: str = "") -> str:
     if estimate.get("low") is None:
         return value
     return f"{value} [{format_number(estimate['low'], metric)}, {format_number(estimate['high'], metric)}]"
-
-
-def _metric_groups(summary: Mapping[str, Any]) -> list[tuple[str, str | None, Mapping[str, Any], Mapping[str, Any]]]:
-    """(task, label set or None, metrics, counts) for every group of figures of a summary."""
-    groups = []
-    for task, result in summary["tasks"].items():
-        if task == "diagnosis":
-            groups += [(task, name, part["metrics"], result["counts"]) for name, part in result["label_sets"].items()]
-        else:
-            groups.append((task, None, result["metrics"], result["counts"]))
-    return groups
-
-
-def _group_name(task: str, label_set: str | None = None) -> str:
-    return TASK_NAMES.get(task, task) + (f" ({label_set})" if label_set else "")
-
-
-def _failure_note(counts: Mapping[str, Any]) -> str:
-    return (
-        f"{counts['samples']} samples of {counts['patients']} patients; {counts['failed']} failed and are in no figure."
-    )
-
-
-def summary_table(summary: Mapping[str, Any], title: str = "Results") -> Table:
-    """Every mean of a `summarize` result: one row a task and metric, with n and its 95 % interval."""
-    rows = []
-    for task, label_set, metrics, _ in _metric_groups(summary):
-        name = _group_name(task, label_set)
-        for metric, estimate in metrics.items():
-            rows.append((name, metric_name(metric), format_estimate(estimate, metric), str(estimate["n"])))
-    notes = [_failure_note(summary["counts"]), "[ ]: 95 % bootstrap interval by patient."]
-    for task, result in summary["tasks"].items():
-        notes += [f"{_group_name(task)}: {note}" for note in result.get("notes", [])]
-        for label_set, part in result.get("label_sets", {}).items():
-            notes += [f"{_group_name(task, label_set)}: {note}" for note in part["notes"]]
-    return Table(title, ("Task", "Metric", "Value [95 % CI]", "n"), tuple(rows), tuple(notes), text_columns=2)
-
-
-def diagnosis_table(summary: Mapping[str, Any], label_set: str | None = None) -> Table:
-    """Per disease and macro, of one label set or of all; without diagnosis samples a table without rows."""
-    label_sets = summary["tasks"].get("diagnosis", {}).get("label_sets", {})
-    shown = label_sets if label_set is None else {label_set: label_sets[label_set]}
-    rows, notes = [], []
-    for name, part in shown.items():
-        for disease, result in part["diseases"].items():
-            cells = [format_estimate(result[metric], metric) for metric in DIAGNOSIS_COLUMNS]
-            positive = f"{result['positives']}/{result['positives'] + result['negatives']}"
-            rows.append((disease, positive, f"{result['threshold']:.3f}", *cells))
-        macro = part["metrics"]
-        mean = "Macro" if len(shown) == 1 else f"Macro, {name}"
-        rows.append((mean, "", "", *(format_estimate(macro[metric], metric) for metric in DIAGNOSIS_COLUMNS)))
-        notes += part["notes"]
-    columns = ("Disease", "Positive", "Threshold", *(metric_name(metric) for metric in DIAGNOSIS_COLUMNS))
-    return Table(", ".join(["Diagnosis", *shown]), columns, tuple(rows), tuple(dict.fromkeys(notes)))
-
-
-def segmentation_table(summary: Mapping[str, Any]) -> Table:
-    """Per structure and the mean over structures; without segmentation samples a table without rows."""
-    part = summary["tasks"].get("segmentation", {"structures": {}, "metrics": None, "notes": []})
-    means = {"Mean of structures": part["metrics"]} if part["metrics"] else {}
-    rows = [
-        (label, str(result["dice"]["n"]), *(format_estimate(result[metric], metric) for metric in SEGMENTATION_COLUMNS))
-        for label, result in {**part["structures"], **means}.items()
-    ]
-    columns = ("Structure", "n", *(metric_name(metric) for metric in SEGMENTATION_COLUMNS))
-    return Table("Segmentation", columns, tuple(rows), tuple(part["notes"]))
-
-
-def confidence_table(
-    probabilities: Mapping[str, float], thresholds: Mapping[str, float] | None = None, title: str = "Disease confidence"
-) -> Table:
-    """Confidences of one answer, highest first, and whether each passes its threshold (0.5 without one)."""
-    rows = []
-    for disease, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
-        threshold = (thresholds or {}).get(disease, 0.5)
-        rows.append((disease, f"{probability:.3f}", f"{threshold:.3f}", "yes" if probability >= threshold else "no"))
-    return Table(title, ("Disease", "Confidence", "Threshold", "Positive"), tuple(rows))
-
-
-def read_published(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Published figures: {benchmark: {metric: {"value": number or null, "source": text}}}.
-
-    Raises:
-        InputError: the file is unreadable, or a figure has no source (a figure that cannot be looked up is not
-            printed as published).
-    """
-    try:
-        published = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot read published figures ({error})") from error
-    for benchmark, metrics in published.items():
-        for metric, figure in metrics.items():
-            if not isinstance(figure, dict) or "value" not in figure:
-                raise InputError(f"{path}: {benchmark}, {metric}: expected {{'value': ..., 'source': ...}}")
-            if figure["value"] is not None and not figure.get("source"):
-                raise InputError(
-                    f"{path}: {benchmark}, {metric}: a figure without a source; name it or leave the value null"
-                )
-    return published
-
-
-def benchmark_table(
-    summaries: Mapping[str, Mapping[str, Any]],
-    published: Mapping[str, Mapping[str, Any]] | None = None,
-    metrics: Sequence[str] | None = None,
-    title: str = "Benchmarks",
-) -> Table:
-    """Benchmarks by metric as in a paper, with the published figure beside ours; unknown published figures stay empty.
-
-    Args:
-        summaries: {benchmark name: result of `summarize`}.
-        published: see `read_published`.
-        metrics: keys to show, in order; all by default.
-    """
-    rows, notes = [], ["[ ]: 95 % bootstrap interval by patient."]
-    for benchmark, summary in summaries.items():
-        notes.append(f"{benchmark}: {_failure_note(summary['counts'])}")
-        known = (published or {}).get(benchmark, {})
-        for task, label_set, values, _ in _metric_groups(summary):
-            shown = values if metrics is None else [metric for metric in metrics if metric in values]
-            for metric in shown:
-                figure = known.get(metric, {}).get("value")
-                theirs = "" if figure is None else format_number(figure, metric)
-                ours, n = format_estimate(values[metric], metric), str(values[metric]["n"])
-                rows.append((benchmark, _group_name(task, label_set), metric_name(metric), ours, n, theirs))
-    columns = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
-    return Table(title, columns, tuple(rows), tuple(notes), text_columns=3)
 
 
 def to_markdown(table: Table) -> str:
@@ -298,14 +162,3 @@ def write_tables(tables: Iterable[Table], folder: str | Path, stem: str = "table
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in files]
-
-
-def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """Everything a summary can show: all means, then per disease and per structure where there are any."""
-    label_sets = summary["tasks"].get("diagnosis", {}).get("label_sets", {})
-    tables = [
-        summary_table(summary),
-        *(diagnosis_table(summary, name) for name in label_sets),
-        segmentation_table(summary),
-    ]
-    return [table for table in tables if table.rows]

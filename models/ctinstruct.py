@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from datasets.anyres import PatchedVolume
 from datasets.instruction import IGNORED_LABEL, InstructionBatch
+from models.answering import Prediction, generate
 from models.configuration import VisionConfig
 from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
 from models.encoder_contract import EncodedVolume, VolumePatches
@@ -20,6 +23,8 @@ from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
 from models.vision import VisionModel
 
+__all__ = ["CTInstruct", "InstructionOutput", "Prediction", "language_loss"]
+
 
 @dataclass
 class InstructionOutput:
@@ -27,23 +32,6 @@ class InstructionOutput:
 
     loss: Tensor
     metrics: dict[str, Tensor]
-
-
-@dataclass
-class Prediction:
-    """One answer.
-
-    text: with its special tokens.  token_ids: (n,).  mask_logits: (s, X, Y, Z) on the padded grid of the question's
-    first volume, one for each ``<SEG>``, or None.  confidences: disease -> probability, for as many diseases as the
-    answer has ``<disease_confidence>`` tokens.  special_hidden: hidden states (m, hidden) of the ``<SEG>`` and
-    ``<disease_confidence>`` tokens of the answer, in order.
-    """
-
-    text: str
-    token_ids: Tensor
-    mask_logits: Tensor | None
-    confidences: dict[str, float]
-    special_hidden: Tensor
 
 
 class CTInstruct(nn.Module):
@@ -71,6 +59,11 @@ class CTInstruct(nn.Module):
         self.mask_slices = 0
 
     @property
+    def zero3_modules(self) -> tuple[nn.Module, ...]:
+        """Whose weights ZeRO-3 shares out over the ranks: the one part that is large, and is run once a batch."""
+        return (self.language_model,)
+
+    @property
     def config(self) -> VisionConfig:
         """The vision configuration; the language model's is ``language_model.config``."""
         return self.vision.config
@@ -91,7 +84,7 @@ class CTInstruct(nn.Module):
         """Losses of a batch whose samples may differ in task, size and number of volumes."""
         encoded = self.encode(batch)
         spare = self._spare_volume(encoded) if self.aligned_ranks else None
-        embeddings, positions = self._inputs(batch, encoded, spare)
+        embeddings, positions = self.inputs(batch, encoded, spare)
         logits_to_keep = batch.labels.shape[1] - _first_label(batch.labels) + 1
         output = self.language_model(
             inputs_embeds=embeddings,
@@ -112,20 +105,20 @@ class CTInstruct(nn.Module):
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
         """Encode each volume of the batch once; a list a row."""
-        flat = [
-            VolumePatches(self._cast(volume.patches), volume.slice_marks, volume.patch_grid)
-            for row in batch.volumes
-            for volume in row
-        ]
-        encoded = iter(self.vision.encode_many(flat) if flat else ())
+        encoded = iter(self.encode_volumes([volume for row in batch.volumes for volume in row]))
         return [[next(encoded) for _ in row] for row in batch.volumes]
+
+    def encode_volumes(self, volumes: Sequence[PatchedVolume]) -> list[EncodedVolume]:
+        """Encode volumes, of any sizes and on any device, as one batch."""
+        cast = [VolumePatches(self._cast(volume.patches), volume.slice_marks, volume.patch_grid) for volume in volumes]
+        return self.vision.encode_many(cast) if cast else []
 
     def _cast(self, patches: Tensor) -> Tensor:
         """To the weights' device and type (DeepSpeed holds bf16 weights on CUDA)."""
         weight = self.vision.bridger[0].weight
         return patches.to(weight.device, weight.dtype, non_blocking=True)
 
-    def _inputs(
+    def inputs(
         self, batch: InstructionBatch, encoded: list[list[EncodedVolume]], spare: EncodedVolume | None = None
     ) -> tuple[Tensor, Tensor]:
         """Embeddings (B, L, hidden) with visual tokens in place, and rotary positions."""
@@ -209,68 +202,16 @@ class CTInstruct(nn.Module):
                     metrics[f"{task}/{name}"] = values.detach()[rows].mean()
         return metrics
 
-    @torch.inference_mode()
-    def generate(self, batch: InstructionBatch, num_beams: int = 5, max_new_tokens: int = 4096) -> list[Prediction]:
-        """Answer each question of a batch without answers.
-
-        Each volume is encoded once, for the text and for every mask.  Beams run on a key-value cache; the hidden states
-        of special tokens come from one pass over the chosen sequences, and only where they have any.
-        """
-        encoded = self.encode(batch)
-        embeddings, positions = self._inputs(batch, encoded)
-        sequences = self.language_model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=batch.attention_mask,
-            position_ids=positions,
-            num_beams=num_beams,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        hidden = self._answer_hidden(sequences, embeddings, positions, batch.attention_mask)
-        return [self._prediction(row, sequences[row], hidden, batch, encoded[row]) for row in range(len(sequences))]
-
-    def _answer_hidden(
-        self, sequences: Tensor, embeddings: Tensor, positions: Tensor, attention_mask: Tensor
-    ) -> Tensor | None:
-        """Hidden states (B, n, hidden) of generated tokens (B, n), or None where no row has a special one."""
-        special = (sequences == self.segmentation_id) | (sequences == self.confidence_id)
-        if not special.any():
-            return None
-        answers = self.language_model.get_input_embeddings()(sequences).to(embeddings.dtype)
-        length = sequences.shape[1]
-        steps = torch.arange(1, length + 1, device=positions.device)
-        output = self.language_model(
-            inputs_embeds=torch.cat([embeddings, answers], dim=1),
-            attention_mask=torch.cat([attention_mask, torch.ones_like(sequences)], dim=1),
-            position_ids=torch.cat([positions, positions[..., -1:] + steps], dim=-1),
-            output_hidden_states=True,
-            logits_to_keep=1,
-            use_cache=False,
-        )
-        return output.hidden_states[-1][:, -length:]
-
-    def _prediction(
-        self, row: int, sequence: Tensor, hidden: Tensor | None, batch: InstructionBatch, volumes: list[EncodedVolume]
-    ) -> Prediction:
-        ends = (sequence == self.tokenizer.eos_token_id).nonzero()
-        token_ids = sequence[: int(ends[0])] if len(ends) else sequence
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=False).strip()
-        states = self.diagnosis_heads.heads["CT-RATE"].weight.new_zeros(0) if hidden is None else hidden[row]
-        segmentation, confidence = token_ids == self.segmentation_id, token_ids == self.confidence_id
-        mask_logits, confidences = None, {}
-        if hidden is not None and segmentation.any() and volumes:
-            queries = states[: len(token_ids)][segmentation]
-            mask_logits = self.vision.decode_masks(volumes[batch.mask_images[row]], queries)
-        label_set = batch.label_sets[row]
-        if hidden is not None and confidence.any() and label_set is not None:
-            diseases = diseases_of(label_set)
-            tokens = states[: len(token_ids)][confidence][: len(diseases)]
-            probabilities = self.diagnosis_heads(tokens, label_set).float().sigmoid()
-            confidences = dict(zip(diseases, probabilities.tolist(), strict=False))
-        special = states[: len(token_ids)][segmentation | confidence] if hidden is not None else states
-        return Prediction(text, token_ids, mask_logits, confidences, special)
+    def generate(
+        self,
+        batch: InstructionBatch,
+        num_beams: int = 5,
+        max_new_tokens: int = 4096,
+        encoded: list[list[EncodedVolume]] | None = None,
+        masks_of_all_beams: bool = False,
+    ) -> list[Prediction]:
+        """Answer each question of a batch without answers; see `models.answering.generate`."""
+        return generate(self, batch, num_beams, max_new_tokens, encoded, masks_of_all_beams)
 
 
 def language_loss(logits: Tensor, labels: Tensor, reduction: str = "sample") -> Tensor:

@@ -24,8 +24,8 @@ from evaluation.benchmarks import (
     resolve_benchmark,
 )
 from evaluation.phantom_benchmarks import main, radchest_targets, write_phantom_benchmarks
+from evaluation.result_tables import benchmark_table, read_published
 from evaluation.summarize import summarize
-from evaluation.tables import benchmark_table, read_published
 from models.diagnosis_heads import diseases_of
 
 

@@ -46,7 +46,7 @@ def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
     batch = collate([sample], model.tokenizer)
     output = model(batch)
     encoded = model.encode(batch)
-    embeddings, positions = model._inputs(batch, encoded)
+    embeddings, positions = model.inputs(batch, encoded)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state[0]
@@ -85,7 +85,7 @@ def test_the_language_loss_is_a_loop_over_answer_tokens():
 
 def next_token_log_probabilities(model, batch, answers):
     """Without a cache, for row 0: log-probabilities of the token after partial answers (n, m) -> (n, vocabulary)."""
-    embeddings, positions = model._inputs(batch, model.encode(batch))
+    embeddings, positions = model.inputs(batch, model.encode(batch))
     count, length = answers.shape
     following = positions[:, :1, -1:] + torch.arange(1, length + 1)
     tokens = model.language_model.get_input_embeddings()(answers)
@@ -152,7 +152,7 @@ def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
     with torch.no_grad():
         full = collate([answered], model.tokenizer)
         encoded = model.encode(full)
-        embeddings, positions = model._inputs(full, encoded)
+        embeddings, positions = model.inputs(full, encoded)
         hidden = model.language_model.model(
             inputs_embeds=embeddings, attention_mask=full.attention_mask, position_ids=positions
         ).last_hidden_state

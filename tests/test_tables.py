@@ -14,18 +14,21 @@ import pytest
 from rich.console import Console
 
 from datasets.errors import InputError
-from evaluation.summarize import summarize
-from evaluation.tables import (
-    Table,
+from evaluation.result_tables import (
     benchmark_table,
     confidence_table,
     diagnosis_table,
-    escape_latex,
-    format_estimate,
-    print_table,
+    paper_tables,
     read_published,
     segmentation_table,
     summary_tables,
+)
+from evaluation.summarize import summarize
+from evaluation.tables import (
+    Table,
+    escape_latex,
+    format_estimate,
+    print_table,
     to_csv,
     to_latex,
     to_markdown,
@@ -142,6 +145,25 @@ def test_benchmark_table_puts_published_figures_beside_ours_and_leaves_unknown_o
     rows = {row[2]: row for row in table.rows}
     assert set(rows) == {"BLEU-1", "ROUGE-1", "Dice"}
     assert rows["BLEU-1"][-1] == "0.612" and rows["ROUGE-1"][-1] == "" and rows["Dice"][-1] == ""
+
+
+def test_paper_tables_have_benchmarks_down_and_metrics_across(summary: dict) -> None:
+    published = {
+        "one": {"dice_release_protocol": {"value": 0.912, "source": "A paper, table 3"}},
+        "two": {"auc": {"value": None, "source": None}, "bleu_1": {"value": 0.1, "source": "not shown: no such task"}},
+    }
+    only_masks = {**summary, "tasks": {"segmentation": summary["tasks"]["segmentation"]}}
+    diagnosis, segmentation, text = paper_tables({"one": only_masks, "two": summary}, published)
+    assert [row[0] for row in segmentation.rows] == ["one", "two"] and [row[0] for row in diagnosis.rows] == ["two"]
+    assert segmentation.columns[:3] == ("Benchmark", "Task", "Dice")
+    row = dict(zip(segmentation.columns, segmentation.rows[0], strict=True))
+    assert row["Dice (release protocol), published"] == "0.912" and row["HD95 (mm)"] == "12.3"
+    assert segmentation.rows[1][-1] == "" and "Published: A paper, table 3" in segmentation.notes
+    assert dict(zip(diagnosis.columns, diagnosis.rows[0], strict=True))["AUC, published"] == ""
+    assert "two: 8 samples of 6 patients; 1 failed and are in no figure." in diagnosis.notes
+    assert dict(zip(text.columns, text.rows[0], strict=True))["BLEU-1, published"] == "0.100"
+    assert "AUC, published" not in paper_tables({"two": summary}, published, unknown_columns=False)[0].columns
+    assert paper_tables({"none": summarize([])}) == []
 
 
 def test_published_figures_need_a_source(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Manifests and benchmarks from questions to report: answered by all ranks, scored by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from datasets.instruction import InstructionDataset
+from datasets.manifest import InstructionRecord, load_manifest
+from evaluation.batches import plan_batches, share
+from evaluation.benchmarks import PUBLISHED_RESULTS, Benchmark, find_benchmarks, load_benchmark
+from evaluation.html_report import write_report
+from evaluation.inference import GenerationOptions, answer_batches
+from evaluation.predictions import PredictionWriter, merge_predictions, write_json
+from evaluation.recent_volumes import RecentLoader
+from evaluation.result_tables import paper_tables, read_published, summary_tables
+from evaluation.run_record import check_run, record_run
+from evaluation.summarize import summarize
+from evaluation.tables import print_table, write_tables
+from models.ctinstruct import CTInstruct
+from training import distributed
+from training.distributed import Ranks
+
+LONGEST_WAIT = timedelta(days=30)  # ranks finish hours apart, and the default of a barrier is half an hour
+
+
+@dataclass(frozen=True)
+class Job:
+    """The records of one manifest and the folder that its predictions and figures go to."""
+
+    name: str
+    folder: Path
+    manifest: Path
+    records: list[InstructionRecord]
+    benchmark: Benchmark | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How records become figures; see `evaluation.summarize.summarize`."""
+
+    bertscore_folder: str | None = None
+    thresholds: Mapping[str, Mapping[str, float]] | None = None
+    report_labeller: Callable[[str], Mapping[str, int]] | None = None
+
+
+def plan_jobs(
+    manifest: str, benchmarks: Sequence[str], benchmark_dir: str | None, output: Path, limit: int = 0
+) -> list[Job]:
+    """One job for a manifest, or one a benchmark; several benchmarks go to folders of their names in ``output``.
+
+    Args:
+        limit: take so many records of each, spread evenly; 0 takes all.
+    Raises:
+        InputError: a manifest is absent or wrong; all are read before the first is answered.
+    """
+    jobs = [Job(Path(manifest).stem, output, Path(manifest), load_manifest(manifest))] if manifest else []
+    chosen = find_benchmarks(benchmarks)
+    for benchmark in chosen:
+        records, _, path = load_benchmark(benchmark.name, benchmark_dir)
+        folder = output / benchmark.name if len(chosen) > 1 else output
+        jobs.append(Job(benchmark.name, folder, path, records, benchmark))
+    return [Job(j.name, j.folder, j.manifest, _spread(j.records, limit), j.benchmark) for j in jobs]
+
+
+def _spread(records: list[InstructionRecord], limit: int) -> list[InstructionRecord]:
+    if not 0 < limit < len(records):
+        return records
+    return [records[index * len(records) // limit] for index in range(limit)]
+
+
+def answer_jobs(
+    jobs: Sequence[Job],
+    model: CTInstruct,
+    dataset: InstructionDataset,
+    options: GenerationOptions,
+    ranks: Ranks,
+    settings: Mapping[str, Any],
+    batch_size: int = 1,
+    retry_failed: bool = False,
+) -> None:
+    """Answer the records of every job that no earlier run has answered, each on one rank.
+
+    Args:
+        settings: what answers depend on, written to each folder (see `evaluation.run_record`).
+    Raises:
+        InputError: a folder holds predictions that were made with other settings.
+    """
+    dataset.loader = RecentLoader(dataset.loader, keep=batch_size + 1)
+    for job in jobs:
+        made_with = {**settings, "manifest": str(job.manifest.resolve())}
+        check_run(job.folder, made_with)
+        distributed.barrier()  # every rank has looked before one writes
+        if ranks.is_main:
+            record_run(job.folder, made_with)
+        with PredictionWriter(job.folder, ranks.rank, retry_failed=retry_failed) as writer:
+            batches = plan_batches(job.records, batch_size)
+            mine = share(batches, writer.done, ranks.rank, ranks.world_size)
+            total = sum(record.id not in writer.done for batch in mine for record in batch)
+            distributed.barrier()  # every rank has read what is done before one writes more
+            answered = answer_batches(model, dataset, mine, writer, job.folder / "masks", options)
+            _exhaust(answered, total, job.name, shown=ranks.is_main)
+    _wait_for_all_ranks()
+
+
+def _exhaust(answered: Iterator[str], total: int, name: str, shown: bool) -> None:
+    for _ in tqdm(answered, total=total, desc=f"answering {name}", disable=not shown):
+        pass
+
+
+def _wait_for_all_ranks() -> None:
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        torch.distributed.barrier(torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+
+
+def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: Path) -> list[Path]:
+    """predictions.json, metrics.json, tables and report.html of each job, and of all together where there are several.
+
+    Returns:
+        The reports, that of all together last.
+    """
+    published = read_published(PUBLISHED_RESULTS)
+    summaries, reports = {}, []
+    for job in jobs:
+        predictions = merge_predictions(job.folder, [record.id for record in job.records])
+        summary = summarize(
+            predictions,
+            bertscore_folder=scoring.bertscore_folder,
+            thresholds=scoring.thresholds,
+            report_labeller=scoring.report_labeller,
+        )
+        name = job.benchmark.name if job.benchmark else None
+        summary["run"] = {"checkpoint": checkpoint, "manifest": str(job.manifest), "benchmark": name}
+        write_json(summary, job.folder / "metrics.json")
+        tables = [*paper_tables({job.name: summary}, published), *summary_tables(summary)]
+        write_tables(tables, job.folder / "tables")
+        reports.append(write_report([job.folder], checkpoint=checkpoint))
+        summaries[job.name] = summary
+        if len(jobs) == 1:
+            for table in tables:
+                print_table(table)
+    if len(jobs) > 1:
+        write_json(summaries, output / "metrics.json")
+        tables = paper_tables(summaries, published)
+        write_tables(tables, output / "tables")
+        for table in tables:
+            print_table(table)
+        reports.append(write_report([job.folder for job in jobs], output / "report.html", checkpoint=checkpoint))
+    return reports

@@ -1,0 +1,277 @@
+"""Answering a manifest: batches and ranks, one reading and one encoding a volume, failures, resuming, all beams."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from datasets.errors import InputError
+from datasets.instruction import InstructionDataset
+from datasets.manifest import InstructionRecord, load_manifest
+from evaluation import inference
+from evaluation.batches import plan_batches, share
+from evaluation.inference import GenerationOptions
+from evaluation.predictions import merge_predictions
+from evaluation.runner import Job, Scoring, answer_jobs, score_jobs
+from models.ctinstruct import CTInstruct
+from tests.tiny_model import collate, make_sample, tiny_ctinstruct
+from training import distributed
+from training.distributed import Ranks
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
+GREEDY = GenerationOptions(num_beams=1, max_new_tokens=4)
+MADE_WITH = {"checkpoint": {"folder": "tiny"}, "num_beams": 1}
+
+
+@pytest.fixture(scope="module")
+def model() -> CTInstruct:
+    """Untrained, held to saying some of six words once, two of which ask for masks and confidences, and looking at
+    the volume more than its small random weights would: answers differ with the question and the volume."""
+    model = tiny_ctinstruct().eval()
+    words = model.tokenizer.encode("liver spleen left On side", add_special_tokens=False)[:4]
+    allowed = [model.segmentation_id, model.confidence_id, *words]
+    with torch.no_grad():
+        model.vision.bridger[2].weight *= 300
+    generate = model.language_model.generate
+    model.language_model.generate = lambda **options: generate(
+        **{"prefix_allowed_tokens_fn": lambda *_: allowed, "no_repeat_ngram_size": 1, **options}
+    )
+    return model
+
+
+def dataset_of(model: CTInstruct) -> InstructionDataset:
+    return InstructionDataset({}, model.tokenizer, model.config, with_answers=False)
+
+
+def rank(number: int = 0, ranks: int = 1) -> Ranks:
+    return Ranks(number, ranks, number, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[InstructionRecord]:
+    """Three questions of the example about each of three volumes, those of one volume not side by side."""
+    folder = tmp_path_factory.mktemp("manifest")
+    shutil.copytree(EXAMPLE.parent, folder, dirs_exist_ok=True)
+    rows = {row["task"]: row for row in json.loads(EXAMPLE.read_text()) if len(row.get("labels") or [1]) == 1}
+    copies = []
+    for number in range(3):
+        for row in (rows[task] for task in ("report_generation", "diagnosis", "segmentation")):
+            path = Path(row["image_path"])
+            copy = path.with_name(f"copy{number}_{path.name}")
+            image = nib.load(folder / path)
+            nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 9 * number, 0), image.affine), folder / copy)
+            copies.append({**row, "id": f"{row['id']}_{number}", "image_path": str(copy)})
+    order = [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    (folder / "nine.json").write_text(json.dumps([copies[index] for index in order]))
+    return load_manifest(folder / "nine.json")
+
+
+def run(model: CTInstruct, records: list[InstructionRecord], folder: Path, ranks: int = 1, batch_size: int = 2) -> list:
+    """Predictions of so many ranks, each a thread, which wait for each other where processes would."""
+    job, meeting = Job("nine", folder, EXAMPLE, records), threading.Barrier(ranks)
+
+    def work(number: int) -> None:
+        try:
+            answer_jobs([job], model, dataset_of(model), GREEDY, rank(number, ranks), MADE_WITH, batch_size)
+        except BaseException:
+            meeting.abort()
+            raise
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(ranks) as pool:
+        patch.setattr(distributed, "barrier", meeting.wait)
+        for finished in [pool.submit(work, number) for number in range(ranks)]:
+            finished.result()
+    merged = merge_predictions(folder, [record.id for record in records])
+    return json.loads(json.dumps(merged).replace(str(folder), ""))
+
+
+@pytest.fixture(scope="module")
+def whole(model, records, tmp_path_factory) -> list:
+    """What one rank writes that is not interrupted."""
+    return run(model, records, tmp_path_factory.mktemp("whole"))
+
+
+def test_batches_hold_the_questions_of_a_volume_side_by_side(records):
+    batches = plan_batches(records, 4)
+    flat = [record for batch in batches for record in batch]
+    assert sorted(r.id for r in flat) == sorted(r.id for r in records) and [len(b) for b in batches] == [4, 4, 1]
+    volumes = [record.image_path[0] for record in flat]
+    assert [volumes.index(path) for path in dict.fromkeys(volumes)] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_ranks_share_every_batch_once_and_none_that_is_done(records, ranks):
+    batches = plan_batches(records, 2)
+    done = {record.id for record in batches[1]} | {batches[2][0].id}
+    shared = [batch for number in range(ranks) for batch in share(batches, done, number, ranks)]
+    assert shared == [batches[0], *batches[2:]]  # the third is half done and answered as a whole
+
+
+def test_one_two_and_three_ranks_write_the_same_in_the_manifests_order(model, records, whole, tmp_path):
+    one, (two, three) = whole, (run(model, records, tmp_path / str(ranks), ranks) for ranks in (2, 3))
+    assert [row["id"] for row in one] == [record.id for record in records]
+    assert one == two == three
+    assert not any(row["error"] for row in one)
+    different = {json.dumps([row["prediction"], row["probabilities"]]) for row in one}
+    assert len(different) > 3, "answers that are all alike would prove nothing"
+    assert any(row["probabilities"] for row in one) and any(e["mask_path"] for r in one for e in r["segmentation"])
+    used = [path for path in (tmp_path / "3").glob("predictions.rank*.jsonl") if path.stat().st_size]
+    assert len(used) == 3
+
+
+def test_a_volume_is_read_and_encoded_once_for_all_its_questions(model, records, tmp_path, monkeypatch):
+    read, encoded = [], []
+    original = model.vision.encode_many
+    monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or original(volumes))
+    dataset = dataset_of(model)
+    volume = dataset.loader.volume
+    monkeypatch.setattr(dataset.loader, "volume", lambda path: read.append(str(path)) or volume(path))
+    job = Job("nine", tmp_path, EXAMPLE, records)
+    answer_jobs([job], model, dataset, GREEDY, rank(), MADE_WITH, batch_size=2)
+    assert sorted(read) == sorted({record.image_path[0] for record in records})
+    assert encoded == [1, 1, 1]
+
+
+def test_a_sample_that_fails_is_recorded_and_the_others_go_on(model, records, tmp_path, monkeypatch):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(Path(records[0].image_path[0]).read_bytes()[:5000])  # a torn download
+    bad = records[0].model_copy(update={"image_path": [str(broken)]})
+    asked = [bad, *records[1:4]]
+    stuck = records[2].id
+    describe = inference._described
+
+    def scored(record):
+        if record.id == stuck and not scored.failed:
+            scored.failed = True
+            raise KeyError("no such structure")
+        return describe(record)
+
+    scored.failed = False
+    monkeypatch.setattr(inference, "_described", scored)
+    rows = {row["id"]: row for row in run(model, asked, tmp_path / "out", batch_size=4)}
+    assert "broken.nii.gz" in rows[bad.id]["error"]
+    assert rows[stuck]["error"] == "KeyError: 'no such structure'"
+    assert [rows[record.id]["error"] for record in (records[1], records[3])] == [None, None]
+    job = Job("four", tmp_path / "out", EXAMPLE, asked)
+    score_jobs([job], Scoring(), "tiny", tmp_path / "out")
+    metrics = json.loads((job.folder / "metrics.json").read_text())
+    assert metrics["counts"]["failed"] == 2
+    assert {failure["id"] for failure in metrics["counts"]["failures"]} == {bad.id, stuck}
+    assert "2 failed and are in no figure" in (job.folder / "tables" / "tables.md").read_text()
+
+
+def test_a_batch_that_fails_is_answered_one_by_one(model, records, tmp_path, monkeypatch):
+    generate = CTInstruct.generate
+
+    def only_single(self, batch, *arguments):
+        if len(batch.sample_ids) > 1:
+            raise torch.OutOfMemoryError("too large")
+        return generate(self, batch, *arguments)
+
+    monkeypatch.setattr(CTInstruct, "generate", only_single)
+    assert not any(row["error"] for row in run(model, records[:3], tmp_path, batch_size=3))
+
+
+def test_a_lost_device_ends_the_run(model, records, tmp_path, monkeypatch):
+    def lost(*_):
+        raise torch.AcceleratorError("device-side assert")
+
+    monkeypatch.setattr(CTInstruct, "generate", lost)
+    with pytest.raises(torch.AcceleratorError):
+        run(model, records[:2], tmp_path)
+
+
+def test_a_resumed_run_gives_what_an_uninterrupted_one_gives(model, records, whole, tmp_path):
+    run(model, records[:5], tmp_path / "torn")
+    path = tmp_path / "torn" / "predictions.rank0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + lines[3][:40])  # killed in mid-line
+    assert run(model, records, tmp_path / "torn", ranks=2) == whole
+    written = [line for file in (tmp_path / "torn").glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert len(written) == len(records), "nothing is written twice"
+
+
+def test_predictions_of_another_model_are_not_taken_over(model, records, tmp_path):
+    run(model, records[:1], tmp_path)
+    job = Job("nine", tmp_path, EXAMPLE, records[:2])
+    other = {**MADE_WITH, "checkpoint": {"folder": "other"}}
+    with pytest.raises(InputError, match=r"another checkpoint \(tiny, now other\).*--output"):
+        answer_jobs([job], model, dataset_of(model), GREEDY, rank(), other)
+    with pytest.raises(InputError, match="another manifest"):
+        answer_jobs([replace(job, manifest=Path("other.json"))], model, dataset_of(model), GREEDY, rank(), MADE_WITH)
+    answer_jobs([job], model, dataset_of(model), GREEDY, rank(), MADE_WITH)  # more of the same manifest is well
+
+
+def beams_of(model: CTInstruct, batch, count: int, length: int) -> list[torch.Tensor]:
+    """The beams themselves, straight from the language model: token ids without what follows the end token."""
+    embeddings, positions = model.inputs(batch, model.encode(batch))
+    sequences = model.language_model.generate(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions, num_beams=count,
+        num_return_sequences=count, do_sample=False, max_new_tokens=length,
+        pad_token_id=model.tokenizer.pad_token_id, eos_token_id=model.tokenizer.eos_token_id,
+    )  # fmt: skip
+    ends = [(row == model.tokenizer.eos_token_id).nonzero() for row in sequences]
+    return [row[: int(end[0])] if len(end) else row for row, end in zip(sequences, ends, strict=True)]
+
+
+@torch.no_grad()
+def masks_of_answer(model: CTInstruct, answer: torch.Tensor) -> torch.Tensor:
+    """Mask logits of an answer by the training pass: the answer as a label behind its question."""
+    sample = make_sample("segmentation", model.tokenizer, 3, answered=False)
+    batch = collate([replace(sample, answer_ids=[*answer.tolist(), model.tokenizer.eos_token_id])], model.tokenizer)
+    encoded = model.encode(batch)
+    embeddings, positions = model.inputs(batch, encoded)
+    hidden = model.language_model.model(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
+    ).last_hidden_state
+    return model.vision.decode_masks(encoded[0][0], hidden[batch.labels == model.segmentation_id])
+
+
+def test_masks_of_every_beam_are_those_of_its_own_words(model, monkeypatch):
+    """Generation may say <SEG> and one other word, so that beams differ; each is decoded again by the training pass."""
+    word, end = model.tokenizer.encode("liver", add_special_tokens=False)[0], model.tokenizer.eos_token_id
+    allowed = [model.segmentation_id, word, end]
+    generate = model.language_model.generate
+    monkeypatch.setattr(
+        model.language_model,
+        "generate",
+        lambda **options: generate(**options, prefix_allowed_tokens_fn=lambda *_: allowed),
+    )
+    batch = collate([make_sample("segmentation", model.tokenizer, 3, answered=False)], model.tokenizer)
+    plain = model.generate(batch, 3, 3)[0]
+    full = model.generate(batch, 3, 3, None, True)[0]
+    assert plain.text == full.text and plain.other_mask_logits == []
+    first, *others = beams_of(model, batch, 3, 3)
+    assert full.token_ids.tolist() == first.tolist()
+    with_masks = [beam for beam in others if (beam == model.segmentation_id).any()]
+    assert with_masks and len(full.other_mask_logits) == len(with_masks)
+    for beam, logits in zip(with_masks, full.other_mask_logits, strict=True):
+        assert torch.allclose(logits, masks_of_answer(model, beam), atol=1e-3)
+
+
+def test_the_best_beam_goes_to_the_release_protocol_alone(model, tmp_path, monkeypatch):
+    record = next(record for record in load_manifest(EXAMPLE) if record.labels and len(record.labels) == 1)
+    dataset = dataset_of(model)
+    sample = dataset.sample(record)
+    truth = dataset.loader.masks(record.mask_path, [record.mask_values[x] for x in record.labels],
+                                 sample.volumes[0].placement, sample.geometries[0])  # fmt: skip
+    answer = inference.predict(model, [sample], GREEDY)[0]
+    geometry = sample.geometries[0]
+    right = inference._truth(record, 0, geometry)
+    wrong = np.ones_like(right)
+    assert truth.any()
+    found = replace(answer, masks=[wrong], other_masks=[[right], []])
+    (entry,) = inference._result(record, sample, found, tmp_path)["segmentation"]
+    assert entry["dice_release_protocol"] == 1 and entry["dice"] < 0.9 and entry["candidate_masks"] == 2
+    silent = replace(answer, masks=[], other_masks=[])
+    (entry,) = inference._result(record, sample, silent, tmp_path)["segmentation"]
+    assert (entry["dice"], entry["dice_release_protocol"], entry["mask_path"]) == (0, 0, None)
