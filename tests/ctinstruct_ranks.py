@@ -1,7 +1,7 @@
-"""Worker of test_ctinstruct_ranks: a few ZeRO-2 steps on given samples, one rank or two.
+"""Worker of test_ctinstruct_ranks: a few ZeRO steps on given samples, one rank or two.
 
-Started under the DeepSpeed launcher or as plain python: ctinstruct_ranks.py RUN_DIR KINDS STEPS.  Micro-batch k of a
-step is the k-th kind; on two ranks each rank takes one kind, on one rank both are accumulated.
+Started under the DeepSpeed launcher or as plain python: ctinstruct_ranks.py RUN_DIR KINDS STEPS [STAGE].  Micro-batch k
+of a step is the k-th kind; on two ranks each rank takes one kind, on one rank both are accumulated.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("run_dir")
     parser.add_argument("kinds")
     parser.add_argument("steps", type=int)
+    parser.add_argument("stage", type=int, nargs="?", default=2)
     options = parser.parse_args()
     ranks = distributed.initialize()
     torch.set_num_threads(1)
@@ -67,6 +68,7 @@ def main() -> None:
     settings = TrainingSettings(
         run_dir=options.run_dir,
         max_iters=options.steps,
+        zero_stage=options.stage,
         accumulation_steps=len(kinds) // ranks.world_size,
         warmup=0.0,
         weight_decay=0.01,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
+from training import zero3
 from training.settings import TrainingSettings
 
 
@@ -35,6 +36,8 @@ def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable
             # DeepSpeed allocates a whole bucket, by default of 500 M elements, which a small model never fills
             "reduce_bucket_size": min(500_000_000, max(trainable, 1)),
             "overlap_comm": False,
+            # biases and norms are not worth a message each; weight matrices, also small ones, are shared out
+            "stage3_param_persistence_threshold": 20_000,
         },
         "zero_allow_untested_optimizer": True,
     }
@@ -56,6 +59,9 @@ def build_engine(
 
     parameter_groups: as torch's optimisers take them; None trains every parameter that requires a gradient.
 
+    Under ZeRO-3 the weights of `model.zero3_modules` are shared out over the ranks, all others stay whole on each; a
+    model without that attribute stays whole altogether.
+
     With bf16 DeepSpeed casts the weights and leaves the buffers.  Those that are saved with the weights, such as the
     statistics of a batch norm, are cast here, since torch's norms take one type for both; derived constants, such as
     rotary frequencies, keep their float32.
@@ -76,9 +82,12 @@ def build_engine(
         weight_decay=settings.weight_decay,
         fused=device.type == "cuda",
     )
+    hooks = zero3.hooks_of(model)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(settings, device, trainable)
     )
+    if settings.zero_stage == 3:
+        zero3.keep_whole(engine, getattr(model, "zero3_modules", ()), hooks)
     if resolve_precision(settings, device) == "bf16":
         saved = model.state_dict().keys()
         for name, buffer in model.named_buffers():

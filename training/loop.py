@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from datasets.errors import InputError
-from training import checkpoint_store, distributed, random_state, training_state
+from training import checkpoint_store, distributed, random_state, training_state, zero3
 from training.arguments import to_dict
 from training.batches import BadInput, Sampler, batches, move_to
 from training.deepspeed_config import build_engine, resolve_precision
@@ -99,7 +99,7 @@ def train(
     saved = resumed_from
 
     def save(step: int) -> Path:
-        with random_state.preserved():
+        with random_state.preserved(), zero3.whole_weights(engine, ranks.is_main):
             return checkpoint_store.write_checkpoint(
                 run_dir,
                 step,
@@ -175,6 +175,8 @@ def _optimiser_step(
         if micro_step == settings.accumulation_steps - 1 and distributed.any_rank(bool(bad)):
             _stop_not_finite(bad, step)
         engine.step()
+        if micro_step == settings.accumulation_steps - 1:
+            zero3.forget_gradients(engine.optimizer)
         if ranks.device.type == "cuda":
             torch.cuda.synchronize(ranks.device)  # else the time of a task would be that of queueing its kernels
         averages.add("train/loss", loss)

@@ -29,7 +29,8 @@ class TrainingSettings:
     clip: float = 1.0  # largest norm of the whole gradient; 0 does not clip
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
-    zero_stage: Literal[0, 1, 2] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too
+    # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too, 3 the large model's weights too
+    zero_stage: Literal[0, 1, 2, 3] = 2
     seed: int = 0  # of weights, sample order and dropout
     workers: int = 0  # processes a rank loads samples with; 0 loads in the training process
 

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
-from training import random_state
+from training import random_state, zero3
 
 
 def capture(engine: Any) -> dict[str, Any]:
     """This rank's state, of types that `torch.load(weights_only=True)` reads."""
     optimizer = engine.optimizer
-    partitioned = hasattr(optimizer, "single_partition_of_fp32_groups")  # ZeRO 1 and 2
     return {
-        "optimizer": (optimizer.optimizer if partitioned else optimizer).state_dict(),
+        "optimizer": _optimizer_state(optimizer),
         # copies: a partition is a view, and saving it would save all that it is a view of
         "weights": [weight.detach().to("cpu", copy=True) for weight in _optimized_weights(optimizer)],
         "buffers": {name: buffer.detach() for name, buffer in engine.module.named_buffers()},
@@ -34,12 +33,16 @@ def capture(engine: Any) -> dict[str, Any]:
 def restore(engine: Any, state: dict[str, Any]) -> None:
     """Put back what `capture` gave, apart from the random states, into an engine built in the same way."""
     optimizer = engine.optimizer
-    partitioned = hasattr(optimizer, "single_partition_of_fp32_groups")
-    for weight, saved in zip(_optimized_weights(optimizer), state["weights"], strict=True):
-        weight.copy_(saved)
-    (optimizer.optimizer if partitioned else optimizer).load_state_dict(state["optimizer"])
-    if partitioned:
-        optimizer.update_lp_params()  # from the float32 partitions to the model's own weights, on all ranks
+    if zero3.is_stage_3(optimizer):
+        zero3.restore(optimizer, state["weights"], state["optimizer"])
+    else:
+        for weight, saved in zip(_optimized_weights(optimizer), state["weights"], strict=True):
+            weight.copy_(saved)
+        if _is_stage_1_or_2(optimizer):
+            optimizer.optimizer.load_state_dict(state["optimizer"])
+            optimizer.update_lp_params()  # from the float32 partitions to the model's own weights, on all ranks
+        else:
+            optimizer.load_state_dict(state["optimizer"])
     buffers = dict(engine.module.named_buffers())
     for name, saved in state["buffers"].items():
         buffers[name].copy_(saved)
@@ -78,8 +81,20 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], folder: Any) -> N
     compare(saved, current, "")
 
 
+def _is_stage_1_or_2(optimizer: Any) -> bool:
+    return hasattr(optimizer, "single_partition_of_fp32_groups")
+
+
+def _optimizer_state(optimizer: Any) -> dict[str, Any]:
+    if zero3.is_stage_3(optimizer):
+        return zero3.optimizer_state(optimizer)
+    return (optimizer.optimizer if _is_stage_1_or_2(optimizer) else optimizer).state_dict()
+
+
 def _optimized_weights(optimizer: Any) -> list[torch.Tensor]:
     """The tensors that the optimiser steps: this rank's flat float32 partitions under ZeRO, else the parameters."""
-    if hasattr(optimizer, "single_partition_of_fp32_groups"):
+    if zero3.is_stage_3(optimizer):
+        return list(optimizer.fp32_partitioned_groups_flat)
+    if _is_stage_1_or_2(optimizer):
         return list(optimizer.single_partition_of_fp32_groups)
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
