@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from datasets.anyres import PatchedVolume
 from datasets.catalog import PretrainingTask
 from datasets.images import load_image
-from datasets.label_descriptions import describe
+from datasets.label_descriptions import canonical, describe
 from datasets.preprocessed_crops import check_shape, crop_masks, load_crop
 from datasets.pretraining_batch import UNKNOWN_CLASS, Kind, PretrainingBatch
 from datasets.pretraining_manifest import ImageTextRecord, PretrainingRecord, SegmentationRecord
@@ -126,7 +126,8 @@ class PretrainingDataset(Dataset):
         reports = [
             record.report for rows in self.records.values() for record in rows if isinstance(record, ImageTextRecord)
         ]
-        self.texts = TextTable([*descriptions, *reports], embed)
+        names = [canonical(label) for task in tasks if task.kind == "classification" for label in task.labels]
+        self.texts = TextTable([*descriptions, *names, *reports], embed)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.records.values())
@@ -139,6 +140,10 @@ class PretrainingDataset(Dataset):
     def label_embeddings(self, labels: Sequence[str]) -> Tensor:
         """(n, C): the text encoder's embeddings of the labels' descriptions; the labels are of any of the tasks."""
         return self.texts[[describe(label) for label in labels]]
+
+    def name_embeddings(self, labels: Sequence[str]) -> Tensor:
+        """(n, C): embeddings of the bare names of classification labels, which `label_embeddings` does not hold."""
+        return self.texts[[canonical(label) for label in labels]]
 
     def evaluation_references(self, task: str, limit: int | None = None) -> list[EvaluationReference]:
         """Every record of a task (the first `limit`), a segmentation in as many parts as its structures need."""

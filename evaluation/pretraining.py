@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
+
 import numpy as np
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from datasets.anyres import MASK_PADDING
 from datasets.pretraining import PretrainingDataset, PretrainingSample
+from models.contrastive import SAME_TEXT
 from models.pretraining import PretrainingModel
 from training import distributed
 from training.distributed import Ranks
@@ -18,33 +22,45 @@ RECALL_AT = (1, 5, 10)
 
 @torch.no_grad()
 def evaluate_pretraining(
-    model: PretrainingModel, dataset: PretrainingDataset, ranks: Ranks, limit: int | None = None
+    model: PretrainingModel,
+    dataset: PretrainingDataset,
+    ranks: Ranks,
+    limit: int | None = None,
+    untrained: Collection[str] = (),
 ) -> dict[str, float]:
     """Scores of every task of ``dataset``, shared out over the ranks; the same on all of them.
 
-    classification: ``auc``, ``f1`` and ``accuracy``, means over labels that have both kinds of case.
-    image_text: ``image_to_text`` and ``text_to_image`` recall at 1, 5 and 10, and what chance gives.
+    classification: ``auc`` and ``f1``, means over labels that have both kinds of case, from the cosines with the label
+    descriptions that training uses, and ``accuracy``: of the likeliest label where a volume has one ("CE"), of the
+    threshold 0.5 where it may have several ("BCE").
+    ``zero_shot_auc``: AUC from the cosines with the bare names of the labels (Radford et al. 2021), texts on which no
+    objective trains; it is zero-shot in the strict sense for the tasks named in ``untrained``, whose other scores are
+    left out.
+    image_text: ``image_to_text`` and ``text_to_image`` recall at 1, 5 and 10 among the distinct texts, where a tie is
+    no hit, and what chance gives.
     segmentation: ``dice`` on the padded grid, mean over structures of their means, and each structure's.
-    Where a task of each kind is there, ``zero_shot_auc`` compares volumes with label descriptions by cosine alone.
     """
     training = model.training
     model.eval()
     scores: dict[str, float] = {}
     for name, task in dataset.tasks.items():
         references = dataset.evaluation_references(name, limit)
-        mine = [_score(model, dataset[reference]) for reference in references[ranks.rank :: ranks.world_size]]
+        names = dataset.name_embeddings(task.labels) if task.kind == "classification" else None
+        mine = [_score(model, dataset[reference], names) for reference in references[ranks.rank :: ranks.world_size]]
         rows = _in_order(distributed.all_gather_object(mine), len(references))
         found = {
-            "classification": _classification_scores,
+            "classification": partial(_classification_scores, loss=task.loss),
             "image_text": _retrieval_scores,
             "segmentation": _segmentation_scores,
         }[task.kind](rows)
+        if name in untrained:
+            found = {key: value for key, value in found.items() if key == "zero_shot_auc"}
         scores |= {f"{name}/{key}": value for key, value in found.items()}
     model.train(training)
     return scores
 
 
-def _score(model: PretrainingModel, sample: PretrainingSample) -> dict:
+def _score(model: PretrainingModel, sample: PretrainingSample, label_names: Tensor | None) -> dict:
     encoded = model.encode([sample.volume])
     device = encoded[0].tokens.device
     if sample.kind == "segmentation":
@@ -60,7 +76,11 @@ def _score(model: PretrainingModel, sample: PretrainingSample) -> dict:
     target = sample.target
     if sample.loss == "CE":
         target = torch.nn.functional.one_hot(target, scores.shape[-1]).float() if target >= 0 else scores[0] * torch.nan
-    return {"scores": scores[0].cpu().numpy(), "target": target.cpu().numpy()}
+    zero_shot = model.label_scores(embedding, label_names.to(device))
+    return {
+        name: value.cpu().numpy()
+        for name, value in (("scores", scores[0]), ("target", target), ("zero_shot", zero_shot[0]))
+    }
 
 
 def dice_per_mask(logits: Tensor, masks: Tensor) -> Tensor:
@@ -77,28 +97,37 @@ def _in_order(parts: list[list[dict]], count: int) -> list[dict]:
     return [parts[i % len(parts)][i // len(parts)] for i in range(count)]
 
 
-def _classification_scores(rows: list[dict]) -> dict[str, float]:
+def _classification_scores(rows: list[dict], loss: str) -> dict[str, float]:
     scores, targets = np.stack([r["scores"] for r in rows]), np.stack([r["target"] for r in rows])
-    aucs, f1s, accuracies = [], [], []
+    cosines = np.stack([r["zero_shot"] for r in rows])
+    predicted = np.eye(scores.shape[1])[scores.argmax(1)] if loss == "CE" else scores > 0.5
+    right = predicted == targets
+    if loss == "CE":
+        right = right.all(1, keepdims=True)
+    aucs, f1s, zero_shot_aucs, accuracies = [], [], [], []
     for column in range(scores.shape[1]):
         known = np.isfinite(targets[:, column])
-        truth, score = targets[known, column].astype(int), scores[known, column]
+        truth = targets[known, column].astype(int)
         if known.any():
-            accuracies.append(float(((score > 0.5) == truth).mean()))
+            accuracies.append(float(right[known, 0 if loss == "CE" else column].mean()))
         if len(set(truth.tolist())) == 2:
-            aucs.append(float(roc_auc_score(truth, score)))
-            f1s.append(float(f1_score(truth, score > 0.5, zero_division=0)))
-    named = {"auc": aucs, "f1": f1s, "accuracy": accuracies}
+            aucs.append(float(roc_auc_score(truth, scores[known, column])))
+            zero_shot_aucs.append(float(roc_auc_score(truth, cosines[known, column])))
+            f1s.append(float(f1_score(truth, predicted[known, column], zero_division=0)))
+    named = {"auc": aucs, "f1": f1s, "accuracy": accuracies, "zero_shot_auc": zero_shot_aucs}
     return {name: float(np.mean(values)) for name, values in named.items() if values}
 
 
 def _retrieval_scores(rows: list[dict]) -> dict[str, float]:
-    similarity = np.stack([r["image"] for r in rows]) @ np.stack([r["text"] for r in rows]).T
+    texts = np.stack([r["text"] for r in rows])
+    similarity = np.stack([r["image"] for r in rows]) @ texts.T
+    rivals = (np.abs(texts[:, None] - texts) > SAME_TEXT).any(2)  # the same text, of another volume, is right as well
     scores = {}
     for name, table in (("image_to_text", similarity), ("text_to_image", similarity.T)):
-        better = (table > np.diag(table)[:, None]).sum(1)
+        ahead = rivals & ~(table < np.diag(table)[:, None])  # a tie and a NaN are ahead
+        rank = ahead.sum(1)
         for k in RECALL_AT:
-            scores[f"{name}_recall_{k}"] = float((better < k).mean())
+            scores[f"{name}_recall_{k}"] = float((rank < k).mean())
     return scores | {f"chance_recall_{k}": min(k / len(rows), 1.0) for k in RECALL_AT}
 
 

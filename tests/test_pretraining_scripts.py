@@ -1,16 +1,13 @@
-"""The encoder scripts as a user starts them, what they score, and what instruction tuning takes from them."""
+"""The encoder scripts as a user starts them, and what instruction tuning takes from them."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
-import torch
 
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
-from evaluation.pretraining import _classification_scores, _in_order, _retrieval_scores, dice_per_mask
 from models.pretrained_vision import load_pretrained_vision
 from tests.test_scripts import TINY, start
 
@@ -66,44 +63,3 @@ def test_missing_manifests_are_all_named_at_once(tmp_path):
     assert failed.returncode == 2
     line = next(line for line in failed.stderr.splitlines() if line.startswith("error:"))
     assert "39 of 39 tasks" in line and "--skip_missing_tasks" in line
-
-
-def test_dice_ignores_padding_and_counts_voxels():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 5, 6, 7, generator=generator)
-    masks = torch.randint(-1, 2, (3, 5, 6, 7), generator=generator)
-    logits[2], masks[2] = -1.0, masks[2].clamp(max=0)  # empty in both
-    expected = []
-    for logit, mask in zip(logits.flatten(1).tolist(), masks.flatten(1).tolist(), strict=True):
-        pairs = [(value > 0, target == 1) for value, target in zip(logit, mask, strict=True) if target != -1]
-        both, total = sum(a and b for a, b in pairs), sum(a + b for a, b in pairs)
-        expected.append(2 * both / total if total else 1.0)
-    assert dice_per_mask(logits, masks).tolist() == pytest.approx(expected)
-
-
-def test_recall_counts_the_pairs_that_rank_high_enough():
-    rng = np.random.default_rng(0)
-    rows = [{"image": rng.normal(size=4), "text": rng.normal(size=4)} for _ in range(30)]
-    scores = _retrieval_scores(rows)
-    for k in (1, 5, 10):
-        hits = 0
-        for i, row in enumerate(rows):
-            ranked = sorted(range(30), key=lambda j, row=row: -float(row["image"] @ rows[j]["text"]))
-            hits += i in ranked[:k]
-        assert scores[f"image_to_text_recall_{k}"] == pytest.approx(hits / 30)
-        assert scores[f"chance_recall_{k}"] == pytest.approx(k / 30)
-
-
-def test_labels_of_one_class_are_left_out_of_the_auc():
-    rows = [
-        {"scores": np.array([0.9, 0.2, 0.4]), "target": np.array([1.0, 0.0, np.nan])},
-        {"scores": np.array([0.1, 0.6, 0.3]), "target": np.array([0.0, 0.0, 1.0])},
-    ]
-    scores = _classification_scores(rows)
-    assert scores["auc"] == 1.0 and scores["f1"] == 1.0
-    assert scores["accuracy"] == pytest.approx((1.0 + 0.5 + 0.0) / 3)
-
-
-def test_rows_dealt_to_ranks_come_back_in_order():
-    rows = list(range(7))
-    assert _in_order([rows[0::3], rows[1::3], rows[2::3]], 7) == rows

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
-from datasets.catalog import available_tasks, load_records, phantom_tasks, published_tasks, select_tasks
+from datasets.catalog import (
+    PretrainingTask,
+    available_tasks,
+    load_records,
+    phantom_tasks,
+    published_tasks,
+    select_tasks,
+)
 from datasets.default_data import ensure_phantoms
 from datasets.label_descriptions import descriptions
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
@@ -26,6 +34,7 @@ from training import checkpoint_store, distributed, random_state
 from training.loop import train
 from training.settings import TrainingSettings
 
+VALIDATION = "validation.json"  # in the run folder: the newest scores
 TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, where no data are named
 
 
@@ -45,6 +54,7 @@ class PretrainingSettings(TrainingSettings):
     resize: Literal["published", "isotropic"] = "published"
     cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
     validation_samples: int = 100  # at most so many a task
+    validation_split: Literal["val", "test"] = "val"  # whose manifests are validated on
     eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop
 
     # model
@@ -103,39 +113,40 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     if settings.phantoms:
         manifest = f"{settings.phantoms}/train.json"
         distributed.from_main(lambda: ensure_phantoms(settings.phantoms, [manifest]))
-    tasks = phantom_tasks(settings.phantoms) if settings.phantoms else published_tasks(settings.manifest_dir)
+    every = phantom_tasks(settings.phantoms) if settings.phantoms else published_tasks(settings.manifest_dir)
     tasks, missing = available_tasks(
-        select_tasks(tasks, settings.kinds, settings.task_weights), settings.skip_missing_tasks
+        select_tasks(every, settings.kinds, settings.task_weights), settings.skip_missing_tasks
     )
     if missing and ranks.is_main:
         print(f"left out, having no manifest: {', '.join(task.name for task in missing)}", flush=True)
     records = load_records(tasks)
-    validation_tasks = [task for task in tasks if task.path("val").is_file()]
-    validation_records = load_records(validation_tasks, "val")
+    validation_tasks, untrained = tasks_to_validate(every, tasks, settings.validation_split)
+    validation_records = load_records(validation_tasks, settings.validation_split)
 
     reports = [row.report for rows in records.values() for row in rows if hasattr(row, "report")]
     text_encoder = _text_encoder(settings, reports)
     options = {"orientation": settings.orientation, "resize": settings.resize, "cache": settings.cache or None}
     config = vision_config(settings, encoder, text_encoder.width)
-    dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
     validation = PretrainingDataset(
         validation_tasks, validation_records, text_encoder.encode, config, augmentation=None, **options
     )
 
     def evaluate(step: int) -> dict[str, float]:
-        scores = evaluate_pretraining(model, validation, ranks, settings.validation_samples)
+        scores = evaluate_pretraining(model, validation, ranks, settings.validation_samples, untrained)
         if ranks.is_main:
-            path = Path(settings.run_dir) / "validation.json"
-            path.write_text(json.dumps({"step": step, "encoder": encoder, "kinds": settings.kinds, **scores}, indent=2))
+            run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": settings.validation_split}
+            (Path(settings.run_dir) / VALIDATION).write_text(json.dumps({**run, **scores}, indent=2) + "\n")
         return scores
 
     if settings.eval_only:
-        model = load_pretraining(checkpoint_store.resolve_model_folder(settings.run_dir)).to(ranks.device)
-        scores = evaluate(0)
+        folder = checkpoint_store.resolve_model_folder(settings.run_dir)
+        model = load_pretraining(folder).to(ranks.device)
+        scores = evaluate(checkpoint_store.step_of(folder.parent))
         if ranks.is_main:
             Console().print_json(data=scores)
         return
 
+    dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
     model = PretrainingModel(VisionModel(config), settings.queue_size)
     model.mask_slices = settings.mask_slices
     if settings.pretrained_backbone:
@@ -167,6 +178,19 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         save_model=lambda folder: save_pretraining(model, folder),
         evaluate=evaluate if validation_tasks else None,
     )
+
+
+def tasks_to_validate(
+    every: Sequence[PretrainingTask], trained: Sequence[PretrainingTask], split: str
+) -> tuple[list[PretrainingTask], list[str]]:
+    """The tasks with a manifest of the split: those trained on, and all others of classification, for zero-shot.
+
+    The second result names those others.
+    """
+    names = {task.name for task in trained}
+    found = [task for task in every if task.path(split).is_file()]
+    untrained = [task for task in found if task.name not in names and task.kind == "classification"]
+    return [task for task in found if task.name in names] + untrained, [task.name for task in untrained]
 
 
 def _text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The encoder ablation at --preset tiny: every encoder with every set of objectives, as many steps each, on the same
+# phantoms, two runs side by side on a core each.  Makes the table and the plot of the README:
+#
+#     benchmarks/ablation.sh [FOLDER] [STEPS]
+#
+# PHANTOMS names phantoms that are there already.  A run that has its scores is not trained again, so the script can be
+# started anew after an interruption.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export FOLDER=${1:-runs/ablation} STEPS=${2:-240} PYTHON=${PYTHON:-python}
+export PHANTOMS=${PHANTOMS:-$FOLDER/phantoms} DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
+mkdir -p "$FOLDER/logs"
+
+if [ ! -f "$PHANTOMS/cases.json" ]; then  # 200 to train on, 50 each to validate and to test
+    "$PYTHON" -m datasets.phantom --out "$PHANTOMS" --count 300 --seed 0 --workers 2 --split 0.666 0.167 0.167
+fi
+
+train() {
+    local name="$1_${2//,/_}" run="$FOLDER/runs/$1_${2//,/_}"
+    if [ -f "$run/validation.json" ]; then return; fi
+    "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
+        --overwrite --kinds "$2" --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
+        >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
+}
+export -f train
+
+for kinds in image_text,classification,segmentation image_text,segmentation image_text,classification image_text; do
+    for encoder in 2D1D ViT3D ResNet3D; do
+        echo "$encoder $kinds"
+    done
+done | xargs -P 2 -L 1 bash -c 'train "$0" "$1"'
+
+"$PYTHON" -m evaluation.ablation "$FOLDER"/runs/* --output "$FOLDER/table"
