@@ -42,7 +42,8 @@ def answer_question(
     """Ask ``question`` about one or several volumes (files or DICOM folders).
 
     Masks belong to the first volume: ``output/answer_mask_1.nii.gz`` and so on lie on its own grid, and
-    ``output/answer_overlay.png`` shows them; ``output/answer.txt`` holds the words.
+    ``output/answer_overlay.png`` shows them; ``output/answer.txt`` holds the words.  Those of an earlier question there
+    are removed.
 
     Raises:
         InputError: a volume cannot be read, or the question is empty.
@@ -58,6 +59,8 @@ def answer_question(
     answer = predict(model, [sample], options)[0]
     prediction, masks = answer.prediction, answer.masks
     output.mkdir(parents=True, exist_ok=True)
+    for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png"):
+        earlier.unlink(missing_ok=True)  # of another question: it would pass for this answer's
     (output / "answer.txt").write_text(f"{question}\n{prediction.text}\n", encoding="utf-8")
     names = [f"mask {number}" for number in range(1, len(masks) + 1)]
     files = [

@@ -140,6 +140,8 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
         **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
     )
     dataset = InstructionDataset({}, model.tokenizer, model.config, with_answers=False)
+    earlier = tmp_path / "answer_mask_2.nii.gz"
+    earlier.touch()  # an earlier answer had two masks
     answer = answer_question(
         model, dataset, [str(IMAGE)], "Where is the liver?", "CT-RATE", tmp_path, GenerationOptions(1, 10)
     )
@@ -148,3 +150,4 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
     assert mask.shape == source.shape and mask.get_data_dtype() == np.uint8
     assert np.allclose(mask.affine, source.affine) and nib.aff2axcodes(mask.affine) == nib.aff2axcodes(source.affine)
     assert answer.overlay_file.read_bytes().startswith(b"\x89PNG")
+    assert not earlier.exists()
