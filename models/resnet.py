@@ -29,7 +29,10 @@ class SliceResNet(ResNet):
         Three equal channels under weights w1, w2, w3 give what one channel gives under w1 + w2 + w3.
         """
         weight = self.conv1.weight.sum(dim=1, keepdim=True)
-        output = F.conv2d(slices.to(weight.dtype), weight, stride=self.conv1.stride, padding=self.conv1.padding)
+        # A single channel lies in memory as both layouts say; strides alone tell the convolution which one to give, and
+        # turning its large output round afterwards costs more than the convolution.
+        slices = slices.to(weight.dtype)[:, 0, :, :, None].permute(0, 3, 1, 2)
+        output = F.conv2d(slices, weight, stride=self.conv1.stride, padding=self.conv1.padding)
         return output.contiguous(memory_format=torch.channels_last)
 
     def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
