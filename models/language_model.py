@@ -49,20 +49,29 @@ def load_language_model(
             if text_config is not config:
                 # The outer configuration has the last word on tying (the 2B model ties, the 7B model does not).
                 text_config.tie_word_embeddings = config.tie_word_embeddings
-            model = QWEN_TEXT_CLASSES[text_config.model_type].from_pretrained(
-                source, config=text_config, dtype=dtype, key_mapping=_NESTED_DECODER
-            )
+            loader = QWEN_TEXT_CLASSES[text_config.model_type]
+            options |= {"config": text_config, "key_mapping": _NESTED_DECODER}
         else:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+            loader = AutoModelForCausalLM
+        model, loaded = loader.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"language model {name!r} could not be loaded: give a hub name that can be fetched, a local folder "
             f"with config.json, weights and tokenizer, or a .gguf file ({reason})"
         ) from error
+    _check_complete(name, loaded)
     add_special_tokens(tokenizer)
     resize_embeddings(model, tokenizer)
     return model, tokenizer
+
+
+def _check_complete(name: str, loaded: dict) -> None:
+    """transformers fills what a file lacks with random numbers and goes on; here that is an error."""
+    for kind, what in (("missing_keys", "lacks"), ("unexpected_keys", "has, and this model has no place for,")):
+        if keys := sorted(loaded[kind]):
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise InputError(f"language model {name!r} {what} {keys[0]}{more}: copy its folder again, or name another")
 
 
 def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
