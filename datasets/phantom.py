@@ -46,6 +46,8 @@ class DatasetOptions:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"--count {self.count}: give the number of phantoms, at least 1")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: give 0 or more")
         if min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-6:
             raise InputError(
                 f"--split {' '.join(map(str, self.split))}: give three shares of train, val, test that sum to 1"
@@ -179,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         truths = write_dataset(options, values.workers)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: --out {values.out}: cannot be written ({error.strerror}); give another folder", file=sys.stderr)
         return 2
     positive = sum(sum(truth["targets"].values()) for truth in truths)
     print(f"{len(truths)} phantoms, {positive / len(truths):.1f} of {len(DISEASES)} findings each, in {options.out}")

@@ -27,6 +27,7 @@ from datasets.phantom_shapes import rotation
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "LPI", "RAI", "LAI", "PIR", "PSL", "ASL", "SRA", "IPL")
 HU_RANGE = (-1024, 3071)
+BODY_SCALES = (0.4, 1.5)  # below, organs are lost between voxels
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class CaseOptions:
 
     prevalence: probability of each finding, drawn independently. body_scale: size range relative to a standard adult;
     small bodies keep volumes small. in_plane, between: ranges of the spacing in mm. max_voxels: spacings that would
-    exceed it are drawn again. orientations: axis codes of the stored array.
+    exceed it are drawn again. orientations: axis codes of the stored array. Raises InputError for values that make no
+    patient.
     """
 
     prevalence: float = 0.3
@@ -44,6 +46,16 @@ class CaseOptions:
     between: tuple[float, float] = (1.0, 5.0)
     max_voxels: float = 4e6
     orientations: tuple[str, ...] = ORIENTATIONS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prevalence <= 1:
+            raise InputError(f"--prevalence {self.prevalence}: give a probability, from 0 to 1")
+        low, high = self.body_scale
+        if not BODY_SCALES[0] <= low <= high <= BODY_SCALES[1]:
+            raise InputError(f"--body-scale {low} {high}: give two rising values within {BODY_SCALES}")
+        for low, high in (self.in_plane, self.between):
+            if not 0 < low <= high:
+                raise InputError(f"--spacing-scale: spacings from {low} to {high} mm are no range above 0")
 
 
 @dataclass
