@@ -137,6 +137,20 @@ class PretrainingDataset(Dataset):
         """Records of each task, as `MixtureSampler` asks for them."""
         return {name: len(rows) for name, rows in self.records.items()}
 
+    @property
+    def prevalence(self) -> float | None:
+        """Share of positives among the known labels of the multi-label tasks, by the tasks' weights; None without."""
+        shares, weights = [], []
+        for task in self.tasks.values():
+            if task.loss == "BCE":
+                targets = torch.stack(
+                    [_target(record.disease_label, task.labels) for record in self.records[task.name]]
+                )
+                if targets.isfinite().any():
+                    shares.append(float(targets.nanmean()))
+                    weights.append(task.weight)
+        return float(np.average(shares, weights=weights)) if shares else None
+
     def label_embeddings(self, labels: Sequence[str]) -> Tensor:
         """(n, C): the text encoder's embeddings of the labels' descriptions; the labels are of any of the tasks."""
         return self.texts[[describe(label) for label in labels]]

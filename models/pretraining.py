@@ -47,12 +47,27 @@ class PretrainingModel(nn.Module):
         self.mask_slices = 0
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
+        # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
+        # part as large as what tells them apart, and the first thing learned would be to give up the latter.
+        nn.init.eye_(self.text_projection.weight)
+        nn.init.normal_(self.image_projection.weight, std=vision.config.token_width**-0.5)  # as in CLIP
+        nn.init.zeros_(self.text_projection.bias)
+        nn.init.zeros_(self.image_projection.bias)
+        self.centre = RunningCentre(vision.config.token_width)
         self.contrastive = ContrastiveLoss(width, queue_size)
         self.classification_log_scale = nn.Parameter(torch.tensor([INITIAL_CLASSIFICATION_SCALE]).log())
         self.classification_bias = nn.Parameter(torch.zeros(1))
         vision.bridger.requires_grad_(False)
         vision.qwen2biolord.requires_grad_(False)
         freeze_unused(self)
+
+    @torch.no_grad()
+    def start_from_prevalence(self, share: float) -> None:
+        """Begin multi-label classification at a probability of `share`, that of a positive label in the data.
+
+        Without it the first thing learned is a large constant in every embedding (Lin et al. 2017, Zhai et al. 2023).
+        """
+        self.classification_bias.fill_(torch.tensor(share).clamp(1e-4, 1 - 1e-4).logit())
 
     @property
     def text_width(self) -> int:
@@ -93,8 +108,11 @@ class PretrainingModel(nn.Module):
         )
 
     def embed_encoded(self, encoded: Sequence[EncodedVolume]) -> Tensor:
-        """-> (B, width) float32 of length 1: the projected mean of each volume's tokens outside the padding."""
-        pooled = torch.stack([masked_mean(volume.tokens, volume.valid) for volume in encoded])
+        """-> (B, width) float32 of length 1: the projected mean of each volume's tokens outside the padding.
+
+        What all volumes have in common is taken off before (`RunningCentre`).
+        """
+        pooled = self.centre(torch.stack([masked_mean(volume.tokens, volume.valid) for volume in encoded]))
         projected = self.image_projection(pooled.to(self.image_projection.weight.dtype))
         return F.normalize(projected.float(), dim=-1)
 
@@ -149,6 +167,36 @@ class PretrainingModel(nn.Module):
                 f"text embeddings {tuple(embeddings.shape)}: the model takes {self.text_width}, its query_width; build "
                 "it with the width of the text encoder"
             )
+
+
+class RunningCentre(nn.Module):
+    """x (B, C) less the running mean over all ranks in training: the bias of the layer behind it, kept in step.
+
+    Tokens soon share a part many times as large as what tells volumes apart.  A cosine of them hardly differs then, and
+    a learned bias follows the drift of that part too slowly.  (Caron et al. 2021 centre their embeddings in this way.)
+    """
+
+    MOMENTUM = 0.9
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In training the batch joins the mean before it is taken off."""
+        if self.training:
+            self._update(x.detach().float().mean(0))
+        return x - self.mean.to(x)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(mean)
+            mean = mean / torch.distributed.get_world_size()
+        weight = 1 - self.MOMENTUM if bool(self.seen) else 1.0
+        self.mean.lerp_(mean.to(self.mean), weight)
+        self.seen += 1
 
 
 def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:

@@ -154,6 +154,16 @@ def test_targets_and_embeddings_of_a_batch(folder):
         collate([data[SampleReference(name, 0, 0)] for name in ("one", "many")])
 
 
+def test_prevalence_counts_the_known_labels_of_the_multi_label_tasks(folder):
+    rows = [{"lung nodule": 1, "emphysema": 0}, {"lung nodule": 0, "emphysema": None}]
+    rows = [{"image_path": "ct.nii.gz", "disease_label": row} for row in rows]
+    (folder / "more_train.json").write_text(json.dumps(rows))
+    more = replace(tasks_of(folder)[1], name="more", manifest=f"{folder}/more_{{split}}.json", weight=3.0)
+    data = dataset_of(folder, [*tasks_of(folder), more])
+    assert data.prevalence == pytest.approx((1 * (1 / 1) + 3 * (1 / 3)) / 4)
+    assert dataset_of(folder, tasks_of(folder)[2:]).prevalence is None
+
+
 def test_loader_processes_give_what_the_main_process_gives(folder):
     data = dataset_of(folder, augmentation=AugmentationOptions(), cache=folder / "cache")
     references = [[SampleReference("organs", index % 2, index)] for index in range(4)]

@@ -149,6 +149,8 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
     model = PretrainingModel(VisionModel(config), settings.queue_size)
     model.mask_slices = settings.mask_slices
+    if dataset.prevalence is not None:
+        model.start_from_prevalence(dataset.prevalence)
     if settings.pretrained_backbone:
         load_pretrained_backbone(model.vision, settings.pretrained_backbone)
     if settings.initial_vision:
