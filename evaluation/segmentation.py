@@ -178,7 +178,8 @@ def segmentation_metrics(
         f"Both masks empty: Dice 1, NSD 1, HD95 0 ({both_empty} of {len(rows)}); "
         f"just one empty: Dice 0, NSD 0, HD95 left out of its mean ({unmeasured} of {len(rows)}).",
         "dice_release_protocol averages over single lines of voxels (last axis), an empty line of both counting as 1, "
-        f"after the best of up to {beams} beams was taken by the truth: inflated, for comparison only.",
+        + (f"of the best of up to {beams} beams by the truth" if beams > 1 else "of the answer's own mask")
+        + ": inflated, for comparison only.",
     ]
     return {"structures": structures, "mean": mean, "notes": notes}
 
