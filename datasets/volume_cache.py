@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from datasets.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
 from datasets.volume import VolumeGeometry, load_volume, read_mask
+from datasets.volume_readers import DETACHED_HEADERS
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class VolumeLoader:
 
     read: a module's function that reads a file in place of ``load_volume``, with the same arguments and results.
 
-    A cached file is named by a digest of the source's path, size and time of change and of the options, so that an
-    edited source or another option is read anew.  Files appear by rename: concurrent writers cannot leave half of one.
+    A cached file is named by a digest of the source's path, size and time of change (of every slice of a DICOM folder,
+    of the voxel file beside a header) and of the options, so that an edited source or another option is read anew.
+    Files appear by rename: concurrent writers cannot leave half of one.
     """
 
     def __init__(
@@ -91,14 +94,24 @@ class VolumeLoader:
         if self.cache is None:
             return None
         sources = []
-        for path in paths:
-            if not os.path.exists(path):
+        for path in map(Path, paths):
+            if not path.exists():
                 return None  # the reader will say it better
-            status = os.stat(path)
-            sources.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
+            for file in (path, *_parts(path)):
+                status = file.stat()
+                sources.append([os.path.abspath(file), status.st_size, status.st_mtime_ns])
         key = json.dumps([kind, sources, extra, vars(self.options)], sort_keys=True, default=list)
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.cache / digest[:2] / f"{digest}.safetensors"
+
+
+def _parts(path: Path) -> list[Path]:
+    """The other files that hold a volume: a DICOM folder's slices, what lies beside a header without voxels."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if path.suffix.lower() in DETACHED_HEADERS:
+        return sorted(file for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if file != path)
+    return []
 
 
 def save_cached(path: Path, tensors: dict[str, torch.Tensor], details: str) -> None:
