@@ -61,9 +61,11 @@ def stored_state(model: CTInstruct) -> dict[str, torch.Tensor]:
     tensors = model.state_dict()
     if lora_settings(model.language_model):
         return {name: tensor for name, tensor in tensors.items() if not _is_frozen_base(name)}
-    for name, others in tied_names(model).items():
-        if name in tensors and any(other in tensors for other in others):
+    tied, kept = tied_names(model), set()
+    for name in list(tensors):  # of a group the first stays, which is the embedding, as transformers has it
+        if tied.get(name, set()) & kept:
             del tensors[name]
+        kept.add(name)
     return tensors
 
 
@@ -143,12 +145,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def build_without_storage(vision: VisionConfig, language_config, tokenizer: PreTrainedTokenizerBase) -> CTInstruct:
     """The model on the meta device; buffers that are computed and not stored are real."""
     with init_empty_weights(include_buffers=False):
-        return build_ctinstruct(vision, build_language_model(language_config), tokenizer)
+        model = build_ctinstruct(vision, build_language_model(language_config), tokenizer)
+    model.language_model.tie_weights()  # moving to the meta device gave each name a tensor of its own
+    return model
 
 
 def finish_loading(model: CTInstruct, device: torch.device | str, generation: dict) -> CTInstruct:
-    """Tie what is shared, set generation options, move what was not read to the device."""
-    model.language_model.tie_weights()
+    """Set generation options, move what was not read to the device."""
     for key, value in generation.items():
         setattr(model.language_model.generation_config, key, value)
     return model.to(device).eval()

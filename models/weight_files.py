@@ -115,9 +115,9 @@ def assign_weights(
             tensor = torch.cat([parts[row] for row in sorted(rows.pop(target.name))])
         if tensor.shape != shape:
             raise CheckpointError(f"{file}: {key} has shape {tuple(tensor.shape)}, the model {tuple(shape)}")
-        model.load_state_dict({target.name: tensor}, strict=False, assign=True)
-        missing.discard(target.name)
-    missing = {name for name in missing if not optional(name) and not tied.get(name, set()) - missing}
+        _assign(model, {target.name} | tied.get(target.name, set()), tensor)
+        missing -= {target.name} | tied.get(target.name, set())
+    missing = {name for name in missing if not optional(name)}
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} keys are missing, the first is {sorted(missing)[0]}")
 
@@ -128,6 +128,21 @@ def tied_names(model: nn.Module) -> dict[str, set[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     return {name: set(group) - {name} for group in names.values() if len(group) > 1 for name in group}
+
+
+def _assign(model: nn.Module, names: set[str], tensor: Tensor) -> None:
+    """Let `tensor` be the parameter, or buffer, of these names: one object for all of them, so that they stay tied.
+
+    `load_state_dict` would go through the whole model for each tensor.
+    """
+    places = [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in sorted(names)]
+    parent, leaf = places[0]
+    if leaf in parent._buffers:
+        parent._buffers[leaf] = tensor
+        return
+    parameter = nn.Parameter(tensor, requires_grad=parent._parameters[leaf].requires_grad)
+    for parent, leaf in places:
+        parent._parameters[leaf] = parameter
 
 
 def _shards(folder: Path) -> list[Path]:

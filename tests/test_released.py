@@ -90,6 +90,20 @@ def test_a_released_folder_loads_with_every_tensor(released, model):
     assert loaded(batch).loss.item() == pytest.approx(model(batch).loss.item(), rel=1e-5)
 
 
+def test_a_released_folder_of_tied_embeddings_needs_one_of_them(tmp_path):
+    """The 2B model's head is its embedding: the file has the embedding alone."""
+    tied = tiny_ctinstruct(seed=3)
+    tied.language_model.config.tie_word_embeddings = True
+    tied.language_model.tie_weights()
+    assert tied.language_model.lm_head.weight is tied.language_model.model.embed_tokens.weight
+    save_released(tied.eval(), tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert "model.embed_tokens.weight" in stored and "lm_head.weight" not in stored
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.language_model.lm_head.weight is loaded.language_model.model.embed_tokens.weight
+    assert_equal_models(loaded, tied)
+
+
 def edit_shard(folder, change):
     file = folder / "model-00001-of-00002.safetensors"
     tensors = load_file(file)
