@@ -1,0 +1,128 @@
+"""Time, memory and floating-point operations of a piece of code, and the limit that the machine sets to them."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+GIB = 2**30
+GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    seconds: the best of the repeats.  gflop: counted matrix products and convolutions, or None where they do not
+    matter.  limit_seconds: how long the machine's own matrix product takes for as many.  peak_gib: most memory held so
+    far by the stage's process, or by the allocator on CUDA.  voxels: size of the volume, for the plot.  note: a figure
+    of this stage alone, in words.
+    """
+
+    stage: str
+    seconds: float
+    gflop: float | None = None
+    limit_seconds: float | None = None
+    peak_gib: float | None = None
+    voxels: int | None = None
+    note: str = ""
+
+    @property
+    def over_limit(self) -> float | None:
+        """Measured time over the limit; 1 is the speed of a matrix product."""
+        return self.seconds / self.limit_seconds if self.limit_seconds else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+@dataclass
+class Aim:
+    """A ratio of two measured figures beside what it should be: at most `target`, or at least where `at_least`."""
+
+    name: str
+    value: float
+    target: float
+    at_least: bool = False
+    unit: str = "×"
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is on the right side of its target."""
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def device() -> torch.device:
+    """The accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision() -> torch.dtype:
+    """What the model computes in on this device: bf16 on CUDA, float32 on CPU."""
+    return torch.bfloat16 if device().type == "cuda" else torch.float32
+
+
+def best_seconds(function: Callable[[], Any], repeats: int = 3, warm_up: bool = True) -> float:
+    """Shortest wall time of `function` over the repeats; noise of a busy machine only ever adds."""
+    if warm_up:
+        function()
+    times = []
+    for _ in range(repeats):
+        _synchronize()
+        begun = perf_counter()
+        function()
+        _synchronize()
+        times.append(perf_counter() - begun)
+    return min(times)
+
+
+def gemm_flops_per_second() -> float:
+    """Operations a second of a square matrix product in the model's precision: the limit that stages are held to."""
+    size = GEMM_SIZE[device().type]
+    left, right = (torch.randn(size, size, device=device(), dtype=precision()) for _ in range(2))
+    return 2 * size**3 / best_seconds(lambda: left @ right, repeats=7)
+
+
+def count_gflop(function: Callable[[], Any]) -> float:
+    """10^9 floating-point operations of matrix products, convolutions and attention (two for a multiply-add)."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def peak_gib() -> float:
+    """Peak memory so far: of the process, or of the accelerator's allocator."""
+    if device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / GIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+
+
+def measured(
+    stage: str, function: Callable[[], Any], repeats: int = 3, warm_up: bool = True, voxels: int | None = None
+) -> Row:
+    """A row with time, operations, limit and memory of `function`; the limit is measured just before."""
+    gflop = count_gflop(function) if warm_up else None  # counting runs it once, which is a warm-up as well
+    limit = gflop * 1e9 / gemm_flops_per_second() if gflop else None
+    seconds = best_seconds(function, repeats, warm_up=False)
+    return Row(stage, seconds, gflop, limit, peak_gib(), voxels)
+
+
+def _synchronize() -> None:
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _cpu_attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flop}

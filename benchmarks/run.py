@@ -1,0 +1,107 @@
+"""Time and memory of every stage beside the limit of this machine, and what the project aims at.
+
+    python -m benchmarks.run [--quick] [--stages vision1 loading ...] [--output benchmarks_output]
+
+Each stage runs in a process of its own, so that its memory is its own.  The limit is a matrix product's speed, measured
+in the same process just before the stage; "over limit" is measured time over the time that a matrix product takes for
+as many operations (on CUDA its inverse is the utilisation, MFU).  Weights are random.  Writes results.md, results.json
+and cost.png, a plot of cost against volume size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks import stages_data, stages_language, stages_tiny, stages_vision
+from benchmarks.measure import Aim, Row, device, gemm_flops_per_second
+from benchmarks.table import aims_table, cost_plot, rows_table
+
+Stage = Callable[[bool], tuple[list[Row], list[Aim]]]  # quick -> results
+
+
+def _whatever(function: Callable, *arguments: object) -> Stage:
+    """A stage that is the same, quick or not."""
+    return lambda quick: function(*arguments)
+
+
+STAGES: dict[str, Stage] = {
+    "loading": stages_data.loading,
+    "vision1": _whatever(stages_vision.encode_and_mask, 1),
+    "vision2": _whatever(stages_vision.encode_and_mask, 2),
+    "vision4": _whatever(stages_vision.encode_and_mask, 4),
+    "vision6": _whatever(stages_vision.encode_and_mask, 6),
+    "shared": _whatever(stages_vision.shared_work),
+    "labels1": _whatever(stages_vision.many_labels, 1),
+    "labels6": _whatever(stages_vision.many_labels, 6),
+    "backward1": _whatever(stages_vision.backward, 1),
+    "backward2": _whatever(stages_vision.backward, 2),
+    "backward4": _whatever(stages_vision.backward, 4),
+    "language": partial(lambda size, quick: stages_language.generation(size, 64 if quick else 128), "tiny"),
+    "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
+    "tiny": stages_tiny.tiny,
+}
+QUICK = ("loading", "vision1", "shared", "labels1", "language", "language135M", "tiny")
+
+
+def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
+    """Results of one stage, or the last line of what it died of."""
+    command = [sys.executable, "-m", "benchmarks.run", "--one", name, *(["--quick"] if quick else [])]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        return (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
+    result = json.loads(finished.stdout.splitlines()[-1])
+    return [Row(**row) for row in result["rows"]], [Aim(**aim) for aim in result["aims"]]
+
+
+def machine() -> str:
+    """One line on what the figures were measured on."""
+    name = torch.cuda.get_device_name() if device().type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return f"{name}, matrix product {gemm_flops_per_second() / 1e9:.0f} GFLOP/s, torch {torch.__version__}"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the stages that end in about five minutes on two cores")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="these alone")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks_output"))
+    parser.add_argument("--one", choices=STAGES, help="run a stage in this process and print JSON")
+    options = parser.parse_args()
+    if options.one:
+        rows, aims = STAGES[options.one](options.quick)
+        print(json.dumps({"rows": [vars(row) for row in rows], "aims": [vars(aim) for aim in aims]}))
+        return
+
+    console, rows, aims, failures = Console(), [], [], []
+    about = machine()
+    names = options.stages or (QUICK if options.quick else tuple(STAGES))
+    for name in track(names, description="stages", console=console):
+        result = in_own_process(name, options.quick)
+        if isinstance(result, str):
+            failures.append(f"{name} failed: {result}")
+            continue
+        rows += result[0]
+        aims += result[1]
+    text = f"{about}\n\n{rows_table(rows)}\n\n{aims_table(aims)}\n"
+    text += "".join(f"\n{failure}\n" for failure in failures)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.md").write_text(text)
+    content = {"machine": about, "rows": [vars(row) for row in rows], "aims": [vars(aim) for aim in aims]}
+    (options.output / "results.json").write_text(json.dumps(content, indent=2))
+    cost_plot(rows, options.output / "cost.png")
+    console.print(text, markup=False, highlight=False)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Stages of the language model: prefill and decoding, beside transformers' own `generate` on the same model."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
+from datasets.instruction import InstructionCollator, InstructionSample
+from models.checkpoint import build_ctinstruct
+from models.configuration import vision_preset
+from models.ctinstruct import CTInstruct
+from models.special_tokens import IMAGE
+from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+
+TEXTS = ["The liver is of normal size. No pleural effusion is seen. Is there a lung nodule in the right upper lobe?"]
+SIZES = {  # hidden size, layers, heads, feed-forward width
+    "tiny": {},
+    "135M": {"hidden_size": 576, "layers": 30, "heads": 8, "feedforward": 1536},
+}
+
+
+def model_of(size: str) -> CTInstruct:
+    """The tiny vision model before a random language model of the size."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS)
+    language_model = build_tiny_language_model(tokenizer, **SIZES[size])
+    return build_ctinstruct(vision_preset("tiny"), language_model, tokenizer).to(device(), precision()).eval()
+
+
+def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
+    """A prompt of text alone, so that what is compared is generation and nothing else."""
+    model = model_of(size)
+    language_model, tokenizer = model.language_model, model.tokenizer
+    prompt = (tokenizer(TEXTS[0] * 8)["input_ids"])[:256]
+    assert tokenizer.convert_tokens_to_ids(IMAGE) not in prompt
+    sample = InstructionSample(
+        id="prompt",
+        task="text",
+        prompt_ids=prompt,
+        answer_ids=[],
+        volumes=[],
+        geometries=[],
+        label_set=None,
+        mask_image=0,
+    )
+    batch = InstructionCollator(tokenizer.pad_token_id)([sample]).to(device())
+    tokenizer.eos_token = tokenizer.pad_token  # neither side may stop early
+    options = {"num_beams": 1, "max_new_tokens": new_tokens}
+
+    def plain() -> None:
+        language_model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **options,
+        )
+
+    with torch.inference_mode():
+        prefill = partial(
+            language_model, input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1
+        )
+        rows = [measured(f"prefill of {len(prompt)} tokens, {size}", prefill)]
+        ours = best_seconds(lambda: model.generate(batch, **options), repeats=2)
+        theirs = best_seconds(plain, repeats=2)
+        generated = len(model.generate(batch, **options)[0].token_ids)
+    row = Row(f"decode {new_tokens} tokens, {size}", ours, peak_gib=peak_gib())
+    row.note = f"{generated / ours:.0f} tokens/s; transformers' generate {new_tokens / theirs:.0f}"
+    rows.append(row)
+    ratio = (new_tokens / theirs) / max(generated / ours, 1e-9)
+    return rows, [Aim(f"time of a generated token over transformers' own, {size}", ratio, 1.3)]

@@ -1,0 +1,117 @@
+"""Stages of the vision network at full size: encoding, masks, their memory, and what sharing work saves."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from benchmarks import plain_vision
+from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
+from models.configuration import vision_preset
+from models.encoder_contract import VolumePatches
+from models.losses import mask_loss
+from models.vision import VisionModel
+
+MANY_LABELS = 60
+
+
+def full_model(**options: bool) -> VisionModel:
+    """The published size with random weights, on the accelerator if there is one."""
+    torch.manual_seed(0)
+    return VisionModel(vision_preset("full")).to(device(), precision()).train(options.get("training", False))
+
+
+def volume_of(patches: int, padded_slices: int = 0) -> VolumePatches:
+    """A full-size volume of patches along z whose last slices are padding."""
+    depth = 32
+    marks = torch.ones(patches * depth)
+    marks[patches * depth - padded_slices :] = 0
+    marks = marks.view(patches, depth)
+    voxels = torch.randn(patches, 256, 256, depth) * marks[:, None, None, :]
+    return VolumePatches(voxels.to(device(), precision()), marks.to(device()), (patches, 1, 1))
+
+
+def queries_of(model: VisionModel, count: int) -> torch.Tensor:
+    """Hidden states of so many <SEG> tokens."""
+    return torch.randn(count, model.config.llm_width, device=device(), dtype=precision())
+
+
+def encode_and_mask(patches: int) -> tuple[list[Row], list[Aim]]:
+    """Encoding a volume, and one mask on it."""
+    model, volume = full_model(), volume_of(patches)
+    voxels, aims = volume.patches.numel(), []
+    with torch.inference_mode():
+        rows = [measured(f"encode, {patches} patch(es)", partial(model.encode, *volume), voxels=voxels)]
+        if patches == 1:
+            plain = best_seconds(partial(plain_vision.encode, model, volume), repeats=2)
+            rows[0].note = f"published way {plain:.2f} s"
+            aims = [
+                Aim("encoder forward over the matrix product of its operations", rows[0].over_limit, 1.35),
+                Aim("encoder, faster than the published way", plain / rows[0].seconds, 1.0, at_least=True),
+            ]
+        encoded = model.encode(*volume)
+        decode = partial(model.decode_masks, encoded, queries_of(model, 1))
+        rows.append(measured(f"one mask, {patches} patch(es)", decode, repeats=2, voxels=voxels))
+    return rows, aims
+
+
+def shared_work() -> tuple[list[Row], list[Aim]]:
+    """One answer with a mask on a volume of which half is padding, beside the published way of answering it."""
+    model, volume = full_model(), volume_of(2, padded_slices=32)
+    queries = queries_of(model, 1)
+
+    def ours() -> None:
+        encoded = model.encode(*volume)
+        model.llm_tokens(encoded)
+        model.decode_masks(encoded, queries)
+
+    def published() -> None:
+        model.llm_tokens(plain_vision.encode(model, volume))
+        plain_vision.decode_masks(model, plain_vision.encode(model, volume), queries)
+
+    with torch.inference_mode():
+        row = measured("answer and mask, 2 patches, half padding", ours, repeats=2)
+        theirs = best_seconds(published, repeats=1, warm_up=False)
+        whole = volume_of(2)
+        full = best_seconds(partial(model.encode, *whole), repeats=2)
+        half = best_seconds(partial(model.encode, *volume), repeats=2)
+    row.note = f"published way {theirs:.1f} s"
+    return [row], [
+        Aim("encode + one mask, faster than encoding twice and decoding all slices", theirs / row.seconds, 1.5, True),
+        Aim("encoding a half-padded volume, of a full one", half / full, 0.6),
+    ]
+
+
+def many_labels(patches: int) -> tuple[list[Row], list[Aim]]:
+    """Masks of 1 and of 60 labels on one encoded volume."""
+    model = full_model()
+    with torch.inference_mode():
+        encoded = model.encode(*volume_of(patches))
+        one = best_seconds(partial(model.decode_masks, encoded, queries_of(model, 1)), repeats=1)
+        many = partial(model.decode_masks, encoded, queries_of(model, MANY_LABELS))
+        seconds = best_seconds(many, repeats=1, warm_up=False)
+    row = Row(f"{MANY_LABELS} masks, {patches} patch(es)", seconds, peak_gib=peak_gib(), note=f"one mask {one:.1f} s")
+    aims = [Aim(f"{MANY_LABELS} masks, of the time of one, {patches} patch(es)", seconds / one, 2.0)]
+    if patches == 6:
+        aims.append(Aim(f"memory of {MANY_LABELS} masks on 6 patches", row.peak_gib, 12, unit=" GiB"))
+    return [row], aims
+
+
+def backward(patches: int) -> tuple[list[Row], list[Aim]]:
+    """Forward and backward of encoder and one mask, with gradient checkpointing."""
+    model, volume = full_model(training=True), volume_of(patches)
+    model.gradient_checkpointing_enable()
+    queries = queries_of(model, 1)
+    target = torch.zeros(1, 256, 256, 32 * patches, dtype=torch.int8, device=device())
+    target[:, 64:192, 64:192] = 1
+
+    def step() -> None:
+        encoded = model.encode(*volume)
+        sum(mask_loss(model.decode_masks(encoded, queries), target)).backward()
+
+    step_row = measured(f"forward + backward, {patches} patch(es)", step, repeats=1, voxels=volume.patches.numel())
+    aims = (
+        [Aim("memory of forward + backward on 4 patches", step_row.peak_gib, 24, unit=" GiB")] if patches == 4 else []
+    )
+    return [step_row], aims

@@ -1,0 +1,56 @@
+"""Benchmark results as Markdown tables, and cost against volume size as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measure import Aim, Row
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """Markdown: a line a stage."""
+    lines = ["| Stage | s | GFLOP | limit s | over limit | peak GiB | |", "| --- | --: | --: | --: | --: | --: | --- |"]
+    for row in rows:
+        cells = [_figure(row.seconds, 3), _figure(row.gflop, 1), _figure(row.limit_seconds, 3)]
+        cells += [_figure(row.over_limit, 2), _figure(row.peak_gib, 1)]
+        lines.append(f"| {row.stage} | {' | '.join(cells)} | {row.note} |")
+    return "\n".join(lines)
+
+
+def aims_table(aims: Sequence[Aim]) -> str:
+    """Markdown: a line an aim, met or not."""
+    lines = ["| Aim | measured | target | |", "| --- | --: | --: | --- |"]
+    for aim in aims:
+        bound = "≥" if aim.at_least else "≤"
+        met = "met" if aim.met else "not met"
+        lines.append(f"| {aim.name} | {aim.value:.2f}{aim.unit} | {bound} {aim.target:g}{aim.unit} | {met} |")
+    return "\n".join(lines)
+
+
+def cost_plot(rows: Sequence[Row], path: Path) -> None:
+    """Seconds against voxels of the stages that come in several sizes, beside the limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.voxels and row.limit_seconds:
+            families.setdefault(row.stage.split(",")[0], []).append(row)
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name, members in families.items():
+        members = sorted(members, key=lambda row: row.voxels)
+        millions = [row.voxels / 1e6 for row in members]
+        line = axes.plot(millions, [row.seconds for row in members], marker="o", label=name)[0]
+        axes.plot(millions, [row.limit_seconds for row in members], ":", color=line.get_color(), label=f"{name}, limit")
+    axes.set(xlabel="million voxels", ylabel="seconds", xscale="log", yscale="log", title="Full-size vision model")
+    if families:
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
