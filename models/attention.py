@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from models.recompute import recomputed
 
 LOGIT_SCALE = 8.0  # multiplies the cosine of query and key
+# Keys and values are of the input as it is, so a layer multiplies what the layers before it add, and a part that all
+# tokens share would soon drown the rest.  As in BERT and ViT the branches begin small.
+BRANCH_INIT = 0.02
 FEEDFORWARD_FACTOR = 8 / 3  # 4 x width, times 2/3 because the gate doubles the first layer
 
 
@@ -114,6 +117,9 @@ class Transformer(nn.Module):
             for _ in range(depth)
         )
         self.norm_out = GammaLayerNorm(width)
+        for _, attention, feedforward in self.layers:
+            nn.init.trunc_normal_(attention.to_out.weight, std=BRANCH_INIT)
+            nn.init.trunc_normal_(feedforward[-1].weight, std=BRANCH_INIT)
 
     def forward(
         self,

@@ -21,7 +21,8 @@ class SliceResNet(ResNet):
     """timm's ResNet, which has torchvision's layout and parameter names (`fc` is kept for the weights, not used)."""
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__(Bottleneck, config.resnet_layers, channels=config.resnet_channels)
+        # as torchvision does; timm's default would begin with blocks that are mere shortcuts
+        super().__init__(Bottleneck, config.resnet_layers, channels=config.resnet_channels, zero_init_last=False)
 
     def stem(self, slices: Tensor) -> Tensor:
         """(S, 1, H, W) gray -> (S, 64, H/2, W/2), the raw first convolution.

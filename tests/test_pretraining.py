@@ -17,7 +17,7 @@ from models import pretrained_vision
 from models.configuration import VisionConfig
 from models.losses import mask_loss
 from models.pretrained_vision import PretrainedVisionError
-from models.pretraining import PretrainingModel, RunningCentre, classification_loss, masked_mean
+from models.pretraining import PretrainingModel, classification_loss, masked_mean
 from models.vision import VisionModel
 from tests.pretraining_samples import TEXT_WIDTH, VISION, make_batch, tiny_pretraining
 from training.batches import move_to
@@ -34,35 +34,6 @@ def test_masked_mean_equals_a_loop():
     tokens, valid = torch.randn(3, 4, 5), torch.rand(3, 4) > 0.4
     chosen = [tokens[p, s] for p in range(3) for s in range(4) if valid[p, s]]
     torch.testing.assert_close(masked_mean(tokens, valid), sum(chosen) / len(chosen))
-
-
-def test_the_centre_is_a_running_mean_of_training():
-    centre, mean = RunningCentre(3), None
-    for step in range(4):
-        batch = torch.randn(5, 3) + 10 * step
-        own = [sum(column) / 5 for column in batch.T.tolist()]
-        mean = own if mean is None else [0.9 * old + 0.1 * new for old, new in zip(mean, own, strict=True)]
-        torch.testing.assert_close(centre(batch), batch - torch.tensor(mean))
-    centre.eval()
-    torch.testing.assert_close(centre(torch.zeros(1, 3)), -torch.tensor([mean]))
-    torch.testing.assert_close(centre.mean, torch.tensor(mean))
-
-
-def test_a_part_that_all_volumes_share_leaves_no_trace_in_the_embeddings():
-    model = tiny_pretraining().train()
-    encoded = [volume for index in range(4) for volume in model.encode(make_batch("BCE", [index]).volumes)]
-    shared = 1000 * torch.randn(encoded[0].tokens.shape[-1])
-    moved = [replace(volume, tokens=volume.tokens + shared) for volume in encoded]
-    with torch.no_grad():
-        first = model.embed_encoded(encoded)
-        model.centre.seen.zero_()
-        torch.testing.assert_close(model.embed_encoded(moved), first, rtol=0, atol=1e-3)
-
-
-def test_classification_starts_at_the_prevalence():
-    model = tiny_pretraining()
-    model.start_from_prevalence(0.2)
-    assert model.classification_logits(torch.zeros(1, 3), "BCE").sigmoid().tolist() == [pytest.approx([0.2] * 3)]
 
 
 @pytest.mark.parametrize("noise", [1e6, math.nan, math.inf])

@@ -23,6 +23,7 @@ from datasets.label_descriptions import descriptions
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
 from evaluation.pretraining import evaluate_pretraining
+from models.attention import Transformer
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
 from models.pretrained_backbone import load_pretrained_backbone
 from models.pretrained_vision import load_into, load_pretraining, save_pretraining
@@ -72,6 +73,7 @@ class PretrainingSettings(TrainingSettings):
     segmentation_micro_batch: int = 1
     accumulation_steps: int = 8
     learning_rate: float = 1e-4
+    attention_rate: float = 1.0  # the learning rate of 2D1D's transformers, as a share of the others'
     weight_decay: float = 1e-4
     warmup: float = 1000
     warmup_shape: Literal["linear", "log"] = "log"
@@ -92,6 +94,7 @@ TINY_PRESET = {
     "micro_batch": 4,
     "accumulation_steps": 1,
     "learning_rate": 1e-3,
+    "attention_rate": 0.1,
     "warmup": 0.1,
     "warmup_shape": "linear",
     "workers": 0,
@@ -178,6 +181,7 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         dataset=dataset,
         collate=PretrainingCollator(),
         save_model=lambda folder: save_pretraining(model, folder),
+        parameter_groups=parameter_groups(model, settings.learning_rate, settings.attention_rate),
         evaluate=evaluate if validation_tasks else None,
     )
 
@@ -193,6 +197,21 @@ def tasks_to_validate(
     found = [task for task in every if task.path(split).is_file()]
     untrained = [task for task in found if task.name not in names and task.kind == "classification"]
     return [task for task in found if task.name in names] + untrained, [task.name for task in untrained]
+
+
+def parameter_groups(model: PretrainingModel, rate: float, attention_rate: float) -> list[dict]:
+    """What the optimiser steps: everything at `rate`, but 2D1D's transformers at that share of it.
+
+    Their attention takes keys and values from the input as it is, so what a layer adds is multiplied by the next; at
+    the rate that suits the convolutions they grow until all tokens are the same.
+    """
+    attention = {id(p) for part in model.modules() if isinstance(part, Transformer) for p in part.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) not in attention], "lr": rate},
+        {"params": [p for p in trained if id(p) in attention], "lr": rate * attention_rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:

@@ -1,0 +1,71 @@
+"""How pretraining begins: nothing that tells volumes apart may be given up before anything is learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.configuration import vision_preset
+from models.pretraining import PretrainingModel, RunningCentre
+from models.vision import VisionModel
+from tests.pretraining_samples import make_batch, tiny_pretraining
+from training.pretraining import parameter_groups
+
+
+def test_the_centre_is_a_running_mean_of_training():
+    centre, mean = RunningCentre(3), None
+    for step in range(4):
+        batch = torch.randn(5, 3) + 10 * step
+        own = [sum(column) / 5 for column in batch.T.tolist()]
+        mean = own if mean is None else [0.9 * old + 0.1 * new for old, new in zip(mean, own, strict=True)]
+        torch.testing.assert_close(centre(batch), batch - torch.tensor(mean))
+    centre.eval()
+    torch.testing.assert_close(centre(torch.zeros(1, 3)), -torch.tensor([mean]))
+    torch.testing.assert_close(centre.mean, torch.tensor(mean))
+
+
+def test_a_part_that_all_volumes_share_leaves_no_trace_in_the_embeddings():
+    model = tiny_pretraining().train()
+    encoded = [volume for index in range(4) for volume in model.encode(make_batch("BCE", [index]).volumes)]
+    shared = 1000 * torch.randn(encoded[0].tokens.shape[-1])
+    moved = [replace(volume, tokens=volume.tokens + shared) for volume in encoded]
+    with torch.no_grad():
+        first = model.embed_encoded(encoded)
+        model.centre.seen.zero_()
+        torch.testing.assert_close(model.embed_encoded(moved), first, rtol=0, atol=1e-3)
+
+
+def test_classification_starts_at_the_prevalence():
+    model = tiny_pretraining()
+    model.start_from_prevalence(0.2)
+    assert model.classification_logits(torch.zeros(1, 3), "BCE").sigmoid().tolist() == [pytest.approx([0.2] * 3)]
+
+
+@pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
+def test_the_transformers_of_2d1d_have_a_rate_of_their_own(encoder):
+    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)))
+    names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
+    groups = parameter_groups(model, 2e-3, 0.1)
+    rates = {names[id(part)]: group["lr"] for group in groups for part in group["params"]}
+    assert set(rates) == set(names.values()) and sum(len(group["params"]) for group in groups) == len(names)
+    own = "vision.encoder.enc_spatial_transformer.", "vision.encoder.enc_temporal_transformer."
+    assert {name for name, rate in rates.items() if rate != 2e-3} == {name for name in rates if name.startswith(own)}
+    assert set(rates.values()) == ({2e-3, 2e-4} if encoder == "2D1D" else {2e-3})
+
+
+def test_tokens_keep_telling_volumes_apart_when_training_begins():
+    """At one rate for all, the 2D1D transformers used to drown within some ten steps what tells slices apart."""
+    model, batch = tiny_pretraining().train(), make_batch("BCE", list(range(6)))
+    model.start_from_prevalence(0.5)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3, 0.1))
+    for _ in range(20):
+        loss = model(batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.3
+    for volume in model.encode(batch.volumes):
+        tokens = volume.tokens[volume.valid].detach()
+        assert (tokens - tokens.mean(0)).norm(dim=1).mean() > 0.8 * tokens.mean(0).norm()
