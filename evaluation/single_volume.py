@@ -46,10 +46,14 @@ def answer_question(
     are removed.
 
     Raises:
-        InputError: a volume cannot be read, or the question is empty.
+        InputError: a volume cannot be read, the folder cannot be made, or the question is empty.
     """
     if not question.strip():
         raise InputError("--question is empty: write what you want to know about the volume")
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # before the long work
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be made ({error.strerror}); give another folder") from error
     loaded = [dataset.loader.volume(path) for path in images]
     volumes = [volume for volume, _ in loaded]
     geometry = loaded[0][1]
@@ -58,7 +62,6 @@ def answer_question(
     sample = InstructionSample("question", "open_vqa", prompt, [], volumes, [g for _, g in loaded], label_set=label_set)
     answer = predict(model, [sample], options)[0]
     prediction, masks = answer.prediction, answer.masks
-    output.mkdir(parents=True, exist_ok=True)
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png"):
         earlier.unlink(missing_ok=True)  # of another question: it would pass for this answer's
     (output / "answer.txt").write_text(f"{question}\n{prediction.text}\n", encoding="utf-8")

@@ -99,6 +99,9 @@ def test_one_question_about_one_file(run_dir, tmp_path):
         (["--checkpoint", "{run}", "--image", "gone.nii.gz", "--question", "x"], "gone.nii.gz"),
         (["--checkpoint", "{run}", "--image", str(IMAGE), "--question", " "], "--question is empty"),
         (["--checkpoint", "{run}", "--manifest", "gone.json"], "gone.json: no such manifest"),
+        (["--checkpoint", "{run}", "--benchmark", "LIDC"], "unknown benchmark 'LIDC'"),
+        (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--bertscore_model", "gone"], "gone: no such folder"),
+        (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--report_classifier", "gone"], "gone is no folder"),
     ],
 )
 def test_wrong_input_is_named(run_dir, monkeypatch, arguments, complaint):
@@ -151,3 +154,5 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
     assert np.allclose(mask.affine, source.affine) and nib.aff2axcodes(mask.affine) == nib.aff2axcodes(source.affine)
     assert answer.overlay_file.read_bytes().startswith(b"\x89PNG")
     assert not earlier.exists()
+    with pytest.raises(InputError, match=r"answer\.txt: cannot be made \(File exists\)"):
+        answer_question(model, dataset, [str(IMAGE)], "?", "CT-RATE", tmp_path / "answer.txt", GenerationOptions(1, 10))
