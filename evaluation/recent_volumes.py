@@ -43,10 +43,10 @@ class RecentEncodings:
     @torch.inference_mode()
     def encode(self, samples: Sequence[InstructionSample]) -> list[list[EncodedVolume]]:
         """A list a sample.  Each volume is encoded by itself: its encoding must not depend on who shares the batch."""
-        held: dict[int, tuple[PatchedVolume, EncodedVolume]] = {}
-        for volume in (volume for sample in samples for volume in sample.volumes):
-            key = id(volume)
-            if key not in held:
-                held[key] = self._held.get(key) or (volume, self._model.encode_volumes([volume])[0])
-        self._held = held
-        return [[held[id(volume)][1] for volume in sample.volumes] for sample in samples]
+        asked = {id(volume): volume for sample in samples for volume in sample.volumes}
+        # What is not asked for again goes before anything new comes: feature maps of a volume take a gigabyte.
+        self._held = {key: self._held[key] for key in asked if key in self._held}
+        for key, volume in asked.items():
+            if key not in self._held:
+                self._held[key] = (volume, self._model.encode_volumes([volume])[0])
+        return [[self._held[id(volume)][1] for volume in sample.volumes] for sample in samples]

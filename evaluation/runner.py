@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -93,17 +94,23 @@ def answer_jobs(
         InputError: a folder holds predictions that were made with other settings.
     """
     dataset.loader = RecentLoader(dataset.loader, keep=batch_size + 1)
-    for job in jobs:
-        made_with = {**settings, "manifest": str(job.manifest.resolve())}
-        check_run(job.folder, made_with)
-        distributed.barrier()  # every rank has looked before one writes
-        if ranks.is_main:
-            record_run(job.folder, made_with)
-        with PredictionWriter(job.folder, ranks.rank, retry_failed=retry_failed) as writer:
+    made_with = [{**settings, "manifest": str(job.manifest.resolve())} for job in jobs]
+    for job, how in zip(jobs, made_with, strict=True):
+        check_run(job.folder, how)
+    distributed.barrier()  # every rank has looked before one writes
+    if ranks.is_main:
+        for job, how in zip(jobs, made_with, strict=True):
+            record_run(job.folder, how)
+    with ExitStack() as stack:
+        work = []
+        for job in jobs:
+            writer = stack.enter_context(PredictionWriter(job.folder, ranks.rank, retry_failed=retry_failed))
             batches = plan_batches(job.records, batch_size)
-            mine = share(batches, writer.done, ranks.rank, ranks.world_size)
+            work.append((job, writer, share(batches, writer.done, ranks.rank, ranks.world_size)))
+        distributed.barrier()  # every rank has read what is done before one writes more
+        # No rank waits for another between the jobs: they may be hours apart.
+        for job, writer, mine in work:
             total = sum(record.id not in writer.done for batch in mine for record in batch)
-            distributed.barrier()  # every rank has read what is done before one writes more
             answered = answer_batches(model, dataset, mine, writer, job.folder / "masks", options)
             _exhaust(answered, total, job.name, shown=ranks.is_main)
     _wait_for_all_ranks()
