@@ -38,10 +38,12 @@ class Conversation:
             room: most ids; None for ``max_length``.  The last text is cut from its end, never an image.
 
         Raises:
-            InputError: the volumes alone do not fit.
+            InputError: the volumes alone do not fit, or a text holds the image token.
         """
         room = self.max_length if room is None else room
         texts = [part.text for part in parts if part.text]
+        if any(IMAGE in text for text in texts):
+            raise InputError(f"{name}: the question's text has {IMAGE}, which marks a volume; make it an image part")
         ids = self._render(parts, texts, visual_tokens)
         if len(ids) <= room:
             return ids

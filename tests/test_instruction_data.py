@@ -94,6 +94,12 @@ def test_volumes_that_do_not_fit_are_refused_by_name(tokenizer):
         Conversation(tokenizer, max_length=200).prompt(PARTS, [500], "case-8")
 
 
+def test_the_image_token_in_a_text_is_refused_by_name(tokenizer):
+    parts = [PARTS[0], QuestionPart(type="text", text="What is <|image_pad|> here?")]
+    with pytest.raises(InputError, match="case-6: the question's text has"):
+        Conversation(tokenizer).prompt(parts, [5], "case-6")
+
+
 def test_a_long_answer_is_cut_with_a_warning(tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
         ids = Conversation(tokenizer, max_length=60).answer("word " * 400, "case-9")

@@ -110,6 +110,7 @@ def test_reports_and_questions(write):
             "liver",
         ),
         ("report", {"image_path": "gone.nii.gz", "report": "x"}, "no such file"),
+        ("report", "a.nii.gz", "records.json: row 0, must be a record, not str"),
     ],
 )
 def test_a_wrong_row_is_named(write, capsys, kind, row, complaint):

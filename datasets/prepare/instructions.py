@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.manifest import ManifestError, load_manifest
+from datasets.manifest import ManifestError, load_manifest, read_rows
 from models.diagnosis_heads import diagnosis_facts, diseases_of
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
@@ -132,15 +132,12 @@ def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) ->
     Raises:
         InputError: a row lacks a field or has a wrong one; the message names file, row and field.
     """
-    if not source.is_file():
-        raise ManifestError(f"{source}: no such file")
-    try:
-        rows = json.loads(source.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{source}: not a JSON file ({error})") from error
+    rows = read_rows(source)
     make: Callable[[Record], Iterator[Record]] = getattr(builder, kind)
     records: list[Record] = []
     for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ManifestError(f"{source}: row {number}, must be a record, not {type(row).__name__}")
         try:
             for record in make(row):
                 record["id"] = f"{source.stem}_{number}_{record['task']}_{len(records)}"
