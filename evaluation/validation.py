@@ -25,9 +25,11 @@ def held_out_losses(
     The model is in eval mode and gradients are off: the caller sees to that.
     """
     sums: dict[str, list[float]] = defaultdict(list)
-    for record in records[ranks.rank :: ranks.world_size]:
-        output = model(collate([dataset.sample(record)]).to(ranks.device))
-        for name, value in output.metrics.items():
+    for turn in range(0, len(records), ranks.world_size):
+        # Under ZeRO-3 a rank that has no record left runs the model for the others all the same; that does not count.
+        place = turn + ranks.rank
+        output = model(collate([dataset.sample(records[place % len(records)])]).to(ranks.device))
+        for name, value in output.metrics.items() if place < len(records) else ():
             sums[name].append(float(value))
     merged: dict[str, list[float]] = defaultdict(list)
     for part in distributed.all_gather_object(dict(sums)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -97,6 +98,21 @@ def test_the_vision_tower_is_not_built(pair):
     )
 
 
+@pytest.mark.parametrize("prefix", ["model.", "model.language_model."], ids=["published", "nested"])
+def test_both_layouts_of_a_checkpoint_load(pair, tmp_path, prefix):
+    _, model = pair
+    tensors = {
+        f"{prefix}{name.removeprefix('model.')}" if name.startswith("model.") else name: tensor
+        for name, tensor in model.state_dict().items()
+    }
+    tensors["visual.patch_embed.proj.weight"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    pair[0].config.save_pretrained(tmp_path)
+    train_tokenizer(["liver"] * 3, vocabulary=300).save_pretrained(tmp_path)
+    loaded = load_language_model(str(tmp_path))[0].state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())
+
+
 def test_positions_are_those_of_transformers(pair):
     whole, model = pair
     ids, mask, _ = batch()
@@ -165,8 +181,6 @@ def test_a_folder_without_a_weight_is_refused(tmp_path, family):
     whole = whole_model(family)
     whole.save_pretrained(tmp_path)
     train_tokenizer(["liver"] * 3, vocabulary=300).save_pretrained(tmp_path)
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(tmp_path / "model.safetensors")
     gone = next(name for name in tensors if name.endswith("layers.1.mlp.up_proj.weight"))
     del tensors[gone]
