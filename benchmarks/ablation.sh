@@ -8,7 +8,7 @@
 # started anew after an interruption.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export FOLDER=${1:-runs/ablation} STEPS=${2:-240} PYTHON=${PYTHON:-python}
+export FOLDER=${1:-runs/ablation} STEPS=${2:-450} PYTHON=${PYTHON:-python}
 export PHANTOMS=${PHANTOMS:-$FOLDER/phantoms} DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
 mkdir -p "$FOLDER/logs"
 
@@ -20,7 +20,7 @@ train() {
     local name="$1_${2//,/_}" run="$FOLDER/runs/$1_${2//,/_}"
     if [ -f "$run/validation.json" ]; then return; fi
     "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
-        --overwrite --kinds "$2" --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
+        --overwrite --kinds "$2" --micro_batch 2 --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
         >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
 }
 export -f train

@@ -67,31 +67,36 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
     ]
 
 
-def phantom_tasks(
-    folder: str | Path, weights: Mapping[Kind, float] | None = None, lesions: bool = False
-) -> list[PretrainingTask]:
-    """The three tasks of a folder that `datasets.phantom` wrote: phantom_classification, _image_text, _segmentation.
+def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None) -> list[PretrainingTask]:
+    """The tasks of a folder that `datasets.phantom` wrote, by their names with `phantom_` in front:
 
-    weights: by kind, 1 where not given.  lesions: also segment lesions, and not organs alone.
+    image_text, classification (diseases), segmentation (organs) and lesion_segmentation.
+
+    weights: by name without `phantom_`; where not given 1, and 0 for lesions, which a few hundred steps from scratch
+    cannot learn and which keep the rest from being learned.
     """
-    structures = (*STRUCTURES, *GROUPS)
     labels = {
         "image_text": (),
         "classification": tuple(disease.lower() for disease in DISEASES),
-        "segmentation": (*structures, *(name.lower() for name in LESIONS)) if lesions else structures,
+        "segmentation": (*STRUCTURES, *GROUPS),
+        "lesion_segmentation": tuple(name.lower() for name in LESIONS),
     }
-    return [
-        PretrainingTask(
-            name=f"phantom_{kind}",
-            kind=kind,
-            weight=float((weights or {}).get(kind, 1.0)),
-            manifest=f"{_braces_kept(folder)}/pretraining/{kind}_{{split}}.json",
-            labels=labels[kind],
-            loss="BCE" if kind == "classification" else None,
-            drop_other_labels=kind == "segmentation" and not lesions,
+    weights = {"lesion_segmentation": 0.0, **(weights or {})}
+    tasks = []
+    for name in labels:
+        kind = name.removeprefix("lesion_")
+        tasks.append(
+            PretrainingTask(
+                name=f"phantom_{name}",
+                kind=kind,
+                weight=float(weights.get(name, 1.0)),
+                manifest=f"{_braces_kept(folder)}/pretraining/{kind}_{{split}}.json",
+                labels=labels[name],
+                loss="BCE" if kind == "classification" else None,
+                drop_other_labels=kind == "segmentation",  # organs and lesions stand in one manifest
+            )
         )
-        for kind in KINDS
-    ]
+    return tasks
 
 
 def select_tasks(

@@ -29,6 +29,7 @@ from datasets.phantom_questions import QuestionWriter
 from datasets.phantom_text import write_report
 
 SPLITS = ("train", "val", "test")
+MIN_LESION_ML = 0.3  # a smaller lesion is not asked for
 GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -110,11 +111,14 @@ def _pretraining_records(truth: dict) -> dict[str, list[dict]]:
     image = {"image_path": f"../{truth['image_path']}"}
     values = {**STRUCTURES, **GROUPS}
     masks = [{**image, "labels": list(values), "mask_path": f"../{truth['structures_path']}", "mask_values": values}]
-    lesions = {f["name"].lower(): LESIONS[f["name"]] for f in truth["findings"] if f["volume_ml"] >= 0.3}
-    if lesions:
-        masks.append(
-            {**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions}
-        )
+    volumes = {f["name"]: f["volume_ml"] for f in truth["findings"]}
+    # an absent lesion is an empty mask; one too small to be seen is neither, and cardiomegaly has no mask
+    lesions = {
+        name.lower(): value
+        for name, value in LESIONS.items()
+        if name != "Cardiomegaly" and volumes.get(name, MIN_LESION_ML) >= MIN_LESION_ML
+    }
+    masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {
         "classification": [{**image, "disease_label": truth["targets"]}],
         "image_text": [{**image, "report": truth["report"]}],

@@ -15,7 +15,7 @@ PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "pretraining_tasks.
 
 
 def every_label() -> list[str]:
-    tasks = [*published_tasks(), *phantom_tasks("phantoms", lesions=True)]
+    tasks = [*published_tasks(), *phantom_tasks("phantoms")]
     return list(dict.fromkeys(label for task in tasks for label in task.labels))
 
 
@@ -65,10 +65,19 @@ def test_records_are_found_in_a_folder_with_braces_in_its_name(tmp_path):
 
 def test_tasks_are_chosen_by_kind_and_weight():
     tasks = phantom_tasks("phantoms", weights={"segmentation": 2})
-    assert {task.kind: task.weight for task in tasks} == {"image_text": 1, "classification": 1, "segmentation": 2}
-    assert [task.kind for task in select_tasks(tasks, ["segmentation", "image_text"])] == ["image_text", "segmentation"]
-    chosen = select_tasks(tasks, weights=["phantom_image_text=0", "phantom_segmentation=0.5"])
-    assert {task.name: task.weight for task in chosen} == {"phantom_classification": 1, "phantom_segmentation": 0.5}
+    assert {task.name.removeprefix("phantom_"): task.weight for task in tasks} == {
+        **{"image_text": 1, "classification": 1},
+        **{"segmentation": 2, "lesion_segmentation": 0},
+    }
+    kinds = [task.kind for task in select_tasks(tasks, ["segmentation", "image_text"])]
+    assert kinds == ["image_text", "segmentation"]
+    given = {"phantom_image_text": 0, "phantom_segmentation": 0.5, "phantom_lesion_segmentation": 3}
+    chosen = select_tasks(tasks, weights=[f"{name}={weight}" for name, weight in given.items()])
+    assert {task.name: task.weight for task in chosen} == {
+        "phantom_classification": 1,
+        "phantom_segmentation": 0.5,
+        "phantom_lesion_segmentation": 3,
+    }
     assert all(task.weight > 0 for task in select_tasks(published_tasks(), ["classification"]))
 
 

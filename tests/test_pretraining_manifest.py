@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from datasets.catalog import load_records, phantom_tasks
 from datasets.errors import InputError
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
+from datasets.phantom_lesions import LESIONS
 from datasets.pretraining_manifest import load_pretraining_manifest
 
 DISEASES = ("Emphysema", "pleural effusion", "lung nodule")
@@ -176,8 +178,14 @@ def test_the_manifests_of_phantoms_are_valid(tmp_path):
         "phantom_image_text": 2,
         "phantom_classification": 2,
         "phantom_segmentation": 2,
+        "phantom_lesion_segmentation": 2,
     }
     for record, truth in zip(records["phantom_classification"], truths, strict=True):
         assert record.disease_label == {name.lower(): value for name, value in truth["targets"].items()}
-    with_lesions = load_records(phantom_tasks(tmp_path, lesions=True))["phantom_segmentation"]
-    assert len(with_lesions) == 4 and "pleural effusion" in {name for record in with_lesions for name in record.names}
+    for record, truth in zip(records["phantom_lesion_segmentation"], truths, strict=True):
+        voxels = np.asarray(nib.load(tmp_path / truth["lesions_path"]).dataobj)
+        painted = {name.lower() for name, value in LESIONS.items() if (voxels == value).any()}
+        absent = {name.lower() for name, present in truth["targets"].items() if not present}
+        assert not painted & absent and absent - {"cardiomegaly"} <= set(record.names) <= painted | absent
+        large = {f["name"].lower() for f in truth["findings"] if f["volume_ml"] >= 0.3} - {"cardiomegaly"}
+        assert len(large) > 3 and set(record.names) & painted == large

@@ -28,8 +28,11 @@ def arguments(phantoms, run_dir):
     ("encoder", "ranks"),
     [
         ("2D1D", 2),
+        pytest.param("2D1D", 1, marks=pytest.mark.slow),
         pytest.param("ViT3D", 1, marks=pytest.mark.slow),
+        pytest.param("ViT3D", 2, marks=pytest.mark.slow),
         pytest.param("ResNet3D", 1, marks=pytest.mark.slow),
+        pytest.param("ResNet3D", 2, marks=pytest.mark.slow),
     ],
 )
 def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp_path, encoder, ranks):
@@ -39,12 +42,14 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
     scores = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert {
         "phantom_classification/auc",
+        "phantom_classification/zero_shot_auc",
         "phantom_segmentation/dice",
         "phantom_image_text/image_to_text_recall_5",
     } <= set(scores)
     again = start(*script, "--eval_only")
     assert again.returncode == 0, again.stderr
     repeated = json.loads((tmp_path / "run" / "validation.json").read_text())
+    assert repeated["step"] == scores["step"] == 3 and repeated["encoder"] == encoder
     assert repeated["phantom_segmentation/dice"] == pytest.approx(scores["phantom_segmentation/dice"], abs=1e-3)
     tuned = start(
         "train_CTInstruct.py",

@@ -89,8 +89,8 @@ TINY_PRESET = {
     "text_encoder": "tiny",
     "vision": "tiny",
     "gradient_checkpointing": False,
-    "mask_slices": 20,
-    "max_iters": 300,
+    "mask_slices": 16,
+    "max_iters": 1500,
     "micro_batch": 4,
     "accumulation_steps": 1,
     "learning_rate": 1e-3,
@@ -98,9 +98,9 @@ TINY_PRESET = {
     "warmup": 0.1,
     "warmup_shape": "linear",
     "workers": 0,
-    "validation_samples": 20,
-    "save_interval": 100,
-    "eval_interval": 100,
+    "validation_samples": 50,
+    "save_interval": 500,
+    "eval_interval": 500,
 }
 
 
