@@ -172,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from models.released import save_released
 
     try:
+        if Path(options.source).resolve() == Path(options.target).resolve():
+            raise CheckpointError(f"{options.target}: is the source too, and is read while writing; name another")
         model = load_checkpoint(options.source)
         if options.command == "merge":
             if lora_settings(model.language_model) is None:

@@ -45,6 +45,7 @@ def save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_size: str =
     for file, names in plan.filename_to_tensors.items():
         shard = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        del shard  # before the next one is copied
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n")

@@ -160,7 +160,8 @@ def test_conversion_both_ways_by_command(tmp_path, model, capsys):
     }
     assert convert("released", "again", "ctinstruct") == 0
     assert_equal_models(load_checkpoint(tmp_path / "again"), model)
-    capsys.readouterr()
+    assert convert("ours", "ours", "released") == 2
+    assert "is the source too" in capsys.readouterr().err
     assert convert("absent", "x", "released") == 2
     complaint = capsys.readouterr().err
     assert complaint.startswith("error:") and complaint.count("\n") == 1
