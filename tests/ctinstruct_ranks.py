@@ -1,12 +1,14 @@
 """Worker of test_ctinstruct_ranks: a few ZeRO steps on given samples, one rank or two.
 
-Started under the DeepSpeed launcher or as plain python: ctinstruct_ranks.py RUN_DIR KINDS STEPS [STAGE].  Micro-batch k
-of a step is the k-th kind; on two ranks each rank takes one kind, on one rank both are accumulated.
+Started under the DeepSpeed launcher or as plain python: ctinstruct_ranks.py RUN_DIR KINDS STEPS.  Micro-batch k of a
+step is the k-th kind; on two ranks each rank takes one kind, on one rank both are accumulated.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,10 +41,12 @@ class FixedSampler:
 
 
 class Samples:
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, last_step: int):
+        self.tokenizer, self.last_step = tokenizer, last_step
 
     def __getitem__(self, reference: SampleReference):
+        if reference.index == self.last_step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # as a batch system ends a job, which then saves
         return make_sample(reference.task, self.tokenizer, reference.index)
 
 
@@ -52,7 +56,10 @@ def main() -> None:
     parser.add_argument("run_dir")
     parser.add_argument("kinds")
     parser.add_argument("steps", type=int)
-    parser.add_argument("stage", type=int, nargs="?", default=2)
+    parser.add_argument("--stage", type=int, default=2)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--of", type=int, help="steps of the whole run, of which this part ends earlier")
     options = parser.parse_args()
     ranks = distributed.initialize()
     torch.set_num_threads(1)
@@ -65,9 +72,14 @@ def main() -> None:
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
     model.aligned_ranks = ranks.world_size > 1
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    total = options.of or options.steps
     settings = TrainingSettings(
         run_dir=options.run_dir,
-        max_iters=options.steps,
+        max_iters=total,
+        resume="auto" if options.resume else "",
+        save_interval=options.steps,
         zero_stage=options.stage,
         accumulation_steps=len(kinds) // ranks.world_size,
         warmup=0.0,
@@ -79,7 +91,7 @@ def main() -> None:
         settings,
         ranks,
         sampler=FixedSampler(kinds, ranks),
-        dataset=Samples(model.tokenizer),
+        dataset=Samples(model.tokenizer, options.steps if options.of else 0),
         collate=lambda samples: collate(samples, model.tokenizer),
         save_model=lambda folder: save_checkpoint(model, folder),
         parameter_groups=parameter_groups(model, 1e-4, 1e-4),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from training.distributed import free_port
@@ -15,19 +16,19 @@ from training.distributed import free_port
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def train(run_dir: Path, kinds: str, ranks: int, steps: int = 2) -> dict:
+def train(run_dir: Path, kinds: str, ranks: int, steps: int = 2, options: tuple[str, ...] = ()) -> dict:
     keep = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
     command = [sys.executable]
     if ranks > 1:
         launcher = str(Path(sys.executable).with_name("deepspeed"))
         command += [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
     result = subprocess.run(
-        [*command, "tests/ctinstruct_ranks.py", str(run_dir), kinds, str(steps)],
+        [*command, "tests/ctinstruct_ranks.py", str(run_dir), kinds, str(steps), *options],
         cwd=REPOSITORY,
         env={**keep, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return load_file(run_dir / "checkpoints" / f"step_{steps:06d}" / "model" / "model.safetensors")
@@ -47,3 +48,25 @@ def test_two_ranks_equal_one_that_accumulates(tmp_path, kinds):
         assert difference <= 5e-5, (name, difference)
         moved += 1
     assert moved > 100
+
+
+def largest_difference(first: dict, second: dict) -> float:
+    assert first.keys() == second.keys()
+    names = [name for name in first if "running" not in name and "num_batches" not in name]
+    return max(float((first[name].float() - second[name].float()).abs().max()) for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_zero_3_saves_whole_weights_and_resumes_exactly(tmp_path):
+    """The language model's weights are shared out; what is saved is the whole model, as stage 2 saves it."""
+    kinds = "segmentation,text_only"
+    lower = train(tmp_path / "lower", kinds, 2, 4, ("--stage", "2"))
+    whole = train(tmp_path / "whole", kinds, 2, 4, ("--stage", "3"))
+    assert {name: tensor.shape for name, tensor in whole.items()} == {name: t.shape for name, t in lower.items()}
+    assert largest_difference(whole, lower) < 5e-5
+    train(tmp_path / "parts", kinds, 2, 2, ("--stage", "3", "--of", "4"))
+    resumed = train(tmp_path / "parts", kinds, 2, 4, ("--stage", "3", "--resume"))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    checkpointed = train(tmp_path / "checkpointed", kinds, 2, 4, ("--stage", "3", "--gradient_checkpointing"))
+    assert largest_difference(checkpointed, whole) < 5e-5
