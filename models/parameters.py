@@ -12,12 +12,14 @@ from torch import nn
 # In the published weights, but without a part in any output: kept for their names, never trained, so that weight
 # decay does not wear them away.
 _UNUSED = re.compile(r"\.context_norm\.|transformer_decoder\.layers\.\d+\.norm1\.|resnet2D\.fc\.")
-_PARTS = {
-    "vision encoder": "vision.encoder.",
-    "projector": "vision.bridger.",
-    "mask decoder": "vision.",
-    "language model": "language_model.",
-    "diagnosis heads": "diagnosis_heads.",
+_PARTS = {  # the first pattern that a name begins with says where it belongs
+    "vision encoder": r"vision\.encoder\.",
+    "projector": r"vision\.bridger\.",
+    "mask decoder": r"vision\.",
+    "LoRA adapters": r"language_model\..*\.lora_",
+    "rows of new tokens": r"language_model\..*\.trainable_tokens_delta",
+    "language model": r"language_model\.",
+    "diagnosis heads": r"diagnosis_heads\.",
 }
 
 
@@ -43,19 +45,25 @@ def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rat
     return [group for group in groups if group["params"]]
 
 
-def print_parameters(model: nn.Module) -> None:
-    """Parameters and trained parameters of each part, in millions."""
-    counts = {part: [0, 0] for part in _PARTS}
+def parameter_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Parameters and trained parameters of each part of CTInstruct that the model has, in the order of the table."""
+    counts = {part: (0, 0) for part in _PARTS}
     for name, parameter in model.named_parameters():
-        part = next(part for part, prefix in _PARTS.items() if name.startswith(prefix))
-        counts[part][0] += parameter.numel()
-        counts[part][1] += parameter.numel() * parameter.requires_grad
+        part = next(part for part, pattern in _PARTS.items() if re.match(pattern, name))
+        total, trained = counts[part]
+        counts[part] = total + parameter.numel(), trained + parameter.numel() * parameter.requires_grad
+    return {part: count for part, count in counts.items() if count[0]}
+
+
+def print_parameters(model: nn.Module) -> None:
+    """A table of `parameter_counts`, in millions."""
+    counts = parameter_counts(model)
     table = Table("part", "parameters (M)", "trained (M)", title="CTInstruct")
     for part, (total, trained) in counts.items():
-        table.add_row(part, f"{total / 1e6:.2f}", f"{trained / 1e6:.2f}")
+        table.add_row(part, f"{total / 1e6:.3f}", f"{trained / 1e6:.3f}")
     total, trained = (sum(values) for values in zip(*counts.values(), strict=True))
     table.add_section()
-    table.add_row("all", f"{total / 1e6:.2f}", f"{trained / 1e6:.2f}")
+    table.add_row("all", f"{total / 1e6:.3f}", f"{trained / 1e6:.3f}")
     for column in table.columns[1:]:
         column.justify = "right"
     Console().print(table)

@@ -10,7 +10,7 @@ from datasets.errors import InputError
 from models.checkpoint import build_ctinstruct, load_checkpoint, main, save_checkpoint
 from models.language_model import load_language_model
 from models.lora import LoraSettings, add_lora
-from models.parameters import freeze_encoder, freeze_unused
+from models.parameters import freeze_encoder, freeze_unused, parameter_counts, print_parameters
 from models.tiny_language_model import build_tiny_language_model
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
 
@@ -55,6 +55,21 @@ def test_adapters_new_rows_and_everything_but_the_language_model_train(adapted):
     assert not any(name.startswith("vision.encoder") for name in changed)
     frozen = [n for n in changed if n.startswith("language_model") and "lora_" not in n and "tokens_delta" not in n]
     assert not frozen
+
+
+def test_the_table_tells_adapters_and_new_rows_from_the_frozen_rest(adapted, capsys):
+    freeze_encoder(adapted)
+    counts = parameter_counts(adapted)
+    hidden, layers, rank = 128, 2, 4
+    key_width = hidden // 2  # two key-value heads of four
+    assert counts["LoRA adapters"] == (layers * rank * (2 * hidden + hidden + key_width),) * 2
+    rows, trained_rows = counts["rows of new tokens"]
+    assert rows == trained_rows and rows % hidden == 0
+    assert counts["language model"][1] == 0 and counts["vision encoder"][1] == 0
+    assert counts["mask decoder"][1] > 0 and counts["projector"][0] == counts["projector"][1]
+    assert sum(total for total, _ in counts.values()) == sum(p.numel() for p in adapted.parameters())
+    print_parameters(adapted)
+    assert "LoRA adapters" in capsys.readouterr().out
 
 
 def test_a_lora_checkpoint_is_small_and_loads(adapted, tmp_path):
