@@ -15,7 +15,7 @@ out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 pretraining=4 iterations=10 limit=12
 else
-    count=100 pretraining=250 iterations=300 limit=60
+    count=100 pretraining=400 iterations=1000 limit=60
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
