@@ -34,6 +34,7 @@ from models.released import load_released_vision
 from models.tiny_language_model import build_tiny_language_model, train_tokenizer
 from training import checkpoint_store, distributed, random_state
 from training.arguments import parse
+from training.deepspeed_config import resolve_precision
 from training.loop import train
 from training.script import run_script
 from training.settings import TrainingSettings
@@ -106,17 +107,21 @@ PRESETS = {
 }
 
 
-def build_model(settings: HyperParameters, texts: list[str]) -> CTInstruct:
-    """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model."""
+def build_model(settings: HyperParameters, texts: list[str], device: torch.device) -> CTInstruct:
+    """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model.
+
+    Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
+    """
+    dtype = torch.bfloat16 if resolve_precision(settings, device) == "bf16" else torch.float32
     resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
     start = resumed / "model" if resumed else settings.initial_checkpoint
     if start:
-        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=torch.float32)
+        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype)
     if settings.language_model == "tiny":
         tokenizer = distributed.from_main(lambda: train_tokenizer(texts))
         language_model = build_tiny_language_model(tokenizer)
     else:
-        language_model, tokenizer = load_language_model(settings.language_model)
+        language_model, tokenizer = load_language_model(settings.language_model, dtype)
     if not settings.pretrained_vision:
         return build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
     return with_pretrained_vision(settings, language_model, tokenizer)
@@ -161,7 +166,7 @@ def main() -> None:
     records, weights = load_mixture(settings.manifests, settings.task_weights)
     validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
     texts = [text for part in records.values() for text in manifest_texts(part)]
-    model = build_model(settings, texts)
+    model = build_model(settings, texts, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices = settings.mask_slices
     if settings.lora:

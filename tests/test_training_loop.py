@@ -244,6 +244,26 @@ def test_workers_and_evaluations_do_not_change_the_result(tmp_path):
     assert_equal_to_the_bit(tmp_path / "busy", tmp_path / "plain")
 
 
+def test_a_bf16_run_with_frozen_weights_resumes_to_the_same_bits(tmp_path):
+    options = ["--precision", "bf16", "--no_unfreeze"]
+    run(tmp_path / "whole", *options)
+    run(tmp_path / "parts", *options, "--terminate_at", "6")
+    build = toy_task.ToyModel.__init__
+
+    def build_from_checkpoint(self, dropout):
+        build(self, dropout)
+        folder = checkpoint_store.latest_complete(tmp_path / "parts") / "model"
+        self.load_state_dict(load_file(folder / "model.safetensors"))
+
+    toy_task.ToyModel.__init__ = build_from_checkpoint
+    try:
+        run(tmp_path / "parts", *options, "--resume")
+    finally:
+        toy_task.ToyModel.__init__ = build
+    assert weights(tmp_path / "whole")["body.weight"].dtype == torch.bfloat16
+    assert_equal_to_the_bit(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_a_run_that_differs_cannot_be_resumed(tmp_path):
     run(tmp_path, "--max_iters", "4", "--no_unfreeze")
     with pytest.raises(InputError, match="sampler seed was 0 and is now 1"):

@@ -77,6 +77,8 @@ def train(
     resumed_from = _starting_point(settings, ranks)
     start = checkpoint_store.step_of(resumed_from) if resumed_from else 0
     precision = resolve_precision(settings, ranks.device)
+    if precision == "bf16":
+        model.bfloat16()  # as the engine does, but before frozen weights are compared with those of a checkpoint
     fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
     description = training_state.describe(model, fixed, sampler.fingerprint())
     if resumed_from:
