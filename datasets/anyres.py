@@ -1,7 +1,7 @@
 """Any-resolution patches: a volume of any size becomes equal crops for the encoder, and masks find their way back.
 
-The steps follow DESIGN §2: choose a grid of crops, resize the volume into it, pad around the centre, split.  The
-default reproduces how the released weights were trained, with its two odd size rules (see `resized_shape`);
+The steps are those of the published loader: choose a grid of crops, resize the volume into it, pad around the centre,
+split.  The default reproduces how the released weights were trained, with its two odd size rules (see `resized_shape`);
 `resize="isotropic"` keeps the proportions of the volume instead.
 """
 
@@ -70,7 +70,7 @@ class PatchedVolume:
 def select_grid(shape: Sequence[int], crop_size: Sequence[int] = CROP_SIZE, patch_max: int = PATCH_MAX) -> Size3:
     """Size (X, Y, Z) of the grid of crops that keeps most of a volume of `shape` (H, W, D).
 
-    Largest effective resolution wins, then least waste, then the first in order (DESIGN §2).  A shape of depth 1 is a
+    Largest effective resolution wins, then least waste, then the first in order.  A shape of depth 1 is a
     2D image: its grid has depth 1.
     """
     shape, crop = _size3(shape, "shape"), _crop_for(shape, crop_size)

@@ -50,7 +50,7 @@ def read_volume(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray,
 def load_volume(
     path: str | Path, orientation: str = "RAS", crop_foreground: bool = True
 ) -> tuple[np.ndarray, VolumeGeometry]:
-    """A CT as the encoder sees it (DESIGN §2): oriented, cropped to the bounding box of voxels > 0, normalised.
+    """A CT as the encoder sees it: oriented, cropped to the bounding box of voxels > 0, normalised.
 
     Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
     """
@@ -69,7 +69,7 @@ def load_volume(
 def normalize(array: np.ndarray) -> np.ndarray:
     """Clip (1, H, W, D) to its 0.5 and 99.5 percentiles if max - min > 1000; then zero mean, unit deviation.
 
-    DESIGN §2.  Returns a new float32 array; raises VolumeError where nothing but a constant is left.
+    As the published loader does.  Returns a new float32 array; raises VolumeError where nothing but a constant is left.
     """
     return _normalize_in_place(np.array(array, dtype=np.float32))
 

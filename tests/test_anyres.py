@@ -65,7 +65,7 @@ def test_parity(name):
 
 
 def brute_force_grid(shape, crop, patch_max):
-    """Every candidate of DESIGN §2 in a list, then the best by a plain scan that replaces only on a strict gain."""
+    """Every candidate grid in a list, then the best by a plain scan that replaces only on a strict gain."""
     depth_factors = [1] if shape[2] == 1 else range(1, 10)
     crop = (*crop[:2], 1) if shape[2] == 1 else crop
     best = None
