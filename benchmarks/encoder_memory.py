@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-from time import perf_counter
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measure import device, now, peak_gib
 from models.configuration import VISION_PRESETS
 from models.vision import VisionModel
-
-GIB = 2**30
 
 
 def measure(preset: str, patches: int, labels: int, padding: float) -> dict[str, float]:
     """Encode `patches` patches stacked along z, a share `padding` of their slices empty; times in s, memory in GiB."""
     config = VISION_PRESETS[preset]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = VisionModel(config).eval().to(device)
+    model = VisionModel(config).eval().to(device())
     c0, c1, depth = config.crop_size
     volume = torch.randn(patches, c0, c1, depth)
     marks = torch.ones(patches * depth)
@@ -39,17 +35,17 @@ def measure(preset: str, patches: int, labels: int, padding: float) -> dict[str,
     marks[len(marks) - (empty - empty // 2) :] = 0
     marks = marks.view(patches, depth)
     volume *= marks[:, None, None, :]
-    queries = torch.randn(labels, config.llm_width, device=device)
+    queries = torch.randn(labels, config.llm_width, device=device())
     with torch.inference_mode():
         warm = model.encode(volume[:1, :, :, depth // 2 : depth // 2 + 1], torch.ones(1, 1), (1, 1, 1))
         model.decode_masks(warm, queries)
-        warm_peak = _memory(device)
-        start = _now(device)
+        warm_peak = peak_gib()
+        start = now()
         encoded = model.encode(volume, marks, (patches, 1, 1))
         tokens = model.llm_tokens(encoded)
-        encoded_at, after_encoding = _now(device), _memory(device)
+        encoded_at, after_encoding = now(), peak_gib()
         logits = model.decode_masks(encoded, queries)
-        decoded_at = _now(device)
+        decoded_at = now()
     assert tokens.shape == (patches * depth, config.llm_width)
     assert logits.shape == (labels, c0, c1, patches * depth)
     return {
@@ -57,22 +53,8 @@ def measure(preset: str, patches: int, labels: int, padding: float) -> dict[str,
         "encode_s": encoded_at - start,
         "encode_peak": after_encoding,
         "mask_s": decoded_at - encoded_at,
-        "mask_peak": _memory(device),
+        "mask_peak": peak_gib(),
     }
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return perf_counter()
-
-
-def _memory(device: torch.device) -> float:
-    """Peak so far: of the process, or of the accelerator's allocator."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / GIB
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -39,10 +39,6 @@ class Row:
         """Measured time over the limit; 1 is the speed of a matrix product."""
         return self.seconds / self.limit_seconds if self.limit_seconds else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
 
 @dataclass
 class Aim:
@@ -70,17 +66,22 @@ def precision() -> torch.dtype:
     return torch.bfloat16 if device().type == "cuda" else torch.float32
 
 
+def now() -> float:
+    """Seconds on a clock, after the accelerator has done what it was given."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
 def best_seconds(function: Callable[[], Any], repeats: int = 3, warm_up: bool = True) -> float:
     """Shortest wall time of `function` over the repeats; noise of a busy machine only ever adds."""
     if warm_up:
         function()
     times = []
     for _ in range(repeats):
-        _synchronize()
-        begun = perf_counter()
+        begun = now()
         function()
-        _synchronize()
-        times.append(perf_counter() - begun)
+        times.append(now() - begun)
     return min(times)
 
 
@@ -114,11 +115,6 @@ def measured(
     limit = gflop * 1e9 / gemm_flops_per_second() if gflop else None
     seconds = best_seconds(function, repeats, warm_up=False)
     return Row(stage, seconds, gflop, limit, peak_gib(), voxels)
-
-
-def _synchronize() -> None:
-    if device().type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _cpu_attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
