@@ -21,7 +21,7 @@ from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.manifest import load_manifest, manifest_texts
 from datasets.mixture import load_mixture
-from datasets.sampling import MixtureSampler
+from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from evaluation.validation import held_out_losses
 from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
 from models.configuration import vision_preset
@@ -56,6 +56,7 @@ class HyperParameters(TrainingSettings):
     resize: Literal["published", "isotropic"] = "published"
     cache: str = ""  # folder of preprocessed volumes; empty reads every file anew
     max_length: int = 4096  # tokens of question and answer
+    questions_per_volume: int = 1  # of a batch, that share one encoding; micro_batch then counts volumes
 
     # model
     initial_checkpoint: str = ""  # a CTInstruct folder to start from
@@ -187,6 +188,7 @@ def main() -> None:
         resize=settings.resize,
         cache=settings.cache,
         max_length=settings.max_length,
+        keep_volumes=1 if settings.questions_per_volume > 1 else 0,
     )
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     sampler = MixtureSampler(
@@ -199,6 +201,9 @@ def main() -> None:
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
+    if settings.questions_per_volume != 1:
+        volumes = {name: [tuple(record.image_path) for record in part] for name, part in records.items()}
+        sampler = SharedVolumeSampler(sampler, volumes, settings.questions_per_volume, weights)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(
         model,

@@ -30,9 +30,9 @@ def tiny(quick: bool) -> tuple[list[Row], list[Aim]]:
     """All of it on a few phantoms."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_dataset(DatasetOptions(folder / "phantoms", 12), workers=os.cpu_count() or 1)
+        write_dataset(DatasetOptions(folder / "phantoms", 8 if quick else 12), workers=os.cpu_count() or 1)
         rows, aims = in_process(folder / "phantoms")
-        more_rows, more_aims = through_the_script(folder, STEPS // 2 if quick else STEPS)
+        more_rows, more_aims = through_the_script(folder, STEPS // 4 if quick else STEPS)
     return rows + more_rows, aims + more_aims
 
 

@@ -71,11 +71,11 @@ def shared_work() -> tuple[list[Row], list[Aim]]:
         plain_vision.decode_masks(model, plain_vision.encode(model, volume), queries)
 
     with torch.inference_mode():
-        row = measured("answer and mask, 2 patches, half padding", ours, repeats=2)
+        row = measured("answer and mask, 2 patches, half padding", ours, repeats=1)
         theirs = best_seconds(published, repeats=1, warm_up=False)
         whole = volume_of(2)
-        full = best_seconds(partial(model.encode, *whole), repeats=2)
-        half = best_seconds(partial(model.encode, *volume), repeats=2)
+        full = best_seconds(partial(model.encode, *whole), repeats=3)
+        half = best_seconds(partial(model.encode, *volume), repeats=3)
     row.note = f"published way {theirs:.1f} s"
     return [row], [
         Aim("encode + one mask, faster than encoding twice and decoding all slices", theirs / row.seconds, 1.5, True),

@@ -16,7 +16,7 @@ from datasets.conversation import Conversation
 from datasets.manifest import InstructionRecord
 from datasets.sampling import SampleReference
 from datasets.volume import VolumeGeometry
-from datasets.volume_cache import VolumeLoader, VolumeOptions
+from datasets.volume_cache import RecentLoader, VolumeLoader, VolumeOptions
 from models.configuration import VisionConfig
 
 IGNORED_LABEL = -100  # of cross-entropy: positions that no loss is taken at
@@ -47,7 +47,8 @@ class InstructionBatch:
     """Samples of any tasks and sizes, padded on the left.
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
-    row; ``volumes[row]`` is itself a list.
+    row; ``volumes[row]`` is itself a list.  Rows that ask about the very same volumes share them: ``volumes_of`` names
+    the row whose volumes each row asks about, and a row that uses another's has none of its own.
     """
 
     input_ids: Tensor
@@ -61,6 +62,7 @@ class InstructionBatch:
     targets: list[Tensor | None]
     sample_ids: list[str]
     tasks: list[str]
+    volumes_of: list[int]
 
     @property
     def task(self) -> str:
@@ -100,6 +102,7 @@ class InstructionDataset(Dataset):
         cache: folder of preprocessed volumes, or None.
         max_length: most tokens of a sample.
         with_answers: False for generation: masks and answers are not read.
+        keep_volumes: so many of the latest volumes stay in memory; samples of one of them hold the same object.
     """
 
     def __init__(
@@ -113,11 +116,13 @@ class InstructionDataset(Dataset):
         cache: str | None = None,
         max_length: int = 4096,
         with_answers: bool = True,
+        keep_volumes: int = 0,
     ):
         self.records = records
         self.conversation = Conversation(tokenizer, max_length)
         self.vision = vision
-        self.loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
+        loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
+        self.loader = RecentLoader(loader, keep_volumes) if keep_volumes else loader
         self.with_answers = with_answers
 
     def __len__(self) -> int:
@@ -174,11 +179,12 @@ class InstructionCollator:
             attention_mask[row, length - len(ids) :] = 1
             if sample.answer_ids:
                 labels[row, -len(sample.answer_ids) :] = torch.tensor(sample.answer_ids, dtype=torch.long)
+        volumes_of = _first_rows_with([tuple(map(id, sample.volumes)) for sample in samples])
         return InstructionBatch(
             input_ids=input_ids,
             attention_mask=attention_mask,
             labels=labels,
-            volumes=[sample.volumes for sample in samples],
+            volumes=[sample.volumes if volumes_of[row] == row else [] for row, sample in enumerate(samples)],
             geometries=[sample.geometries for sample in samples],
             masks=[sample.masks for sample in samples],
             mask_images=[sample.mask_image for sample in samples],
@@ -186,4 +192,11 @@ class InstructionCollator:
             targets=[sample.targets for sample in samples],
             sample_ids=[sample.id for sample in samples],
             tasks=[sample.task for sample in samples],
+            volumes_of=volumes_of,
         )
+
+
+def _first_rows_with(keys: Sequence[tuple]) -> list[int]:
+    """For each row the first one with an equal key; one without volumes, whose key is empty, stands for itself."""
+    first: dict[tuple, int] = {}
+    return [first.setdefault(key, row) if key else row for row, key in enumerate(keys)]

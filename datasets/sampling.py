@@ -6,6 +6,7 @@ Nothing is kept between calls but caches, so that a run resumed at step 5,000 se
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -24,6 +25,52 @@ class SampleReference:
     task: str
     index: int
     seed: int
+
+
+class SharedVolumeSampler:
+    """Lets every sample of a sampler bring further questions about the same volumes, which are then encoded once.
+
+    sampler: gives the first question of each volume.  volumes: for each task, what every sample is about (its image
+    paths); nothing joins a sample that is about nothing.  questions: how many a volume gives in all, if it has so many.
+    weights: of the tasks, None by size: which further questions are drawn, without repeats, as the sampler draws tasks.
+    """
+
+    def __init__(
+        self,
+        sampler: MixtureSampler,
+        volumes: Mapping[str, Sequence[Hashable]],
+        questions: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if questions < 1:
+            raise InputError(f"{questions} questions a volume: give 1 or more")
+        self.sampler, self.volumes, self.questions = sampler, volumes, questions
+        self._about: dict[Hashable, list[tuple[str, int, float]]] = {}
+        for task, keys in volumes.items():
+            weight = weights[task] / len(keys) if weights and keys else 1.0
+            for index, key in enumerate(keys):
+                if key and weight:
+                    self._about.setdefault(key, []).append((task, index, weight))
+
+    def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
+        """The sampler's references, each followed by those of the further questions."""
+        return [one for first in self.sampler.references(step, micro_step) for one in (first, *self._others(first))]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The sampler's, and how many questions share a volume."""
+        return {**self.sampler.fingerprint(), "questions_per_volume": self.questions}
+
+    def _others(self, first: SampleReference) -> list[SampleReference]:
+        about = self._about.get(self.volumes[first.task][first.index], [])
+        others = [entry for entry in about if entry[:2] != (first.task, first.index)]
+        count = min(self.questions - 1, len(others))
+        if not count:
+            return []
+        generator = np.random.default_rng([first.seed, 3])
+        shares = np.array([weight for *_, weight in others])
+        chosen = generator.choice(len(others), count, replace=False, p=shares / shares.sum())
+        seeds = generator.integers(2**62, size=count)
+        return [SampleReference(*others[i][:2], int(seed)) for i, seed in zip(chosen, seeds, strict=True)]
 
 
 class MixtureSampler:

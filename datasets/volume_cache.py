@@ -105,6 +105,28 @@ class VolumeLoader:
         return self.cache / digest[:2] / f"{digest}.safetensors"
 
 
+class RecentLoader:
+    """A `VolumeLoader` that keeps the volumes of the latest batches in memory, `keep` of them."""
+
+    def __init__(self, loader: VolumeLoader, keep: int) -> None:
+        self._loader = loader
+        self._keep = keep
+        self._held: dict[str, tuple[PatchedVolume, VolumeGeometry]] = {}
+
+    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
+        """As `VolumeLoader.volume`; the same object again while it is held."""
+        key = str(path)
+        loaded = self._held.pop(key, None) or self._loader.volume(path)
+        self._held[key] = loaded  # the latest stands last
+        while len(self._held) > self._keep:
+            del self._held[next(iter(self._held))]
+        return loaded
+
+    def masks(self, *arguments) -> torch.Tensor:
+        """As `VolumeLoader.masks`."""
+        return self._loader.masks(*arguments)
+
+
 def _parts(path: Path) -> list[Path]:
     """The other files that hold a volume: a DICOM folder's slices, what lies beside a header without voxels."""
     if path.is_dir():

@@ -1,36 +1,15 @@
-"""Volumes that are read and encoded once, though several questions in a row ask about them."""
+"""Volumes that are encoded once, though several questions in a row ask about them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from datasets.anyres import PatchedVolume
-from datasets.geometry import VolumeGeometry
 from datasets.instruction import InstructionSample
-from datasets.volume_cache import VolumeLoader
 from models.ctinstruct import CTInstruct
 from models.encoder_contract import EncodedVolume
-
-
-class RecentLoader:
-    """A `VolumeLoader` that keeps the volumes of the latest batches in memory, `keep` of them."""
-
-    def __init__(self, loader: VolumeLoader, keep: int) -> None:
-        self._loader = loader
-        self._keep = keep
-        self._held: dict[str, tuple[PatchedVolume, VolumeGeometry]] = {}
-
-    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
-        """As `VolumeLoader.volume`; the same object again while it is held."""
-        key = str(path)
-        loaded = self._held.pop(key, None) or self._loader.volume(path)
-        self._held[key] = loaded  # the latest stands last
-        while len(self._held) > self._keep:
-            del self._held[next(iter(self._held))]
-        return loaded
 
 
 class RecentEncodings:

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
+from datasets.volume_cache import RecentLoader
 from evaluation.batches import plan_batches, share
 from evaluation.benchmarks import PUBLISHED_RESULTS, Benchmark, find_benchmarks, load_benchmark
 from evaluation.html_report import write_report
 from evaluation.inference import GenerationOptions, answer_batches
 from evaluation.predictions import PredictionWriter, merge_predictions, write_json
-from evaluation.recent_volumes import RecentLoader
 from evaluation.result_tables import paper_tables, read_published, summary_tables
 from evaluation.run_record import check_run, record_run
 from evaluation.summarize import summarize

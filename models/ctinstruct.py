@@ -104,9 +104,10 @@ class CTInstruct(nn.Module):
         return InstructionOutput(loss, self._metrics(losses, batch))
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
-        """Encode each volume of the batch once; a list a row."""
+        """Encode each volume of the batch once, whatever the number of questions about it; a list a row."""
         encoded = iter(self.encode_volumes([volume for row in batch.volumes for volume in row]))
-        return [[next(encoded) for _ in row] for row in batch.volumes]
+        own = [[next(encoded) for _ in row] for row in batch.volumes]
+        return [own[row] for row in batch.volumes_of]
 
     def encode_volumes(self, volumes: Sequence[PatchedVolume]) -> list[EncodedVolume]:
         """Encode volumes, of any sizes and on any device, as one batch."""
@@ -170,18 +171,26 @@ class CTInstruct(nn.Module):
         """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks."""
         losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
         answers = batch.labels == self.segmentation_id
-        decoded = False
+        asked: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # row, queries and targets of each volume, by its id
+        volumes: dict[int, EncodedVolume] = {}
         for row, masks in enumerate(batch.masks):
             queries = hidden[row, answers[row]]
             if masks is None or not len(queries):
                 continue
-            volume, targets = encoded[row][batch.mask_images[row]], masks[: len(queries)]
+            volume = encoded[row][batch.mask_images[row]]
+            volumes[id(volume)] = volume
+            asked.setdefault(id(volume), []).append((row, queries, masks[: len(queries)]))
+        for key, questions in asked.items():  # a volume's features are decoded once for all who ask about it
+            volume, targets = volumes[key], torch.cat([targets for *_, targets in questions])
             if self.training and self.mask_slices:
                 volume, targets = sample_slices(volume, targets, self.mask_slices)
-            loss = sum(mask_loss(self.vision.decode_masks(volume, queries), targets))
-            losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
-            decoded = True
-        if spare is not None and not decoded:
+            logits = self.vision.decode_masks(volume, torch.cat([queries for _, queries, _ in questions]))
+            counts = [len(targets) for *_, targets in questions]
+            parts = zip(questions, logits.split(counts), targets.split(counts), strict=True)
+            for (row, *_), row_logits, row_targets in parts:
+                loss = sum(mask_loss(row_logits, row_targets))
+                losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+        if spare is not None and not asked:
             with _batch_statistics_kept(self.vision):
                 logits = self.vision.decode_masks(spare.excerpt(), hidden[:1, -1], only_real_slices=False)
             losses = losses + 0 * logits.sum()

@@ -27,8 +27,10 @@ def pytest_sessionfinish(session, exitstatus):
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
-    """Leave as `training.script.run_script` does, for its reason: tests of the loop join a process group in this process,
-    and an interpreter that takes itself apart with one has been seen to wait for ever after the last test."""
+    """Leave as `training.script.run_script` does, for its reason: tests of the loop join a process group here.
+
+    An interpreter that takes itself apart with one has been seen to wait for ever after the last test.
+    """
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()

@@ -41,6 +41,26 @@ def test_a_mixed_batch_of_all_kinds_is_the_mean_of_its_samples(model):
         assert torch.allclose(value, separate[name], atol=2e-5 + 1e-3 * float(separate[name].abs().max())), name
 
 
+def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
+    kinds = ["segmentation", "open_vqa", "two_structures", "diagnosis"]
+    samples = [make_sample(kind, model.tokenizer, 4) for kind in kinds]
+    singles = torch.stack([model(collate([sample], model.tokenizer)).loss for sample in samples])
+    for sample in samples:
+        sample.volumes = samples[0].volumes
+    text = make_sample("text_only", model.tokenizer, 5)
+    encode, decode, encoded, decoded = model.vision.encode_many, model.vision.decode_masks, [], []
+    monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or encode(volumes))
+    monkeypatch.setattr(
+        model.vision, "decode_masks", lambda volume, queries: decoded.append(len(queries)) or decode(volume, queries)
+    )
+    batch = collate([text, *samples], model.tokenizer).to("cpu")
+    assert batch.volumes_of == [0, 1, 1, 1, 1] and [len(row) for row in batch.volumes] == [0, 1, 0, 0, 0]
+    together = model(batch).loss.item()
+    assert encoded == [1] and decoded == [3]
+    expected = singles.sum() + model(collate([text], model.tokenizer)).loss
+    assert together == pytest.approx(expected.item() / 5, rel=1e-5)
+
+
 def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
     sample = make_sample("diagnosis", model.tokenizer, 1)
     batch = collate([sample], model.tokenizer)

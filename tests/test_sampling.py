@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import chi2
 
 from datasets.errors import InputError
-from datasets.sampling import MixtureSampler
+from datasets.sampling import MixtureSampler, SharedVolumeSampler
 
 SIZES = {"report": 40, "seg": 7, "vqa": 100}
 WEIGHTS = {"report": 1.0, "seg": 0.5, "vqa": 2.5}
@@ -115,3 +115,38 @@ def test_default_weights_are_by_size_and_zero_leaves_out():
 def test_refusals(sizes, weights, message):
     with pytest.raises(InputError, match=message):
         MixtureSampler(sizes, weights)
+
+
+ABOUT = {"report": list("aabbc"), "seg": list("abcc"), "vqa": ["", "a", "a", "b", "", "c", "c", "c"]}
+
+
+def shared(questions: int, weights: dict[str, float] | None = None, **options) -> SharedVolumeSampler:
+    sizes = {task: len(about) for task, about in ABOUT.items()}
+    return SharedVolumeSampler(MixtureSampler(sizes, mode="mixed", **options), ABOUT, questions, weights)
+
+
+def test_each_sample_brings_others_about_its_volume():
+    plain, sampler = MixtureSampler({t: len(a) for t, a in ABOUT.items()}, mode="mixed", seed=3), shared(3, seed=3)
+    for step in range(200):
+        (first,), references = plain.references(step), sampler.references(step)
+        about = [ABOUT[reference.task][reference.index] for reference in references]
+        assert references[0] == first and len(set(about)) == 1
+        assert len({(r.task, r.index) for r in references}) == len(references) == (3 if about[0] else 1)
+        assert references == sampler.references(step)
+    everything = {(task, index) for task, about in ABOUT.items() for index, key in enumerate(about) if key == "a"}
+    all_of_a = next(r for r in map(shared(99).references, range(99)) if (r[0].task, r[0].index) in everything)
+    assert {(r.task, r.index) for r in all_of_a} == everything
+
+
+def test_further_questions_come_by_the_weights_of_their_tasks():
+    sampler = shared(2, {"report": 1.0, "seg": 4.0, "vqa": 0.0}, seed=1)
+    pairs = [sampler.references(step) for step in range(8000)]
+    others = Counter(pair[1].task for pair in pairs if (pair[0].task, pair[0].index) == ("vqa", 1))
+    # beside it, two reports of five ask about "a", of weight 1/5 each, and one of four masks, of weight 4/4
+    assert others["vqa"] == 0 and others["seg"] / others.total() == pytest.approx(5 / 7, abs=0.05)
+
+
+def test_the_number_of_questions_a_volume_is_part_of_the_sequence():
+    assert shared(2).fingerprint() != shared(3).fingerprint() != shared(3).sampler.fingerprint()
+    with pytest.raises(InputError, match="1 or more"):
+        shared(0)
