@@ -107,14 +107,15 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
-def measured(
-    stage: str, function: Callable[[], Any], repeats: int = 3, warm_up: bool = True, voxels: int | None = None
-) -> Row:
-    """A row with time, operations, limit and memory of `function`; the limit is measured just before."""
-    gflop = count_gflop(function) if warm_up else None  # counting runs it once, which is a warm-up as well
-    limit = gflop * 1e9 / gemm_flops_per_second() if gflop else None
-    seconds = best_seconds(function, repeats, warm_up=False)
-    return Row(stage, seconds, gflop, limit, peak_gib(), voxels)
+def measured(stage: str, function: Callable[[], Any], repeats: int = 3, voxels: int | None = None) -> Row:
+    """A row with time, memory, operations and limit of `function`, in this order.
+
+    Counting the operations, which runs it once more, comes last: it takes fused operations apart and holds more memory.
+    """
+    seconds = best_seconds(function, repeats, warm_up=repeats > 2)
+    peak = peak_gib()
+    gflop = count_gflop(function)
+    return Row(stage, seconds, gflop, gflop * 1e9 / gemm_flops_per_second() if gflop else None, peak, voxels)
 
 
 def _cpu_attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

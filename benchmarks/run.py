@@ -3,7 +3,7 @@
     python -m benchmarks.run [--quick] [--stages vision1 loading ...] [--output benchmarks_output]
 
 Each stage runs in a process of its own, so that its memory is its own.  The limit is a matrix product's speed, measured
-in the same process just before the stage; "over limit" is measured time over the time that a matrix product takes for
+in the same process just after the stage; "over limit" is measured time over the time that a matrix product takes for
 as many operations (on CUDA its inverse is the utilisation, MFU).  Weights are random.  Writes results.md, results.json
 and cost.png, a plot of cost against volume size.
 """

@@ -71,7 +71,7 @@ def shared_work() -> tuple[list[Row], list[Aim]]:
         plain_vision.decode_masks(model, plain_vision.encode(model, volume), queries)
 
     with torch.inference_mode():
-        row = measured("answer and mask, 2 patches, half padding", ours, repeats=1)
+        row = measured("answer and mask, 2 patches, half padding", ours, repeats=2)
         theirs = best_seconds(published, repeats=1, warm_up=False)
         whole = volume_of(2)
         full = best_seconds(partial(model.encode, *whole), repeats=3)
