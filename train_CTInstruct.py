@@ -44,7 +44,7 @@ TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, whe
 
 @dataclass
 class HyperParameters(TrainingSettings):
-    preset: Literal["full", "tiny"] = "full"  # published size, or one that trains on two CPU cores
+    preset: Literal["full", "small", "tiny"] = "full"  # published size, one for a single GPU, one for two CPU cores
     run_dir: str = "runs/CTInstruct"
 
     # data
@@ -63,7 +63,7 @@ class HyperParameters(TrainingSettings):
     pretrained_vision: str = ""  # a run of train_encoder_*.py, or a released vision file (.pt), to start from
     language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
-    vision: Literal["full", "tiny"] = "full"  # size of encoder and mask decoder
+    vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder
     train_vision: bool = True  # False freezes the encoder; projector and mask decoder train all the same
     lora: bool = False  # adapters in place of the whole language model
     lora_rank: int = 8
@@ -87,6 +87,13 @@ class HyperParameters(TrainingSettings):
 
 PRESETS = {
     "full": {},
+    "small": {
+        "run_dir": "runs/CTInstruct_small",
+        "language_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "vision": "small",
+        "vision_learning_rate": 5e-5,
+        "learning_rate": 1e-4,
+    },
     "tiny": {
         "run_dir": "runs/CTInstruct_tiny",
         "manifests": (f"{TINY_PHANTOMS}/train.json",),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.arguments import parse
-from training.pretraining import TINY_PRESET, PretrainingSettings, pretrain
+from training.pretraining import SMALL_PRESET, TINY_PRESET, PretrainingSettings, pretrain
 from training.script import run_script
 
 ENCODER = "2D1D"
@@ -22,7 +22,11 @@ class HyperParameters(PretrainingSettings):
     run_dir: str = "runs/encoder_2D1D"
 
 
-PRESETS = {"full": {}, "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_2D1D_tiny"}}
+PRESETS = {
+    "full": {},
+    "small": {**SMALL_PRESET, "run_dir": "runs/encoder_2D1D_small"},
+    "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_2D1D_tiny"},
+}
 
 
 def main() -> None:

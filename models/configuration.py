@@ -127,6 +127,8 @@ class VisionConfig:
 
 VISION_PRESETS: dict[str, VisionConfig] = {
     "full": VisionConfig(),
+    # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
+    "small": VisionConfig(spatial_depth=2, temporal_depth=2, query_layers=3, llm_width=576),
     "tiny": VisionConfig(
         crop_size=(64, 64, 16),
         patch_max=4,  # two thirds of the time of 6, at 4 mm a voxel for a small adult
@@ -153,6 +155,10 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
         "ViT3D": {"crop_size": (128, 128, 128), "llm_pooling": 2},
         "ResNet3D": {"crop_size": (128, 128, 128)},
     },
+    "small": {
+        "ViT3D": {"crop_size": (128, 128, 128), "vit_width": 384, "vit_depth": 8, "vit_heads": 6, "llm_pooling": 2},
+        "ResNet3D": {"crop_size": (128, 128, 128), "resnet_channels": (32, 64, 128, 256)},
+    },
     "tiny": {  # a cube has the voxels of four 2D1D patches
         "ViT3D": {
             "crop_size": (64, 64, 64),
@@ -170,7 +176,7 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
 
 
 def vision_preset(size: str, encoder: str = "2D1D") -> VisionConfig:
-    """The preset `size` ("full" or "tiny") of an encoder; raises InputError for an unknown name of either."""
+    """The preset `size` ("full", "small" or "tiny") of an encoder; raises InputError for an unknown name of either."""
     if size not in VISION_PRESETS:
         raise InputError(f"vision preset {size!r} is not known; choose one of {', '.join(VISION_PRESETS)}")
     return replace(VISION_PRESETS[size], encoder=encoder, **_CUBES[size].get(encoder, {}))

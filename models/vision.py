@@ -63,6 +63,10 @@ class VisionModel(nn.Module):
         )
         self.transformer_decoder = QueryDecoder(config)
         self.qwen2biolord = nn.Linear(config.llm_width, config.query_width)
+        # A hidden state has about unit variance, and the text embeddings that pretraining asks with have length 1: from
+        # torch's own start a query would be many times as long, and the pretrained mask decoder would not know it.
+        nn.init.normal_(self.qwen2biolord.weight, std=(config.llm_width * config.query_width) ** -0.5)
+        nn.init.zeros_(self.qwen2biolord.bias)
         self.mask_embed_proj = nn.Sequential(
             nn.Linear(config.query_width, config.mask_hidden),
             nn.GELU(),

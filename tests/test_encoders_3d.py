@@ -30,11 +30,11 @@ def test_every_name_has_an_encoder_and_a_mask_decoder():
     assert tuple(ENCODERS) == ENCODER_NAMES
     with pytest.raises(InputError, match="'ViT4D'"):
         vision_preset("tiny", "ViT4D")
-    with pytest.raises(InputError, match="'small'"):
-        vision_preset("small", "ViT3D")
+    with pytest.raises(InputError, match="'huge'"):
+        vision_preset("huge", "ViT3D")
 
 
-@pytest.mark.parametrize("size", ["full", "tiny"])
+@pytest.mark.parametrize("size", ["full", "small", "tiny"])
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
 def test_presets_survive_a_dictionary(size: str, encoder: str):
     config = vision_preset(size, encoder)
@@ -44,7 +44,7 @@ def test_presets_survive_a_dictionary(size: str, encoder: str):
         assert config == VISION_PRESETS[size]
     else:
         full = {"ViT3D": (768, 12, 16), "ResNet3D": (2048, 12, 16)}
-        assert size == "tiny" or (config.token_width, config.vit_depth, config.vit_patch) == full[encoder]
+        assert size != "full" or (config.token_width, config.vit_depth, config.vit_patch) == full[encoder]
         tokens = prod(config.token_grid((1, 1, config.patch_max), config.crop_size[2]))
         assert tokens <= 64 * config.patch_max <= 400
 

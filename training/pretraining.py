@@ -43,7 +43,7 @@ TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, whe
 class PretrainingSettings(TrainingSettings):
     """Hyper-parameters of the three encoder scripts; each script names its own run_dir."""
 
-    preset: Literal["full", "tiny"] = "full"  # published size, or one that trains on two CPU cores
+    preset: Literal["full", "small", "tiny"] = "full"  # published size, one for a single GPU, one for two CPU cores
 
     # data
     manifest_dir: str = "data/pretraining"  # holds <task>_train.json and <task>_val.json of the 39 tasks
@@ -60,7 +60,7 @@ class PretrainingSettings(TrainingSettings):
 
     # model
     text_encoder: str = PUBLISHED_TEXT_ENCODER  # hub name or sentence-transformers folder, or "tiny"
-    vision: Literal["full", "tiny"] = "full"
+    vision: Literal["full", "small", "tiny"] = "full"
     initial_vision: str = ""  # a pretrained folder to start from
     pretrained_backbone: str = ""  # ImageNet weights of ResNet-50 (2D1D, ResNet3D): timm or torchvision name, or a file
     queue_size: int = 512
@@ -83,6 +83,7 @@ class PretrainingSettings(TrainingSettings):
     eval_interval: int = 5000
 
 
+SMALL_PRESET = {"vision": "small", "max_iters": 20_000, "warmup": 500, "save_interval": 500, "eval_interval": 1000}
 TINY_PRESET = {
     "phantoms": TINY_PHANTOMS,
     "cache": f"{TINY_PHANTOMS}/cache",
