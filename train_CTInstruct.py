@@ -70,7 +70,7 @@ class HyperParameters(TrainingSettings):
     lora_alpha: int = 32
     lora_dropout: float = 0.1
     lora_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    vision_learning_rate: float = 2e-5  # peak for encoder, projector and mask decoder
+    vision_learning_rate: float = 2e-5  # peak for encoder and mask decoder
     gradient_checkpointing: bool = True
     mask_slices: int = 0  # slices of a volume on which a mask is learned in one step; 0 for all, as published
 

@@ -12,6 +12,7 @@ from torch import nn
 # In the published weights, but without a part in any output: kept for their names, never trained, so that weight
 # decay does not wear them away.
 _UNUSED = re.compile(r"\.context_norm\.|transformer_decoder\.layers\.\d+\.norm1\.|resnet2D\.fc\.")
+_JOINTS = ("vision.bridger.", "vision.qwen2biolord.")
 _PARTS = {  # the first pattern that a name begins with says where it belongs
     "vision encoder": r"vision\.encoder\.",
     "projector": r"vision\.bridger\.",
@@ -36,11 +37,15 @@ def freeze_encoder(model: nn.Module) -> None:
 
 
 def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rate: float) -> list[dict[str, Any]]:
-    """Trainable parameters for an optimiser: the vision half at its own peak rate, and the rest."""
+    """Trainable parameters for an optimiser: encoder and mask decoder at their own peak rate, and the rest.
+
+    The rest is the language model, the heads, and what joins the halves, which is new where both are pretrained.
+    """
     vision, rest = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (vision if name.startswith("vision.") else rest).append(parameter)
+            own = name.startswith("vision.") and not name.startswith(_JOINTS)
+            (vision if own else rest).append(parameter)
     groups = [{"params": rest, "lr": learning_rate}, {"params": vision, "lr": vision_learning_rate}]
     return [group for group in groups if group["params"]]
 
