@@ -112,7 +112,7 @@ def backward(patches: int) -> tuple[list[Row], list[Aim]]:
         sum(mask_loss(masks, target)).backward()
 
     def gflop() -> float:
-        """Of one patch, times the patches: attention along the slices, all that is not linear, is below a thousandth."""
+        """Of one patch, times the patches: what is not linear, attention along the slices, is below a thousandth."""
         return count_gflop(partial(step, volume_of(1))) * patches
 
     volume = volume_of(patches)
