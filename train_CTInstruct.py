@@ -26,6 +26,7 @@ from evaluation.validation import held_out_losses
 from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
 from models.configuration import vision_preset
 from models.ctinstruct import CTInstruct
+from models.label_embeddings import label_embeddings
 from models.language_model import load_language_model
 from models.lora import LoraSettings, add_lora, lora_settings
 from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
@@ -56,6 +57,9 @@ class HyperParameters(TrainingSettings):
     resize: Literal["published", "isotropic"] = "published"
     cache: str = ""  # folder of preprocessed volumes; empty reads every file anew
     max_length: int = 4096  # tokens of question and answer
+    # the text encoder (hub name or folder) that pretraining asked for masks with: queries of <SEG> are drawn to its
+    # embeddings of the labels; empty leaves it to the mask's loss alone, as published
+    query_text_encoder: str = ""
     questions_per_volume: int = 1  # of a batch, that share one encoding; micro_batch then counts volumes
 
     # model
@@ -187,6 +191,10 @@ def main() -> None:
     if ranks.is_main:
         print_parameters(model)
 
+    embeddings = None
+    if settings.query_text_encoder:
+        labels = [label for part in records.values() for record in part for label in record.labels]
+        embeddings = label_embeddings(settings.query_text_encoder, labels, model.config.query_width)
     dataset = InstructionDataset(
         records,
         model.tokenizer,
@@ -195,6 +203,7 @@ def main() -> None:
         resize=settings.resize,
         cache=settings.cache,
         max_length=settings.max_length,
+        label_embeddings=embeddings,
         keep_volumes=1 if settings.questions_per_volume > 1 else 0,
     )
     collate = InstructionCollator(model.tokenizer.pad_token_id)

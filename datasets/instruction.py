@@ -28,6 +28,7 @@ class InstructionSample:
 
     volumes: one for each image of the question.  masks: (n, X, Y, Z) int8 on the padded grid of volume ``mask_image``,
     -1 in its padding, one for each ``<SEG>`` of the answer.  targets: (diseases,) float, nan where unknown.
+    query_targets: (n, text width), the embedding of each mask's label, where queries are drawn to it.
     """
 
     id: str
@@ -40,6 +41,7 @@ class InstructionSample:
     mask_image: int = 0
     label_set: str | None = None
     targets: Tensor | None = None
+    query_targets: Tensor | None = None
 
 
 @dataclass
@@ -60,6 +62,7 @@ class InstructionBatch:
     mask_images: list[int]
     label_sets: list[str | None]
     targets: list[Tensor | None]
+    query_targets: list[Tensor | None]
     sample_ids: list[str]
     tasks: list[str]
     volumes_of: list[int]
@@ -102,6 +105,7 @@ class InstructionDataset(Dataset):
         cache: folder of preprocessed volumes, or None.
         max_length: most tokens of a sample.
         with_answers: False for generation: masks and answers are not read.
+        label_embeddings: of every label, where the queries of ``<SEG>`` shall be drawn to them.
         keep_volumes: so many of the latest volumes stay in memory; samples of one of them hold the same object.
     """
 
@@ -116,6 +120,7 @@ class InstructionDataset(Dataset):
         cache: str | None = None,
         max_length: int = 4096,
         with_answers: bool = True,
+        label_embeddings: Mapping[str, Tensor] | None = None,
         keep_volumes: int = 0,
     ):
         self.records = records
@@ -124,6 +129,7 @@ class InstructionDataset(Dataset):
         loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
         self.loader = RecentLoader(loader, keep_volumes) if keep_volumes else loader
         self.with_answers = with_answers
+        self.label_embeddings = label_embeddings
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.records.values())
@@ -159,6 +165,8 @@ class InstructionDataset(Dataset):
             values = None if isinstance(record.mask_path, list) else [record.mask_values[x] for x in record.labels]
             placement, geometry = volumes[record.mask_image].placement, geometries[record.mask_image]
             sample.masks = self.loader.masks(record.mask_path, values, placement, geometry)
+            if self.label_embeddings is not None:
+                sample.query_targets = torch.stack([self.label_embeddings[label] for label in record.labels])
         return sample
 
 
@@ -190,6 +198,7 @@ class InstructionCollator:
             mask_images=[sample.mask_image for sample in samples],
             label_sets=[sample.label_set for sample in samples],
             targets=[sample.targets for sample in samples],
+            query_targets=[sample.query_targets for sample in samples],
             sample_ids=[sample.id for sample in samples],
             tasks=[sample.task for sample in samples],
             volumes_of=volumes_of,

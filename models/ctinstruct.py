@@ -99,6 +99,7 @@ class CTInstruct(nn.Module):
             "language_loss": language_loss(output.logits, batch.labels),
             "diagnosis_loss": self._diagnosis_losses(hidden, batch),
             "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
+            "query_loss": self._query_losses(hidden, batch),
         }
         loss = sum(losses.values()).mean()
         return InstructionOutput(loss, self._metrics(losses, batch))
@@ -196,12 +197,30 @@ class CTInstruct(nn.Module):
             losses = losses + 0 * logits.sum()
         return losses
 
+    def _query_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+        """(B,): mean squared distance of the queries of ``<SEG>`` from their labels' embeddings, where these are given.
+
+        Pretraining asked the mask decoder with those embeddings.  Far from all of them it answers with nothing, surely,
+        and the mask's loss then has next to no gradient to say in which direction the query should go.
+        """
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        answers = batch.labels == self.segmentation_id
+        for row, targets in enumerate(batch.query_targets):
+            states = hidden[row, answers[row]]
+            if targets is None or not len(states):
+                continue
+            queries = self.vision.qwen2biolord(states).float()
+            distances = (queries - targets[: len(queries)].float()).square().sum(-1)
+            losses = losses + distances.mean() * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+        return losses
+
     def _metrics(self, losses: dict[str, Tensor], batch: InstructionBatch) -> dict[str, Tensor]:
         """Mean loss of each part over the rows that have it, named task/part so that mixed batches sort themselves."""
         present = {
             "language_loss": (batch.labels != IGNORED_LABEL).any(1).tolist(),
             "diagnosis_loss": [targets is not None for targets in batch.targets],
             "mask_loss": [masks is not None for masks in batch.masks],
+            "query_loss": [targets is not None for targets in batch.query_targets],
         }
         metrics: dict[str, Tensor] = {}
         for name, values in losses.items():

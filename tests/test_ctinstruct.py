@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,24 @@ def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
     assert encoded == [1] and decoded == [3]
     expected = singles.sum() + model(collate([text], model.tokenizer)).loss
     assert together == pytest.approx(expected.item() / 5, rel=1e-5)
+
+
+def test_queries_are_drawn_to_their_labels(model):
+    plain = make_sample("two_structures", model.tokenizer, 2)
+    without = model(collate([plain], model.tokenizer))
+    assert "two_structures/query_loss" not in without.metrics
+    batch = collate([replace(plain, query_targets=F.normalize(torch.randn(3, 128), dim=-1))], model.tokenizer)
+    output, encoded = model(batch), model.encode(batch)
+    embeddings, positions = model.inputs(batch, encoded)
+    hidden = model.language_model.model(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
+    ).last_hidden_state[0]
+    where = [i for i, token in enumerate(batch.input_ids[0].tolist()) if token == model.segmentation_id]
+    queries = [model.vision.qwen2biolord.weight @ hidden[i] + model.vision.qwen2biolord.bias for i in where]
+    pairs = zip(queries, batch.query_targets[0], strict=False)  # an answer that was cut has fewer queries than labels
+    expected = sum(((query - target) ** 2).sum().item() for query, target in pairs) / 2
+    assert len(where) == 2 and output.metrics["two_structures/query_loss"].item() == pytest.approx(expected, rel=1e-4)
+    assert (output.loss - without.loss).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
