@@ -15,7 +15,7 @@ out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 pretraining=4 iterations=10 limit=12
 else
-    count=100 pretraining=400 iterations=1000 limit=60
+    count=100 pretraining=500 iterations=450 limit=200
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -36,9 +36,11 @@ launch train_encoder_2D1D.py --preset tiny --overwrite \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
     --task_weights phantom_segmentation=3 --segmentation_micro_batch 2 --eval_interval "$pretraining"
 
-step "3. train the tiny CTInstruct from it, $iterations steps"
+step "3. train the tiny CTInstruct on top of it, $iterations steps of 12 questions about each of 2 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite \
-    --run_dir "$out/run" --pretrained_vision "$out/encoder" --cache "$out/cache" --max_iters "$iterations" \
+    --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
+    --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --questions_per_volume 12 --micro_batch 2 \
+    --cache "$out/cache" --max_iters "$iterations" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
 step "4. evaluate on held-out phantoms"
