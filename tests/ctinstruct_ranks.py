@@ -19,7 +19,7 @@ import torch
 from datasets.sampling import SampleReference
 from models.checkpoint import save_checkpoint
 from models.parameters import freeze_unused, parameter_groups
-from tests.tiny_model import collate, make_sample, tiny_ctinstruct
+from tests.tiny_model import VISION, collate, make_sample, tiny_ctinstruct
 from training import distributed
 from training.loop import train
 from training.script import run_script
@@ -47,7 +47,11 @@ class Samples:
     def __getitem__(self, reference: SampleReference):
         if reference.index == self.last_step - 1:
             os.kill(os.getpid(), signal.SIGTERM)  # as a batch system ends a job, which then saves
-        return make_sample(reference.task, self.tokenizer, reference.index)
+        sample = make_sample(reference.task, self.tokenizer, reference.index)
+        if sample.masks is not None:
+            generator = torch.Generator().manual_seed(reference.index)
+            sample.query_targets = torch.randn(len(sample.masks), VISION.query_width, generator=generator)
+        return sample
 
 
 def main() -> None:
