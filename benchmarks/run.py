@@ -4,8 +4,8 @@
 
 Each stage runs in a process of its own, so that its memory is its own.  The limit is a matrix product's speed, measured
 in the same process just after the stage; "over limit" is measured time over the time that a matrix product takes for
-as many operations (on CUDA its inverse is the utilisation, MFU).  Weights are random.  Writes results.md, results.json
-and cost.png, a plot of cost against volume size.
+as many operations, and MFU its inverse, above 100 % where a convolution does with fewer operations than are counted.
+Weights are random.  Writes results.md, results.json and cost.png, a plot of cost against volume size.
 """
 
 from __future__ import annotations

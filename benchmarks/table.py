@@ -9,11 +9,13 @@ from benchmarks.measure import Aim, Row
 
 
 def rows_table(rows: Sequence[Row]) -> str:
-    """Markdown: a line a stage."""
-    lines = ["| Stage | s | GFLOP | limit s | over limit | peak GiB | |", "| --- | --: | --: | --: | --: | --: | --- |"]
+    """Markdown: a line a stage; MFU (model FLOPs utilisation) is the limit over the measured time, in per cent."""
+    lines = ["| Stage | s | GFLOP | limit s | over limit | MFU | peak GiB | |"]
+    lines.append("| --- | --: | --: | --: | --: | --: | --: | --- |")
     for row in rows:
         cells = [_figure(row.seconds, 3), _figure(row.gflop, 1), _figure(row.limit_seconds, 3)]
-        cells += [_figure(row.over_limit, 2), _figure(row.peak_gib, 1)]
+        cells += [_figure(row.over_limit, 2), f"{100 / row.over_limit:.0f} %" if row.over_limit else ""]
+        cells.append(_figure(row.peak_gib, 1))
         lines.append(f"| {row.stage} | {' | '.join(cells)} | {row.note} |")
     return "\n".join(lines)
 

@@ -156,6 +156,15 @@ def test_bf16_casts_what_is_saved_and_no_derived_constant():
     assert model(torch.randn(2, 1, 8, 8).bfloat16()).isfinite().all()
 
 
+@pytest.mark.slow
+def test_a_compiled_model_trains_to_the_same_weights_under_the_same_names(tmp_path):
+    run(tmp_path / "plain", "--max_iters", "3")
+    run(tmp_path / "compiled", "--max_iters", "3", "--compile")
+    ours, theirs = weights(tmp_path / "compiled", 3), weights(tmp_path / "plain", 3)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], tensor, atol=1e-5) for name, tensor in theirs.items())
+
+
 def test_time_limit_saves_and_reports(tmp_path):
     result = run(tmp_path, "--max_minutes", "1e-9")
     assert (result.status, result.step) == ("time_limit", 0)

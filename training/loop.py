@@ -84,6 +84,8 @@ def train(
     if resumed_from:
         _check_fits(resumed_from, description)
     engine = build_engine(model, settings, ranks.device, parameter_groups)
+    if settings.compile:
+        engine.module.compile()  # in place: the names of the weights stay
     peak_rates = [group["lr"] for group in engine.optimizer.param_groups]
     if resumed_from:
         state = checkpoint_store.load_rank_state(resumed_from, ranks.rank)

@@ -31,6 +31,7 @@ class TrainingSettings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
     # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too, 3 the large model's weights too
     zero_stage: Literal[0, 1, 2, 3] = 2
+    compile: bool = False  # torch.compile: some minutes at the start, and again for a new grid of patches
     seed: int = 0  # of weights, sample order and dropout
     workers: int = 0  # processes a rank loads samples with; 0 loads in the training process
 
