@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from training.distributed import free_port
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.launch import run_well
 
 
 def train(run_dir: Path, kinds: str, ranks: int, steps: int = 2, options: tuple[str, ...] = ()) -> dict:
-    keep = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-    command = [sys.executable]
-    if ranks > 1:
-        launcher = str(Path(sys.executable).with_name("deepspeed"))
-        command += [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
-    result = subprocess.run(
-        [*command, "tests/ctinstruct_ranks.py", str(run_dir), kinds, str(steps), *options],
-        cwd=REPOSITORY,
-        env={**keep, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_well("tests/ctinstruct_ranks.py", run_dir, kinds, str(steps), *options, ranks=ranks, timeout=600)
     return load_file(run_dir / "checkpoints" / f"step_{steps:06d}" / "model" / "model.safetensors")
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -19,28 +16,13 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
 from evaluation.inference import GenerationOptions
 from evaluation.single_volume import answer_question
+from tests.launch import REPOSITORY, run
 from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete
-from training.distributed import free_port
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLE = REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
 IMAGE = EXAMPLE.parent / "volumes" / "example_phantom.nii.gz"
 TINY = ("--preset", "tiny", "--validation_manifest", "", "--cache", "", "--log_interval", "1", "--micro_batch", "2")
-
-
-def start(*command: str, ranks: int = 1, timeout: float = 300) -> subprocess.CompletedProcess:
-    keep = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-    launcher = str(Path(sys.executable).with_name("deepspeed"))
-    prefix = [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())] if ranks > 1 else []
-    return subprocess.run(
-        [sys.executable, *prefix, *command],
-        cwd=REPOSITORY,
-        env={**keep, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +30,7 @@ def run_dir(tmp_path_factory) -> Path:
     """Two ranks train on the example manifest for two steps, and a third after a resume."""
     folder = tmp_path_factory.mktemp("run")
     command = ["train_CTInstruct.py", *TINY, "--manifests", str(EXAMPLE), "--run_dir", str(folder)]
-    first = start(*command, "--max_iters", "3", "--save_interval", "2", ranks=2)
+    first = run(*command, "--max_iters", "3", "--save_interval", "2", ranks=2)
     assert first.returncode == 0, first.stdout + first.stderr
     return folder
 
@@ -67,7 +49,7 @@ def test_one_and_three_ranks_give_the_same_predictions(run_dir, tmp_path):
     for ranks in (1, 3):  # two are run in test_evaluation_script.py
         output = tmp_path / str(ranks)
         command = ["evaluate_CTInstruct.py", "--checkpoint", str(run_dir), "--manifest", str(EXAMPLE)]
-        done = start(*command, "--output", str(output), "--num_beams", "2", "--max_new_tokens", "12", ranks=ranks)
+        done = run(*command, "--output", str(output), "--num_beams", "2", "--max_new_tokens", "12", ranks=ranks)
         assert done.returncode == 0, done.stdout + done.stderr
         text = (output / "predictions.json").read_text().replace(str(output), "")
         results.append(json.loads(text))
@@ -79,7 +61,7 @@ def test_one_and_three_ranks_give_the_same_predictions(run_dir, tmp_path):
 
 
 def test_one_question_about_one_file(run_dir, tmp_path):
-    done = start(
+    done = run(
         "evaluate_CTInstruct.py",
         *("--checkpoint", str(run_dir), "--image", str(IMAGE), "--question", "Where is the liver?"),
         *("--output", str(tmp_path), "--num_beams", "1", "--max_new_tokens", "8"),
@@ -112,7 +94,7 @@ def test_wrong_input_is_named(run_dir, monkeypatch, arguments, complaint):
 
 
 def test_wrong_input_ends_a_script_with_one_line_and_status_2():
-    done = start("evaluate_CTInstruct.py", "--colour", "red")
+    done = run("evaluate_CTInstruct.py", "--colour", "red")
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "--colour" in errors[0], done.stderr
@@ -126,9 +108,7 @@ def test_a_bad_row_stops_two_ranks_with_one_line(tmp_path):
     manifest.write_text(json.dumps(rows))
     for row in rows:
         (tmp_path / row["image_path"]).parent.mkdir(exist_ok=True)
-    done = start(
-        "train_CTInstruct.py", *TINY, "--manifests", str(manifest), "--run_dir", str(tmp_path / "run"), ranks=2
-    )
+    done = run("train_CTInstruct.py", *TINY, "--manifests", str(manifest), "--run_dir", str(tmp_path / "run"), ranks=2)
     assert done.returncode != 0
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]
     assert lines and all("broken.json: row" in line for line in lines)

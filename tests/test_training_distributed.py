@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,46 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.launch import finish, launch, run
 from training import checkpoint_store
-from training.distributed import free_port
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launch(run_dir: Path, *options: str, ranks: int = 2) -> subprocess.Popen:
-    """Start the toy training with `ranks` processes under `deepspeed`, or as plain `python` for 1."""
-    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
-    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
-    command = [sys.executable]
-    if ranks > 1:
-        deepspeed = str(Path(sys.executable).with_name("deepspeed"))
-        command += [deepspeed, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
-        # the launcher starts its processes with the `python` that it runs under
-    command += ["tests/toy_task.py", "--run_dir", str(run_dir), *options]
-    return subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a process group of its own, to be ended as a whole
-    )
-
-
-def finish(process: subprocess.Popen, timeout: float = 120) -> subprocess.CompletedProcess:
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, errors = process.communicate()
-        pytest.fail(f"hung for {timeout} s:\n{output}\n{errors}")
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+def toy(run_dir: Path, *options: str) -> list[str]:
+    return ["tests/toy_task.py", "--run_dir", str(run_dir), *options]
 
 
 def train(run_dir: Path, *options: str, ranks: int = 2) -> subprocess.CompletedProcess:
-    return finish(launch(run_dir, *options, ranks=ranks))
+    return run(*toy(run_dir, *options), ranks=ranks)
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -111,7 +80,7 @@ def test_a_bad_sample_on_one_rank_stops_both_with_one_line(tmp_path, option, mes
 def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
     """As a batch system ends a job: to the launcher and, through it once more, to every process and data worker."""
     options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
-    process = launch(tmp_path, *options)
+    process = launch(*toy(tmp_path, *options), ranks=2)
     line = ""
     while not line.startswith("step "):
         line = process.stdout.readline()

@@ -19,7 +19,7 @@ from torch import nn
 
 from datasets.errors import InputError
 from datasets.sampling import MixtureSampler
-from tests import toy_task
+from tests import launch, toy_task
 from training import checkpoint_store, distributed, random_state
 from training.deepspeed_config import build_engine
 from training.loop import NonFiniteLossError
@@ -27,7 +27,6 @@ from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 HARD = ["--dropout", "0.3", "--augment", "--tasks", "two", "--accumulation_steps", "2", "--micro_batch", "2"]
 
 
@@ -46,9 +45,7 @@ def run(run_dir: Path, *options: str):
 
 def run_apart(run_dir: Path, *options: str) -> subprocess.CompletedProcess:
     """The same as a process of its own, as a user starts it."""
-    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
-    command = [sys.executable, "tests/toy_task.py", "--run_dir", str(run_dir), *options]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    return launch.run("tests/toy_task.py", "--run_dir", run_dir, *options)
 
 
 def weights(run_dir: Path, step: int = 12) -> dict[str, torch.Tensor]:
