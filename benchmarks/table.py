@@ -41,7 +41,7 @@ def cost_plot(rows: Sequence[Row], path: Path) -> None:
     for row in rows:
         if row.voxels and row.limit_seconds:
             families.setdefault(row.stage.split(",")[0], []).append(row)
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.5, 4), layout="constrained")
     for name, members in families.items():
         members = sorted(members, key=lambda row: row.voxels)
         millions = [row.voxels / 1e6 for row in members]
@@ -49,7 +49,7 @@ def cost_plot(rows: Sequence[Row], path: Path) -> None:
         axes.plot(millions, [row.limit_seconds for row in members], ":", color=line.get_color(), label=f"{name}, limit")
     axes.set(xlabel="million voxels", ylabel="seconds", xscale="log", yscale="log", title="Full-size vision model")
     if families:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -9,7 +9,8 @@ import pytest
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
 from models.pretrained_vision import load_pretrained_vision
-from tests.test_scripts import TINY, start
+from tests.launch import run
+from tests.test_scripts import TINY
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def arguments(phantoms, run_dir):
 )
 def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp_path, encoder, ranks):
     script = [f"train_encoder_{encoder}.py", *arguments(phantoms, tmp_path / "run")]
-    trained = start(*script, "--max_iters", "3", "--eval_interval", "3", "--micro_batch", "2", ranks=ranks)
+    trained = run(*script, "--max_iters", "3", "--eval_interval", "3", "--micro_batch", "2", ranks=ranks)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     scores = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert {
@@ -46,12 +47,12 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
         "phantom_segmentation/dice",
         "phantom_image_text/image_to_text_recall_5",
     } <= set(scores)
-    again = start(*script, "--eval_only")
+    again = run(*script, "--eval_only")
     assert again.returncode == 0, again.stderr
     repeated = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert repeated["step"] == scores["step"] == 3 and repeated["encoder"] == encoder
     assert repeated["phantom_segmentation/dice"] == pytest.approx(scores["phantom_segmentation/dice"], abs=1e-3)
-    tuned = start(
+    tuned = run(
         "train_CTInstruct.py",
         *TINY,
         *("--manifests", str(phantoms / "train.json"), "--run_dir", str(tmp_path / "tuned")),
@@ -64,7 +65,7 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
 
 
 def test_missing_manifests_are_all_named_at_once(tmp_path):
-    failed = start("train_encoder_2D1D.py", "--manifest_dir", str(tmp_path), "--run_dir", str(tmp_path / "run"))
+    failed = run("train_encoder_2D1D.py", "--manifest_dir", str(tmp_path), "--run_dir", str(tmp_path / "run"))
     assert failed.returncode == 2
     line = next(line for line in failed.stderr.splitlines() if line.startswith("error:"))
     assert "39 of 39 tasks" in line and "--skip_missing_tasks" in line
