@@ -50,7 +50,7 @@ STAGES: dict[str, Stage] = {
     "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
     "tiny": stages_tiny.tiny,
 }
-QUICK = ("loading", "vision1", "shared", "labels1", "language", "language135M", "tiny")
+QUICK = ("loading", "vision1", "shared", "labels1", "language", "tiny")
 
 
 def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
