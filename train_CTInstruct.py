@@ -195,6 +195,7 @@ def main() -> None:
     if settings.query_text_encoder:
         labels = [label for part in records.values() for record in part for label in record.labels]
         embeddings = label_embeddings(settings.query_text_encoder, labels, model.config.query_width)
+    most_images = max(len(record.image_path) for part in records.values() for record in part)
     dataset = InstructionDataset(
         records,
         model.tokenizer,
@@ -204,7 +205,7 @@ def main() -> None:
         cache=settings.cache,
         max_length=settings.max_length,
         label_embeddings=embeddings,
-        keep_volumes=1 if settings.questions_per_volume > 1 else 0,
+        keep_volumes=most_images if settings.questions_per_volume > 1 else 0,
     )
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     sampler = MixtureSampler(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.catalog import published_tasks
 from models.configuration import VisionConfig, vision_preset
 from models.vision import VisionModel
 from train_CTInstruct import HyperParameters as TuningParameters
@@ -73,10 +74,9 @@ def measured_gflop(results: dict, patches: int) -> tuple[float, float]:
 
 def pretraining_flop(encode: float, mask: float, settings: PretrainingSettings, gpus: int) -> tuple[float, float]:
     """(FLOP, volumes) of the whole pretraining: tasks by weight, each with its micro-batch."""
-    tasks = json.loads((DATA / "pretraining_tasks.json").read_text())
     weights: Counter[str] = Counter()
-    for task in tasks:
-        weights[task["kind"]] += task["weight"]
+    for task in published_tasks(settings.manifest_dir):
+        weights[task.kind] += task.weight
     micro_steps = settings.max_iters * settings.accumulation_steps * gpus
     flop = volumes = 0.0
     for kind, weight in weights.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 
 import pytest
 import torch
+
+from training.script import leave
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and a shared machine is steadier
@@ -27,12 +27,5 @@ def pytest_sessionfinish(session, exitstatus):
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
-    """Leave as `training.script.run_script` does, for its reason: tests of the loop join a process group here.
-
-    An interpreter that takes itself apart with one has been seen to wait for ever after the last test.
-    """
-    for child in multiprocessing.active_children():
-        child.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(config.stash.get(_STATUS, 1))
+    """Tests of the loop join a process group here, with which this process has waited for ever after the last test."""
+    leave(config.stash.get(_STATUS, 1))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch import LAUNCHER_VARIABLES
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 PROBE = """
 import sys

@@ -24,13 +24,19 @@ def run_script(main: Callable[[], Any]) -> NoReturn:
     status = _run(main)
     if status == 0:
         distributed.shutdown()
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process and its loading processes without taking the interpreter apart, unlike sys.exit.
+
+    A process group that DeepSpeed still refers to while that happens aborts or stops the process now and then, after
+    all the work is done (gloo, torch 2.14: "terminate called without an active exception").
+    """
     _end_children()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not by sys.exit: a process group that DeepSpeed still refers to when the interpreter takes itself apart aborts or
-    # stops the process now and then, after all the work is done (gloo, torch 2.14: "terminate called without an active
-    # exception").
     os._exit(status)
 
 
