@@ -3,7 +3,7 @@
 All shapes live in the frame of phantom_shapes (RAS, origin in the middle of the chest). Proportions are those of a
 textbook adult: inner chest 284 mm wide and 192 mm deep, heart 40 to 47 % of the chest's width, right diaphragm higher
 than left, stomach and spleen on the left, liver on the right, aortic arch to the left of the spine. HU are of a
-contrast-enhanced CT. phantom_organs paints what is described here.
+contrast-enhanced CT in a late phase. phantom_organs paints what is described here.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ class Anatomy:
             "right kidney": organ((60, -48, -118), (25, 23, 41), (8, -8, 0)),
         }
         hu = {
-            "blood": around(170, 250),
+            "blood": around(140, 170),
             "muscle": around(48, 62),
             "fat": around(-112, -92),
-            "lung": around(-870, -835),
+            "lung": around(-790, -755),
             "liver": around(98, 122),
             "spleen": around(118, 142),
             "kidney": around(165, 205),
-            "bone": around(230, 330),
+            "bone": around(230, 330),  # trabecular: vertebral bodies
+            "cortical bone": around(560, 680),
             "stomach": around(15, 35),
         }
         return cls(

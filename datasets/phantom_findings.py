@@ -3,7 +3,8 @@
 A finding is painted into the volume and returned as a record of what was painted (side, count, size, place, grade). The
 names and their order are those of the CT-RATE heads in data/diagnosis_heads.json. What each label means here:
 
-- Medical material: a pacemaker, a port catheter, sternal wires or spinal rods of metal.
+- Medical material: a pacemaker, a port catheter, sternal wires or spinal rods of metal, with streaks in
+  their slices (the streaks are not in the mask).
 - Arterial wall calcification: plaques in the wall of the aorta.
 - Coronary artery wall calcification: bright segments on the heart's surface.
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). It has no lesion mask of its own.
@@ -35,10 +36,12 @@ STATIONS: dict[str, tuple[float, float, float]] = {
     "right hilar": (52.0, -14.0, 22.0),
 }
 """Lymph node stations in the standard adult, mm."""
+STREAK_HU = 320.0
+"""Amplitude of the streaks beside metal."""
 
 
 def medical_material(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """Metal: a generator or a port in the front wall of the chest with its lead, sternal wires, or spinal rods."""
+    """Metal with streaks: a generator or a port in the front chest wall with its lead, sternal wires, or rods."""
     kind = str(rng.choice(["pacemaker", "port catheter", "sternal wires", "spinal rods"]))
     side, lesion = str(rng.choice(["left", "right"])), LESIONS["Medical material"]
     tubes: list[Tube] = []
@@ -46,42 +49,43 @@ def medical_material(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
         x, z = SIGN[side] * rng.uniform(62, 78), rng.uniform(62, 82)
         a, b, c = CHEST + 17
         y = b * np.sqrt(max(1 - (x / a) ** 2 - ((z - CHEST_BASE) / c) ** 2, 0.05)) + 3
-        axes = (22, 7.5, 19) if kind == "pacemaker" else (14, 9, 14)
+        axes = (24, 9, 21) if kind == "pacemaker" else (16, 11, 16)
         scene.paint(Ellipsoid((x, y, z), axes, (0, 0, -SIGN[side] * 28)), 2800.0, lesion=lesion)
         end = [-22.0, 26, -42] if kind == "pacemaker" else [23.0, 14, 38]
         tubes.append(
-            Tube(np.array([[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]), [2.0] * 5)
+            Tube(np.array([[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]), [2.6] * 5)
         )
     elif kind == "sternal wires":
         side = ""
         for z in np.linspace(0, 88, 6) + rng.uniform(-4, 4):
             loop = [[-15.0, 102, z], [0, 111, z + 2], [15, 102, z], [0, 94, z - 2], [-15, 102, z]]
-            tubes.append(Tube(np.array(loop), [3.2] * 5))
+            tubes.append(Tube(np.array(loop), [4.5] * 5))
     else:
         side = ""
         low = rng.uniform(-110, -20)
         for sign in (-1, 1):
-            tubes.append(Tube(np.array([[sign * 17.0, -94, low], [sign * 17.0, -94, low + 95]]), [4.5, 4.5]))
+            tubes.append(Tube(np.array([[sign * 17.0, -94, low], [sign * 17.0, -94, low + 95]]), [5.5, 5.5]))
             for height in (low + 10, low + 45, low + 85):
-                tubes.append(Tube(np.array([[sign * 17.0, -94, height], [sign * 9, -62, height]]), [3.2, 2.6]))
+                tubes.append(Tube(np.array([[sign * 17.0, -94, height], [sign * 9, -62, height]]), [4.2, 3.6]))
     for tube in tubes:
         scene.paint(tube, 2600.0, lesion=lesion)
+    scene.add_streaks(scene.lesions == lesion, rng, STREAK_HU)
     return Finding("Medical material", side, kind=kind)
 
 
 def arterial_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Plaques in the wall of the aorta, most of them in the arch and the descending part."""
     grade = str(rng.choice(["mild", "severe"]))
-    number = int(rng.integers(4, 6)) if grade == "mild" else int(rng.integers(10, 14))
+    number = int(rng.integers(5, 7)) if grade == "mild" else int(rng.integers(12, 16))
     aorta, points = anatomy.aorta(), anatomy.aorta_points()
     for _ in range(number):
         t = rng.uniform(1.5, len(points) - 2.2)
         at = points[int(t)] + (t - int(t)) * (points[int(t) + 1] - points[int(t)])
         way = rng.standard_normal(3)
-        spot = Ellipsoid(at + way / np.linalg.norm(way) * anatomy.aorta_radius, rng.uniform(8, 12, 3))
+        spot = Ellipsoid(at + way / np.linalg.norm(way) * anatomy.aorta_radius, rng.uniform(10, 15, 3))
         scene.paint(
-            lambda x, y, z, spot=spot: np.maximum(np.abs(aorta(x, y, z) + 1.2) - 2.6, spot(x, y, z)),
-            rng.uniform(750, 1100),
+            lambda x, y, z, spot=spot: np.maximum(np.abs(aorta(x, y, z) + 1.2) - 3.6, spot(x, y, z)),
+            rng.uniform(900, 1200),
             lesion=LESIONS["Arterial wall calcification"],
             bounds=spot.bounds,
             keep=[STRUCTURES["spine"], STRUCTURES["trachea"]],
@@ -104,8 +108,8 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
             steps = np.linspace(low + rng.uniform(0, 0.08), low + rng.uniform(0.34, 0.44), 5)
             path = np.stack([anatomy.heart.point(start + s * (end - start)) for s in steps])
             scene.paint(
-                Tube(path, [4.2] * 5),
-                rng.uniform(750, 1000),
+                Tube(path, [5.6] * 5),
+                rng.uniform(900, 1200),
                 lesion=LESIONS["Coronary artery wall calcification"],
                 keep=[STRUCTURES["aorta"], STRUCTURES["trachea"]],
             )
@@ -147,18 +151,18 @@ def hiatal_hernia(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> F
 
 
 def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four enlarged nodes in different stations of the mediastinum and the hila."""
+    """One to four enlarged, strongly enhancing nodes in different stations of the mediastinum and the hila."""
     number = int(rng.integers(1, 5))
     # a large heart reaches some stations, where a node could not be told apart
     free = [name for name, centre in STATIONS.items() if anatomy.heart(*np.float32(centre)) > 5]
     chosen = sorted(rng.choice(free, min(number, len(free)), replace=False).tolist())
     largest = 0.0
     for name in chosen:
-        diameter = rng.uniform(16, 24)
+        diameter = rng.uniform(22, 31)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 / scene.pose.scale * rng.uniform(0.9, 1.0, 3)
         scene.paint(
-            Ellipsoid(centre, axes), rng.uniform(70, 95), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
+            Ellipsoid(centre, axes), rng.uniform(230, 280), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
         )
         largest = max(largest, diameter)
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen))

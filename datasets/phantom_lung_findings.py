@@ -59,7 +59,7 @@ def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator)
             total = total + np.sin(u * np.float32(wave) + np.float32(phase))
         return total
 
-    value = rng.uniform(-690, -640)
+    value = rng.uniform(-570, -530)
     for one in ("left", "right"):
         _paint(
             scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
@@ -91,7 +91,7 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
     """Air pockets with thin walls in the upper zones."""
     side = draw_side(rng)
     grade = str(rng.choice(["mild", "severe"]))
-    number = {"mild": 8, "severe": 18}[grade]
+    number = {"mild": 14, "severe": 28}[grade]
     scale = scene.pose.mean_scale
     largest = 0.0
     for one in sides_of(side):
@@ -99,7 +99,7 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
         upper = (points[:, 2] > ZONE_FLOOR) & (room > 4)
         points = points[upper] if upper.any() else points
         for _ in range(number):
-            centre, radius = points[rng.integers(len(points))], rng.uniform(7, 12)
+            centre, radius = points[rng.integers(len(points))], rng.uniform(9, 14)
             largest = max(largest, 2 * radius)
             axes = radius / scale * rng.uniform(0.85, 1.15, 3)
             pocket = Ellipsoid(centre, axes)
@@ -117,11 +117,11 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
     places, largest = [], 0.0
     for one in sides_of(side):
         for _ in range(rng.integers(1, 3)):
-            radius = rng.uniform(19, 27)
+            radius = rng.uniform(22, 30)
             centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
             axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
             patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
-            _paint(scene, one, "Lung opacity", patch, rng.uniform(-470, -400), strength=0.9, blur=1.6)
+            _paint(scene, one, "Lung opacity", patch, rng.uniform(-340, -280), strength=0.9, blur=1.6)
             places.append((radius, one, zone(centre[2])))
             largest = max(largest, 2 * radius)
     return Finding("Lung opacity", side, len(places), largest, max(places)[2])
@@ -130,7 +130,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """A dense, lumpy, airless patch of 40 mm and more with air-filled bronchi in it."""
     side = str(rng.choice(["left", "right"]))
-    radius = rng.uniform(20, 28)
+    radius = rng.uniform(23, 31)
     centre, _room = free_place(scene, rng, side, 0.6 * radius, any_zone(rng))
     size = radius / scene.pose.mean_scale
     value = rng.uniform(25, 55)
@@ -143,7 +143,7 @@ def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> F
     for _ in range(3):
         way = inward + rng.uniform(-0.7, 0.7, 3)
         ends = np.stack([centre + way * 0.7 * size, centre - way * 0.6 * size])
-        _paint(scene, side, None, Tube(ends, [2.6, 1.8]), -850.0)
+        _paint(scene, side, None, Tube(ends, [4.4, 3.2]), -850.0)
     return Finding("Consolidation", side, place=zone(centre[2]))
 
 
@@ -151,12 +151,13 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
     """Dense bands across the base of a lung that reach the pleura."""
     side = draw_side(rng)
     number = 0
-    thickness = rng.uniform(7, 10)
+    thickness = rng.uniform(11, 15)
     half = np.float32(thickness / 2 / scene.pose.mean_scale)
     for one in sides_of(side):
         for _ in range(2):
             centre, _room = free_place(scene, rng, one, 6.0, lambda p: p[:, 2] < 0)
-            angles = (rng.uniform(-25, 25), rng.uniform(-25, 25), 0)
+            # a plate that stands on the diaphragm: a band in an axial slice
+            angles = (90 + rng.uniform(-25, 25), 0, rng.uniform(-40, 40))
             outline = Ellipsoid(centre, (rng.uniform(36, 46), rng.uniform(36, 46), 30), angles)
             normal = rotation(angles)[:, 2].astype(np.float32)
             offset = np.float32(normal @ centre)
@@ -165,8 +166,9 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
                 height = x * normal[0] + y * normal[1] + z * normal[2] - offset
                 return np.maximum(np.abs(height) - half, outline(x, y, z))
 
+            # collapsed lung takes up contrast
             options = {"keep_lesions": [LESIONS["Consolidation"]], "bounds": outline.bounds}
-            _paint(scene, one, "Atelectasis", band, rng.uniform(20, 50), **options)
+            _paint(scene, one, "Atelectasis", band, rng.uniform(90, 120), **options)
             number += 1
     return Finding("Atelectasis", side, number, thickness, "lower")
 
@@ -175,7 +177,7 @@ def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
     """Scars of a lung's apex: a thick pleural cap and strands from it towards the hilum."""
     side = draw_side(rng)
     name = "Pulmonary fibrotic sequela"
-    thickness = rng.uniform(8, 12)
+    thickness = rng.uniform(10, 15)
     for one in sides_of(side):
         sign = SIGN[one]
         low, high = _lung_bounds(anatomy, one)
@@ -192,7 +194,7 @@ def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
             start = np.array([sign * rng.uniform(25, 70), rng.uniform(-45, 40), rng.uniform(82, 105)])
             end = np.array([sign * rng.uniform(28, 60), rng.uniform(-25, 20), rng.uniform(38, 60)])
             bend = (start + end) / 2 + rng.uniform(-7, 7, 3)
-            _paint(scene, one, name, Tube(np.stack([start, bend, end]), [3.2, 2.8, 2.0]), 25.0)
+            _paint(scene, one, name, Tube(np.stack([start, bend, end]), [4.0, 3.5, 2.5]), 25.0)
     return Finding(name, side, len(sides_of(side)), thickness * scene.pose.mean_scale, "upper")
 
 
@@ -224,22 +226,22 @@ def _bronchi(
 def peribronchial_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Thick cuffs round narrow airways near the hilum."""
     side = draw_side(rng)
-    _bronchi(scene, rng, "Peribronchial thickening", side, 4, 7.5, 4.6, 4.0, 50.0, (0.15, 1.0))
+    _bronchi(scene, rng, "Peribronchial thickening", side, 5, 9.0, 5.6, 4.0, 52.0, (0.15, 1.0))
     return Finding("Peribronchial thickening", side, place="central")
 
 
 def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Wide airways with a thin wall in the lower zone."""
     side = draw_side(rng)
-    _bronchi(scene, rng, "Bronchiectasis", side, 4, 11.5, 3.6, 22.0, 52.0, (-0.9, -0.3))
-    return Finding("Bronchiectasis", side, size_mm=2 * 11.5 * scene.pose.mean_scale, place="lower")
+    _bronchi(scene, rng, "Bronchiectasis", side, 4, 13.0, 4.6, 22.0, 54.0, (-0.9, -0.3))
+    return Finding("Bronchiectasis", side, size_mm=2 * 13.0 * scene.pose.mean_scale, place="lower")
 
 
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round solid nodules of 12 to 34 mm."""
+    """One to four round nodules of 14 to 37 mm: solid with a calcified core, as of granulomas."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
-    ranges = [(12, 15), (18, 23), (27, 34)]
+    ranges = [(14, 16.5), (20, 24), (28, 37)]
     top = int(rng.integers(3))
     placed: list[tuple[float, str, str]] = []
     for turn in range(number):
@@ -252,6 +254,7 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         diameter = float(min(diameter, max(2 * room, 8.0)))
         axes = diameter / 2 / scene.pose.scale
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.6 * axes), rng.uniform(600, 800))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
     grade = "small" if size < 16.5 else "medium" if size < 25 else "large"

@@ -87,7 +87,7 @@ def _paint_abdomen(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
 
 def _paint_mediastinum(scene: Scene, anatomy: Anatomy) -> None:
     hu, heart = anatomy.hu, anatomy.heart
-    blood, wall = hu["blood"], 105.0
+    blood, wall = hu["blood"], 110.0
     airway = {"trachea": Tube(np.array([[2.0, -8, 170], [2, -10, 100], [2, -14, 38]]), [9.0, 9, 9])}
     airway["left"] = Tube(np.array([[2.0, -14, 38], [-38, -12, 10]]), [7.0, 5.0])
     airway["right"] = Tube(np.array([[2.0, -14, 38], [38, -12, 14]]), [7.5, 5.5])
@@ -116,7 +116,7 @@ def _paint_mediastinum(scene: Scene, anatomy: Anatomy) -> None:
 
 
 def _paint_bones(scene: Scene, anatomy: Anatomy) -> None:
-    bone = anatomy.hu["bone"]
+    bone, cortical = anatomy.hu["bone"], anatomy.hu["cortical bone"]
     phase = np.float32(anatomy.rib_phase)
 
     def ribs(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -128,14 +128,14 @@ def _paint_bones(scene: Scene, anatomy: Anatomy) -> None:
     wall = CHEST + 14
     scene.paint(
         ribs,
-        bone + 60,
+        cortical,
         structure=STRUCTURES["ribs"],
         bounds=(np.array([-wall[0], -wall[1], -128.0]), np.array([wall[0], wall[1], 145.0])),
     )
-    scene.paint(Ellipsoid((0, 102, 42), (17, 6, 62)), bone)
+    scene.paint(Ellipsoid((0, 102, 42), (17, 6, 62)), cortical)
     for side in (-1, 1):
         scene.paint(
-            Ellipsoid((side * 98, -94, 78), (34, 4.5, 46), (0, 0, side * 22)), bone + 80, keep=[STRUCTURES["ribs"]]
+            Ellipsoid((side * 98, -94, 78), (34, 4.5, 46), (0, 0, side * 22)), cortical, keep=[STRUCTURES["ribs"]]
         )
 
     def column(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -167,8 +167,8 @@ def _paint_vessels(scene: Scene, rng: np.random.Generator) -> None:
             way = np.array([SIGN[side] * np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)])
             length = rng.uniform(45, 70)
             fork = root + way * length
-            scene.paint(Tube(np.stack([root, fork]), [rng.uniform(3.0, 4.4), 2.4]), 60.0, lung="inside")
+            scene.paint(Tube(np.stack([root, fork]), [rng.uniform(2.4, 3.4), 1.9]), 60.0, lung="inside")
             for _ in range(3):
                 bend = way + rng.uniform(-0.6, 0.6, 3)
                 end = fork + bend / np.linalg.norm(bend) * rng.uniform(25, 45)
-                scene.paint(Tube(np.stack([fork, end]), [2.2, 1.2]), 40.0, lung="inside")
+                scene.paint(Tube(np.stack([fork, end]), [1.8, 1.0]), 40.0, lung="inside")

@@ -128,6 +128,22 @@ class Scene:
             self.lesions[box][marked] = lesion
         return int(marked.sum())
 
+    def add_streaks(self, metal: np.ndarray, rng: np.random.Generator, amplitude: float) -> None:
+        """Add the bright and dark rays of beam hardening round metal, in its own slices and inside the body.
+
+        Rays run from the metal's centre in a slice; they fade over 80 mm and reach ``amplitude`` HU where the metal
+        takes 100 mm2 or more. ``metal`` is a boolean mask of the volume's shape.
+        """
+        area = metal.sum(axis=(0, 1)) * self.spacing[0] * self.spacing[1]
+        waves = rng.integers(5, 9)
+        for k in np.flatnonzero(area):
+            i, j = np.nonzero(metal[:, :, k])
+            x = (np.arange(self.shape[0]) - i.mean())[:, None] * self.spacing[0]
+            y = (np.arange(self.shape[1]) - j.mean())[None, :] * self.spacing[1]
+            rays = np.cos(waves * np.arctan2(y, x) + rng.uniform(0, 2 * np.pi)) * np.exp(-np.hypot(x, y) / 80)
+            body = (self.hu[:, :, k] > AIR_HU + 50) & ~metal[:, :, k]
+            self.hu[:, :, k] += np.float32(amplitude * min(area[k] / 100, 1.0)) * (rays * body).astype(np.float32)
+
     def add_noise(self, rng: np.random.Generator, sigma: float, smooth: float = 0.6) -> None:
         """Add Gaussian noise of standard deviation ``sigma`` HU, correlated in plane over ``smooth`` voxels."""
         noise = rng.standard_normal(self.shape, dtype=np.float32)

@@ -94,7 +94,7 @@ def test_organs_have_plausible_volumes_and_hu() -> None:
     median = {n: np.median(case.ct[case.structures == v]) for n, v in STRUCTURES.items()}
     assert median["left lung"] < -780 and median["right lung"] < -780 and median["trachea"] < -900
     assert 85 < median["liver"] < median["spleen"] < median["left kidney"] < 220
-    assert median["spine"] > 180 and median["ribs"] > 200 and median["aorta"] > 150
+    assert median["spine"] > 180 and median["ribs"] > 350 and 100 < median["aorta"] < 160
 
 
 def test_cardiothoracic_ratio_in_the_masks_separates_cardiomegaly() -> None:
@@ -112,9 +112,9 @@ def test_cardiothoracic_ratio_in_the_masks_separates_cardiomegaly() -> None:
 
 HU_OF = {  # range of the median HU inside the mask
     "Medical material": (1200, 3071),
-    "Arterial wall calcification": (400, 1100),
+    "Arterial wall calcification": (400, 1200),
     "Pericardial effusion": (-20, 40),
-    "Coronary artery wall calcification": (350, 1000),
+    "Coronary artery wall calcification": (350, 1200),
     "Lymphadenopathy": (40, 110),
     "Emphysema": (-1010, -880),
     "Atelectasis": (-250, 60),
@@ -122,7 +122,7 @@ HU_OF = {  # range of the median HU inside the mask
     "Lung opacity": (-600, -380),
     "Pulmonary fibrotic sequela": (-150, 50),
     "Pleural effusion": (-20, 30),
-    "Mosaic attenuation pattern": (-740, -600),
+    "Mosaic attenuation pattern": (-670, -530),
     "Peribronchial thickening": (-700, 50),
     "Consolidation": (-10, 70),
     "Interlobular septal thickening": (-350, 30),
@@ -140,7 +140,11 @@ def test_a_finding_changes_the_voxels_in_its_mask_and_no_others(name: str) -> No
     change = np.abs(ill.ct.astype(float) - healthy.ct)
     reach = 4 if name == "Lung opacity" else 2  # its edge is soft
     near = ndimage.binary_dilation(mask, iterations=reach)
-    assert change[~near].max() <= 1 or change[~near].sum() < 0.01 * change.sum()
+    if name == "Medical material":  # streaks: in the slices of the metal alone
+        away = ~mask.any(axis=(0, 1))
+        assert away.any() and change[:, :, away].max() <= 1 and 30 < change[~near].max() < 500
+    else:
+        assert change[~near].max() <= 1 or change[~near].sum() < 0.01 * change.sum()
     assert change[mask].mean() > 60
     assert np.mean(change[mask] > 30) > 0.6
     if name in HU_OF:
