@@ -24,6 +24,7 @@ from datasets.geometry import VolumeGeometry
 from datasets.volume import read_mask, read_volume
 from datasets.volume_readers import read_raw
 from evaluation.benchmarks import PUBLISHED_RESULTS
+from evaluation.controls import caption
 from evaluation.overlay import COLOURS
 from evaluation.report_data import (
     Evaluation,
@@ -209,6 +210,9 @@ def write_report(
         raise InputError(f"report: {len(manifests)} manifests for {len(sources)} evaluations; give one for each")
     pairs = zip(sources, manifests or [None] * len(sources), strict=True)
     evaluations = [read_evaluation(source, manifest) for source, manifest in pairs]
+    controls = [caption(evaluation.run.get("control")) for evaluation in evaluations]
+    for evaluation, control in zip(evaluations, controls, strict=True):
+        evaluation.name += control  # published figures go by the name: none is shown beside a control's
     _tell_names_apart(evaluations)
     checkpoints = dict.fromkeys(str(e.run["checkpoint"]) for e in evaluations if e.run.get("checkpoint"))
     figures = read_published(published) if published is not None and Path(published).is_file() else {}
@@ -221,7 +225,7 @@ def write_report(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template(TEMPLATE.name).render(
-        title=title,
+        title=title + (controls[0] if len(set(controls)) == 1 else ""),
         checkpoint=checkpoint or ", ".join(checkpoints) or "not recorded",
         date=date or datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         overview=paper_tables(summaries, figures, unknown_columns=False),
