@@ -91,6 +91,11 @@ def answer_batches(
             scored against the record all the same, its masks stretched onto the grid of the record's own volume.
     """
     asked = asked or {}
+
+    def write(record: InstructionRecord, result: dict[str, Any]) -> None:
+        shown = asked.get(record.id)
+        writer.write(result if shown is None else {**result, "image_shown": shown.image_path})
+
     encodings = RecentEncodings(model)
     for batch in batches:
         samples: list[tuple[InstructionRecord, InstructionSample]] = []
@@ -100,7 +105,7 @@ def answer_batches(
             except Exception as error:
                 _stop_if_device_is_lost(error)
                 if record.id not in writer.done:
-                    writer.write(_failed(record, error))
+                    write(record, _failed(record, error))
                     yield record.id
         for (record, sample), answer in zip(samples, _predict_each(model, samples, options, encodings), strict=True):
             if record.id in writer.done:
@@ -117,9 +122,7 @@ def answer_batches(
             except Exception as error:
                 _stop_if_device_is_lost(error)
                 result = _failed(record, error)
-            if record.id in asked:
-                result["image_shown"] = asked[record.id].image_path
-            writer.write(result)
+            write(record, result)
             yield record.id
 
 
