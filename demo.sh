@@ -2,8 +2,9 @@
 # From nothing to answers and masks, on two CPU cores and without a download of weights:
 #     bash demo.sh [CT]
 # makes phantom CTs, pretrains the tiny encoder and trains the tiny CTInstruct on them, evaluates it on phantoms it has not
-# seen, asks it one question, and, where a CT is named (NIfTI, NRRD, MHA, DICOM folder), asks about that too.
-# CTINSTRUCT_DEMO=short only shows that all parts run.
+# seen, and again with the images of others and without images, says what was learned, asks it one question, and, where a
+# CT is named (NIfTI, NRRD, MHA, DICOM folder), asks about that too.
+# CTINSTRUCT_DEMO=short only shows that all parts run. CTINSTRUCT_DEMO_SEED gives other phantoms and weights.
 set -euo pipefail
 [ $# -le 1 ] || { echo "usage: bash demo.sh [CT]" >&2; exit 2; }
 if [ $# -eq 1 ]; then
@@ -12,6 +13,7 @@ if [ $# -eq 1 ]; then
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
+seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 pretraining=4 iterations=10 limit=12
 else
@@ -29,32 +31,40 @@ launch() {
 step() { printf '\n== %s\n' "$*"; }
 
 step "1. $count phantom CTs"
-python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed 0 --workers "$(nproc)"
+python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed "$seed" --workers "$(nproc)"
 
 step "2. pretrain the tiny encoder, $pretraining steps: reports, diseases and, three times as often, organs"
-launch train_encoder_2D1D.py --preset tiny --overwrite \
+launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
     --task_weights phantom_segmentation=3 --segmentation_micro_batch 2 --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 12 questions about each of 2 phantoms"
-launch train_CTInstruct.py --preset tiny --overwrite \
+launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --questions_per_volume 12 --micro_batch 2 \
     --cache "$out/cache" --max_iters "$iterations" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
 step "4. evaluate on held-out phantoms"
-rm -rf "$out/evaluation"
-python evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/phantoms/test.json" --output "$out/evaluation" \
-    --cache "$out/cache" --limit "$limit" --batch_size 4 --num_beams 2 --max_new_tokens 160
+evaluate() {
+    rm -rf "$out/$1"
+    python evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/phantoms/test.json" --output "$out/$1" \
+        --cache "$out/cache" --limit "$limit" --batch_size 4 --num_beams 2 --max_new_tokens 160 --control "$2"
+}
+evaluate evaluation none
 
-step "5. one question about one held-out phantom"
+step "5. controls: the same questions about the images of others, and without images; what was learned"
+evaluate evaluation_shuffled shuffled
+evaluate evaluation_no_image no_image
+python -m evaluation.learning --seed_runs "$out" --output "$out/learning"
+
+step "6. one question about one held-out phantom"
 phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/phantoms/test.json")
 python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/phantoms/$phantom" --question "$question" \
     --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160
 
 if [ -n "${ct:-}" ]; then
-    step "6. the same question about $ct"
+    step "7. the same question about $ct"
     python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$ct" --question "$question" \
         --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160
 fi

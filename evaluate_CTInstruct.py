@@ -19,6 +19,7 @@ from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from evaluation.controls import Control
 from evaluation.inference import GenerationOptions
 from evaluation.predictions import read_predictions
 from evaluation.report_classifier import load_report_classifier
@@ -52,6 +53,7 @@ class HyperParameters:
     benchmark: tuple[str, ...] = ()  # one or several names, or all; several go to folders of their names
     benchmark_dir: str = ""  # folder of the benchmarks' manifests; data/benchmarks where empty
     limit: int = 0  # answer so many records, spread evenly over the manifest; 0 answers all
+    control: Control = "none"  # ask about another patient's volume, or about none: what is right then is not seen
     batch_size: int = 1
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
@@ -123,8 +125,15 @@ def main() -> None:
         raise InputError("--checkpoint is missing: name a run folder or a model folder")
     if sum(map(bool, (settings.manifest, settings.benchmark, settings.image))) != 1:
         raise InputError("give either --manifest, or --benchmark, or --image with --question")
+    if settings.image and settings.control != "none":
+        raise InputError(f"--control {settings.control} is of --manifest and --benchmark; leave it out with --image")
     jobs = plan_jobs(
-        settings.manifest, settings.benchmark, settings.benchmark_dir or None, Path(settings.output), settings.limit
+        settings.manifest,
+        settings.benchmark,
+        settings.benchmark_dir or None,
+        Path(settings.output),
+        settings.limit,
+        settings.control,
     )
     ranks = distributed.initialize()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
-from evaluation.tables import NO_VALUE, Table, to_csv, to_markdown
+from evaluation.tables import NO_VALUE, Table, format_mean, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
 
 VALIDATION = "validation.json"
@@ -114,7 +114,7 @@ def ablation_table(runs: Sequence[Run]) -> Table:
     rows = []
     for (encoder, objectives), members in groups.items():
         steps = sorted({run.step for run in members})
-        figures = [_figure([run.scores[column] for run in members if column in run.scores]) for column in METRICS]
+        figures = [format_mean([run.scores[column] for run in members if column in run.scores]) for column in METRICS]
         rows.append((encoder, objectives, str(len(members)), "-".join(f"{step:,}" for step in steps), *figures))
     notes = [f"Scored on the {runs[0].split} split. {NO_VALUE}: not an objective of the run."]
     chances = [run.chance for run in runs if run.chance is not None]
@@ -126,13 +126,6 @@ def ablation_table(runs: Sequence[Run]) -> Table:
     )
     columns = ("Encoder", "Objectives", "Runs", "Steps", *METRICS)
     return Table("Encoder ablation", columns, tuple(rows), tuple(notes), text_columns=2)
-
-
-def _figure(values: Sequence[float]) -> str:
-    if not values:
-        return NO_VALUE
-    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{spread}"
 
 
 def ablation_plot(runs: Sequence[Run]) -> Figure:

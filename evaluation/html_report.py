@@ -9,21 +9,18 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from datasets.errors import InputError
-from datasets.geometry import VolumeGeometry
-from datasets.volume import read_mask, read_volume
-from datasets.volume_readers import read_raw
 from evaluation.benchmarks import PUBLISHED_RESULTS
+from evaluation.controls import caption
+from evaluation.mask_cases import read_case
 from evaluation.overlay import COLOURS
 from evaluation.report_data import (
     Evaluation,
@@ -98,13 +95,6 @@ def disease_cards(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sets
 
 
-@lru_cache(maxsize=1)  # a volume may take a gigabyte
-def _volume(path: str) -> tuple[np.ndarray, VolumeGeometry]:
-    """A volume (H, W, D) in RAS with its geometry; often several masks of one follow each other."""
-    array, geometry = read_volume(path)
-    return array[0], geometry
-
-
 def gallery(evaluation: Evaluation, structures: int) -> list[dict[str, Any]]:
     """The overlays of `gallery_cases`; a case whose files are gone is shown with the reason in place of a picture."""
     shown = []
@@ -114,7 +104,9 @@ def gallery(evaluation: Evaluation, structures: int) -> list[dict[str, Any]]:
             values = evaluation.mask_values.get((record["id"], label))
             panels, problem = [], None
             try:
-                panels, problem = _panels(evaluation.folder, record, entry, values)
+                case = read_case(evaluation.folder, record, entry, values)
+                panels = overlay_panels(case.volume, case.truth, case.prediction, case.spacing)
+                problem = case.problem
             except (InputError, OSError) as error:
                 problem = " ".join(str(error).split())
             pictures.append(
@@ -130,31 +122,6 @@ def gallery(evaluation: Evaluation, structures: int) -> list[dict[str, Any]]:
             )
         shown.append({"structure": label, "pictures": pictures})
     return shown
-
-
-def _panels(
-    folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any], values: Any
-) -> tuple[list[tuple[str, str, int]], str | None]:
-    """The three planes of one mask, and what is missing in them."""
-    image = record["image_path"][record.get("mask_image") or 0]
-    volume, geometry = _volume(image)
-    truth, problem = None, None
-    if entry.get("truth_path"):
-        labels = read_mask(entry["truth_path"], geometry, None if values is None else [values])[0]
-        shared = values is None and not _is_binary(entry["truth_path"])
-        truth = None if shared else labels
-        if shared:
-            problem = "the true mask shares its file with others and the manifest was not given, so it is not drawn"
-    prediction = None
-    if entry.get("mask_path"):
-        path = Path(entry["mask_path"])
-        path = path if path.is_file() else folder / "masks" / path.name  # the folder may have been moved
-        prediction = read_mask(path, geometry)[0]
-    return overlay_panels(volume, truth, prediction, geometry.spacing), problem
-
-
-def _is_binary(path: str) -> bool:
-    return len(np.unique(read_raw(path).array)) <= 2
 
 
 def _sections(evaluation: Evaluation, options: ReportOptions) -> dict[str, Any]:
@@ -209,6 +176,9 @@ def write_report(
         raise InputError(f"report: {len(manifests)} manifests for {len(sources)} evaluations; give one for each")
     pairs = zip(sources, manifests or [None] * len(sources), strict=True)
     evaluations = [read_evaluation(source, manifest) for source, manifest in pairs]
+    controls = [caption(evaluation.run.get("control")) for evaluation in evaluations]
+    for evaluation, control in zip(evaluations, controls, strict=True):
+        evaluation.name += control  # published figures go by the name: none is shown beside a control's
     _tell_names_apart(evaluations)
     checkpoints = dict.fromkeys(str(e.run["checkpoint"]) for e in evaluations if e.run.get("checkpoint"))
     figures = read_published(published) if published is not None and Path(published).is_file() else {}
@@ -221,7 +191,7 @@ def write_report(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template(TEMPLATE.name).render(
-        title=title,
+        title=title + (controls[0] if len(set(controls)) == 1 else ""),
         checkpoint=checkpoint or ", ".join(checkpoints) or "not recorded",
         date=date or datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         overview=paper_tables(summaries, figures, unknown_columns=False),

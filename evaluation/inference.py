@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from datasets.geometry import AS_STORED, VolumeGeometry
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
 from datasets.volume import read_mask, save_mask
+from evaluation.controls import stretched
 from evaluation.predictions import PredictionWriter
 from evaluation.recent_volumes import RecentEncodings
 from evaluation.segmentation import missing_mask_scores, segmentation_scores
@@ -78,22 +79,33 @@ def answer_batches(
     writer: PredictionWriter,
     mask_folder: Path,
     options: GenerationOptions,
+    asked: Mapping[str, InstructionRecord] | None = None,
 ) -> Iterator[str]:
     """Answer and score records, writing each as soon as it is there; yields the ids that are done.
 
     A batch is answered as a whole though an earlier run may have written a part of it: only what is missing is written.
     A sample that cannot be read, answered or scored is recorded with its reason, and the run goes on.
+
+    Args:
+        asked: by id, what is asked in place of a record's own question (see `evaluation.controls`).  Its answer is
+            scored against the record all the same, its masks stretched onto the grid of the record's own volume.
     """
+    asked = asked or {}
+
+    def write(record: InstructionRecord, result: dict[str, Any]) -> None:
+        shown = asked.get(record.id)
+        writer.write(result if shown is None else {**result, "image_shown": shown.image_path})
+
     encodings = RecentEncodings(model)
     for batch in batches:
         samples: list[tuple[InstructionRecord, InstructionSample]] = []
         for record in batch:
             try:
-                samples.append((record, dataset.sample(record)))
+                samples.append((record, dataset.sample(asked.get(record.id, record))))
             except Exception as error:
                 _stop_if_device_is_lost(error)
                 if record.id not in writer.done:
-                    writer.write(_failed(record, error))
+                    write(record, _failed(record, error))
                     yield record.id
         for (record, sample), answer in zip(samples, _predict_each(model, samples, options, encodings), strict=True):
             if record.id in writer.done:
@@ -101,11 +113,16 @@ def answer_batches(
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                result = _result(record, sample, answer, mask_folder)
+                if record.labels and record.id in asked:
+                    geometry = dataset.loader.volume(record.image_path[record.mask_image])[1]
+                    answer = _stretched(answer, geometry.shape)
+                else:
+                    geometry = sample.geometries[sample.mask_image] if record.labels else None
+                result = _result(record, geometry, answer, mask_folder)
             except Exception as error:
                 _stop_if_device_is_lost(error)
                 result = _failed(record, error)
-            writer.write(result)
+            write(record, result)
             yield record.id
 
 
@@ -136,6 +153,12 @@ def _stop_if_device_is_lost(error: Exception) -> None:
         raise error
 
 
+def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
+    """The answer with its masks on another volume's loaded grid."""
+    others = [[stretched(mask, shape) for mask in beam] for beam in answer.other_masks]
+    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks], other_masks=others)
+
+
 def _described(record: InstructionRecord) -> dict[str, Any]:
     return {
         "id": record.id,
@@ -160,10 +183,11 @@ def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
 
 def _result(
     record: InstructionRecord,
-    sample: InstructionSample,
+    geometry: VolumeGeometry | None,
     answer: Answer,
     mask_folder: Path,
 ) -> dict[str, Any]:
+    """Answer and scores; `geometry`, of the volume that the record's masks belong to, is None where it has none."""
     result = {
         **_described(record),
         "prediction": answer.prediction.text,
@@ -171,8 +195,7 @@ def _result(
         "segmentation": [],
         "error": None,
     }
-    if record.labels:
-        geometry = sample.geometries[sample.mask_image]
+    if geometry is not None:
         whole = VolumeGeometry.of_source(
             geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
         )

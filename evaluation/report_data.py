@@ -11,6 +11,7 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import load_manifest
 from evaluation.choices import parse_letter, parse_yes_no
+from evaluation.mask_cases import Case, ranked_cases
 from evaluation.predictions import read_predictions
 from evaluation.result_tables import TASK_NAMES
 from evaluation.summarize import summarize
@@ -108,18 +109,12 @@ def gallery_cases(
 ) -> list[tuple[str, list[tuple[str, dict[str, Any], dict[str, Any]]]]]:
     """For the most frequent structures: (structure, [(rank, record, segmentation entry)]) with rank best, median and
     worst by Dice; fewer where there are fewer cases."""
-    cases: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    cases: dict[str, list[Case]] = {}
     for record in evaluation.of_task("segmentation"):
         for entry in record.get("segmentation") or []:
             cases.setdefault(entry["label"], []).append((record, entry))
-    chosen = []
-    for label in sorted(cases, key=lambda name: -len(cases[name]))[:structures]:
-        ordered = sorted(cases[label], key=lambda case: -case[1]["dice"])
-        ranks = {0: "best"} if len(ordered) < 3 else {0: "best", len(ordered) // 2: "median"}
-        if len(ordered) > 1:
-            ranks[len(ordered) - 1] = "worst"
-        chosen.append((label, [(rank, *ordered[index]) for index, rank in ranks.items()]))
-    return chosen
+    most_frequent = sorted(cases, key=lambda name: -len(cases[name]))[:structures]
+    return [(label, ranked_cases(cases[label])) for label in most_frequent]
 
 
 def judged(record: Mapping[str, Any]) -> bool | None:

@@ -177,22 +177,19 @@ def to_svg(figure: Figure, description: str) -> str:
     return resized.replace("<svg", f'<svg role="img" aria-label="{label}"', 1) + svg[len(opening) :].strip()
 
 
-def overlay_panels(
+def case_figure(
     volume: np.ndarray,
     truth: np.ndarray | None,
     prediction: np.ndarray | None,
     spacing: Sequence[float],
-) -> list[tuple[str, str, int]]:
+    title: str | None = None,
+) -> Figure:
     """The axial, coronal and sagittal plane through the truth's middle: the truth as a line, the prediction filled.
 
     Args:
         volume: (H, W, D) in RAS, HU.
         truth, prediction: (H, W, D), bool or 0/1; None where there is none.
         spacing: mm.
-
-    Returns:
-        [(plane's name, data URI of a PNG, its width in pixels)], in the order of `evaluation.overlay.PLANES`; the
-        three are at one scale.
     """
     empty = np.zeros(volume.shape, dtype=bool)
     masks = {
@@ -204,7 +201,22 @@ def overlay_panels(
     center = plane_indices(volume.shape, shown)
     low, high = display_window(volume, shown, "auto" if volume.min() < AIR_HU else None)
     window = ((low + high) / 2, high - low)
-    figure = overlay_figure(volume, masks, spacing, window, center=center, outlines={"truth"})
+    return overlay_figure(volume, masks, spacing, window, title, center, outlines={"truth"})
+
+
+def overlay_panels(
+    volume: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray | None,
+    spacing: Sequence[float],
+) -> list[tuple[str, str, int]]:
+    """The planes of `case_figure`, each as a picture of its own.
+
+    Returns:
+        [(plane's name, data URI of a PNG, its width in pixels)], in the order of `evaluation.overlay.PLANES`; the
+        three are at one scale.
+    """
+    figure = case_figure(volume, truth, prediction, spacing)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = np.asarray(canvas.buffer_rgba())

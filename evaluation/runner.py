@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume_cache import RecentLoader
 from evaluation.batches import plan_batches, share
 from evaluation.benchmarks import PUBLISHED_RESULTS, Benchmark, find_benchmarks, load_benchmark
+from evaluation.controls import Control, captioned, questions_under
 from evaluation.html_report import write_report
 from evaluation.inference import GenerationOptions, answer_batches
 from evaluation.predictions import PredictionWriter, merge_predictions, write_json
@@ -33,13 +34,18 @@ LONGEST_WAIT = timedelta(days=30)  # ranks finish hours apart, and the default o
 
 @dataclass(frozen=True)
 class Job:
-    """The records of one manifest and the folder that its predictions and figures go to."""
+    """The records of one manifest and the folder that its predictions and figures go to.
+
+    asked: by id, the records that are asked otherwise than they stand, as `control` has it (`evaluation.controls`).
+    """
 
     name: str
     folder: Path
     manifest: Path
     records: list[InstructionRecord]
     benchmark: Benchmark | None = None
+    control: Control = "none"
+    asked: dict[str, InstructionRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,33 @@ class Scoring:
 
 
 def plan_jobs(
-    manifest: str, benchmarks: Sequence[str], benchmark_dir: str | None, output: Path, limit: int = 0
+    manifest: str,
+    benchmarks: Sequence[str],
+    benchmark_dir: str | None,
+    output: Path,
+    limit: int = 0,
+    control: Control = "none",
 ) -> list[Job]:
     """One job for a manifest, or one a benchmark; several benchmarks go to folders of their names in ``output``.
 
     Args:
         limit: take so many records of each, spread evenly; 0 takes all.
+        control: see `evaluation.controls`.
     Raises:
-        InputError: a manifest is absent or wrong; all are read before the first is answered.
+        InputError: a manifest is absent or wrong, or has no other patient to shuffle with; all are read before the
+            first is answered.
     """
-    jobs = [Job(Path(manifest).stem, output, Path(manifest), load_manifest(manifest))] if manifest else []
+
+    def job(name: str, folder: Path, path: Path, records: list[InstructionRecord], of: Benchmark | None = None) -> Job:
+        return Job(name, folder, path, _spread(records, limit), of, control, questions_under(control, records))
+
+    jobs = [job(Path(manifest).stem, output, Path(manifest), load_manifest(manifest))] if manifest else []
     chosen = find_benchmarks(benchmarks)
     for benchmark in chosen:
         records, _, path = load_benchmark(benchmark.name, benchmark_dir)
         folder = output / benchmark.name if len(chosen) > 1 else output
-        jobs.append(Job(benchmark.name, folder, path, records, benchmark))
-    return [Job(j.name, j.folder, j.manifest, _spread(j.records, limit), j.benchmark) for j in jobs]
+        jobs.append(job(benchmark.name, folder, path, records, benchmark))
+    return jobs
 
 
 def _spread(records: list[InstructionRecord], limit: int) -> list[InstructionRecord]:
@@ -94,7 +111,7 @@ def answer_jobs(
         InputError: a folder holds predictions that were made with other settings.
     """
     dataset.loader = RecentLoader(dataset.loader, keep=batch_size + 1)
-    made_with = [{**settings, "manifest": str(job.manifest.resolve())} for job in jobs]
+    made_with = [{**settings, "manifest": str(job.manifest.resolve()), "control": job.control} for job in jobs]
     for job, how in zip(jobs, made_with, strict=True):
         check_run(job.folder, how)
     distributed.barrier()  # every rank has looked before one writes
@@ -111,7 +128,7 @@ def answer_jobs(
         # No rank waits for another between the jobs: they may be hours apart.
         for job, writer, mine in work:
             total = sum(record.id not in writer.done for batch in mine for record in batch)
-            answered = answer_batches(model, dataset, mine, writer, job.folder / "masks", options)
+            answered = answer_batches(model, dataset, mine, writer, job.folder / "masks", options, job.asked)
             _exhaust(answered, total, job.name, shown=ranks.is_main)
     _wait_for_all_ranks()
 
@@ -143,9 +160,11 @@ def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: P
             report_labeller=scoring.report_labeller,
         )
         name = job.benchmark.name if job.benchmark else None
-        summary["run"] = {"checkpoint": checkpoint, "manifest": str(job.manifest), "benchmark": name}
+        run = {"checkpoint": checkpoint, "manifest": str(job.manifest), "benchmark": name, "control": job.control}
+        summary["run"] = run
         write_json(summary, job.folder / "metrics.json")
         tables = [*paper_tables({job.name: summary}, published), *summary_tables(summary)]
+        tables = [captioned(table, job.control) for table in tables]
         write_tables(tables, job.folder / "tables")
         reports.append(write_report([job.folder], checkpoint=checkpoint))
         summaries[job.name] = summary
@@ -154,7 +173,7 @@ def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: P
                 print_table(table)
     if len(jobs) > 1:
         write_json(summaries, output / "metrics.json")
-        tables = paper_tables(summaries, published)
+        tables = [captioned(table, jobs[0].control) for table in paper_tables(summaries, published)]
         write_tables(tables, output / "tables")
         for table in tables:
             print_table(table)

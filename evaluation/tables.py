@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 Estimate = Mapping[str, Any]
@@ -70,6 +71,14 @@ def format_estimate(estimate: Estimate | None, metric: str = "") -> str:
     if estimate.get("low") is None:
         return value
     return f"{value} [{format_number(estimate['low'], metric)}, {format_number(estimate['high'], metric)}]"
+
+
+def format_mean(values: Sequence[float]) -> str:
+    """ "0.812 ± 0.010": the mean and, of several, the sample standard deviation; a dash for none."""
+    if not values:
+        return NO_VALUE
+    spread = f" ± {format_number(stdev(values))}" if len(values) > 1 else ""
+    return format_number(fmean(values)) + spread
 
 
 def to_markdown(table: Table) -> str:

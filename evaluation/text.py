@@ -7,7 +7,7 @@ Tokenisers, for they change the figures:
   samples.
 - ROUGE: rouge-score's (lower case, runs of a-z and 0-9), no stemming, F-measure; ROUGE-L over the whole text.
 - METEOR: nltk's `wordpunct_tokenize`, lower-cased, alpha 0.9, beta 3, gamma 0.5.
-- Exact match and token F1: SQuAD's normalisation (lower case, no punctuation, no articles).
+- Exact match and token F1: normalisation of SQuAD, Rajpurkar et al. 2016 (lower case, no punctuation, no articles).
 
 Nothing is fetched. BERTScore needs a model folder. METEOR's synonyms need WordNet in nltk's data path: run
 `python -m nltk.downloader wordnet` once where there is a network; without it METEOR matches exact words and stems only,

@@ -270,8 +270,8 @@ def test_the_best_beam_goes_to_the_release_protocol_alone(model, tmp_path, monke
     wrong = np.ones_like(right)
     assert truth.any()
     found = replace(answer, masks=[wrong], other_masks=[[right], []])
-    (entry,) = inference._result(record, sample, found, tmp_path)["segmentation"]
+    (entry,) = inference._result(record, geometry, found, tmp_path)["segmentation"]
     assert entry["dice_release_protocol"] == 1 and entry["dice"] < 0.9 and entry["candidate_masks"] == 2
     silent = replace(answer, masks=[], other_masks=[])
-    (entry,) = inference._result(record, sample, silent, tmp_path)["segmentation"]
+    (entry,) = inference._result(record, geometry, silent, tmp_path)["segmentation"]
     assert (entry["dice"], entry["dice_release_protocol"], entry["mask_path"]) == (0, 0, None)
