@@ -86,6 +86,13 @@ class VisionConfig:
         return self.vit_width if self.encoder == "ViT3D" else self.skip_channels[-1]
 
     @property
+    def deep_widths(self) -> tuple[int, ...]:
+        """Channels of the feature maps between the finest one and the tokens."""
+        if self.encoder == "ViT3D":
+            return (self.vit_width,) * (self.decoder_levels - 1)
+        return self.skip_channels[1:] if self.encoder == "2D1D" else self.skip_channels[1:-1]
+
+    @property
     def decoder_levels(self) -> int:
         """How often ViT3D's mask decoder doubles the resolution, from tokens to voxels."""
         return self.vit_patch.bit_length() - 1

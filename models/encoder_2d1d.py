@@ -40,6 +40,16 @@ class EncodedSlices(EncodedVolume):
             self, tokens=self.tokens[:1, :1], valid=self.valid[:1, :1], slice_rows=rows, patch_grid=(1, 1, 1)
         )
 
+    def deep_maps(self) -> list[Tensor]:
+        """Of the slices that are not padding, (S, C_i, h_i, w_i); a token stands for a whole slice of a patch."""
+        rows = self.slice_rows[self.valid]
+        return [*(skip[rows] for skip in self.skips[1:]), self.tokens[self.valid][:, :, None, None]]
+
+    def part_masks(self, masks: Tensor) -> Tensor:
+        z, x, y = self.patch_grid
+        slices = rearrange(masks, "n (x h) (y w) (z d) -> (z x y) d n h w", z=z, x=x, y=y, d=self.slices)
+        return slices[self.valid.to(masks.device)].to(self.tokens.device)
+
 
 class Encoder2D1D(nn.Module):
     """`encode_many` is the contract of every encoder; names of sub-modules are those of the published weights."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from models.configuration import VisionConfig
@@ -45,6 +46,14 @@ class EncodedCubes(EncodedVolume):
             slice_marks=self.slice_marks[:1],
             patch_grid=(1, 1, 1),
         )
+
+    def deep_maps(self) -> list[Tensor]:
+        return list(self.skips[1:])
+
+    def part_masks(self, masks: Tensor) -> Tensor:
+        z, x, y = self.patch_grid
+        cubes = rearrange(masks, "n (x h) (y w) (z d) -> (z x y) n h w d", z=z, x=x, y=y)
+        return cubes.to(self.tokens.device)
 
 
 def voxel_cubes(volume: VolumePatches, config: VisionConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,6 +49,17 @@ class EncodedVolume(ABC):
     def excerpt(self) -> EncodedVolume:
         """A volume of its own made of the smallest part that masks can be decoded for."""
 
+    @abstractmethod
+    def deep_maps(self) -> list[Tensor]:
+        """Feature maps (S, C_i, *cells) of the volume's S parts, all but the finest, and the tokens as the last one.
+
+        A part is a slice or a cube, whatever the encoder's networks take as one.
+        """
+
+    @abstractmethod
+    def part_masks(self, masks: Tensor) -> Tensor:
+        """Masks (n, x*c0, y*c1, z*d) cut to the parts of `deep_maps` -> (S, n, *voxels of a part)."""
+
     @property
     def token_grid(self) -> tuple[int, int, int]:
         """(z*d, x*h, y*w): the shape of all tokens seen as a volume."""

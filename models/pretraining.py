@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datasets.anyres import PatchedVolume
 from datasets.pretraining_batch import UNKNOWN_CLASS, PretrainingBatch
 from models.contrastive import LARGEST_SCALE, ContrastiveLoss, bounded_exp
+from models.deep_supervision import DeepSupervision
 from models.encoder_2d1d import EncodedVolume, VolumePatches
 from models.losses import mask_loss, weighted_bce
 from models.parameters import freeze_unused
@@ -37,7 +38,8 @@ class PretrainingModel(nn.Module):
 
     A task uses some of the parameters and leaves others without a gradient.  That is right with ZeRO-2 as long as all
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
-    `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.
+    `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.  `deep_weight`: of deep
+    supervision in the loss of segmentation; 0 leaves it out.
     """
 
     def __init__(self, vision: VisionModel, queue_size: int = 512) -> None:
@@ -45,6 +47,8 @@ class PretrainingModel(nn.Module):
         width = vision.config.query_width
         self.vision = vision
         self.mask_slices = 0
+        self.deep_weight = 0.0
+        self.deep_supervision = DeepSupervision(vision.config)
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
         # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
@@ -149,17 +153,31 @@ class PretrainingModel(nn.Module):
         return PretrainingOutput(loss, {"scale": self.classification_scale.detach()})
 
     def _segmentation(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
-        parts = []
+        parts, deep = [], []
         for volume, queries, masks in zip(encoded, batch.query_embeddings, batch.masks, strict=True):
             if not len(queries) or len(queries) != len(masks):
                 raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
             self._check_width(queries)
+            if self.deep_weight:
+                deep.append(self.deep_supervision(volume, queries, masks, self._token_scores))
             if self.training and self.mask_slices:
                 volume, masks = sample_slices(volume, masks, self.mask_slices)
             logits = self.vision.decode_masks(volume, queries, project=False)
             parts.append(torch.stack(mask_loss(logits, masks)))
         bce, dice = torch.stack(parts).mean(0)
-        return PretrainingOutput(bce + dice, {"mask_bce": bce.detach(), "mask_dice": dice.detach()})
+        loss, metrics = bce + dice, {"mask_bce": bce.detach(), "mask_dice": dice.detach()}
+        if deep:
+            metrics["deep"] = torch.stack(deep).mean()
+            loss = loss + self.deep_weight * metrics["deep"]
+        return PretrainingOutput(loss, {name: value.detach() for name, value in metrics.items()})
+
+    def _token_scores(self, tokens: Tensor, label_embeddings: Tensor) -> Tensor:
+        """Tokens (..., C) and the text encoder's (n, text width) -> (..., n), in the space of `label_scores`.
+
+        They are not brought to length 1: the volume's embedding is a mean of them, and what a token is sure of counts.
+        """
+        centred = (tokens - self.centre.mean.to(tokens)).to(self.image_projection.weight.dtype)
+        return self.image_projection(centred).float() @ self.embed_texts(label_embeddings).T
 
     def _check_width(self, embeddings: Tensor) -> None:
         if embeddings.shape[-1] != self.text_width:

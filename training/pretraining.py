@@ -65,6 +65,7 @@ class PretrainingSettings(TrainingSettings):
     pretrained_backbone: str = ""  # ImageNet weights of ResNet-50 (2D1D, ResNet3D): timm or torchvision name, or a file
     queue_size: int = 512
     gradient_checkpointing: bool = True
+    deep_supervision: float = 0.0  # weight of the masks at the resolution of feature maps and tokens; 0 leaves it out
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
     # optimisation
@@ -90,6 +91,7 @@ TINY_PRESET = {
     "text_encoder": "tiny",
     "vision": "tiny",
     "gradient_checkpointing": False,
+    "deep_supervision": 2.0,
     "mask_slices": 16,
     "max_iters": 1500,
     "micro_batch": 4,
@@ -152,7 +154,7 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
 
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
     model = PretrainingModel(VisionModel(config), settings.queue_size)
-    model.mask_slices = settings.mask_slices
+    model.mask_slices, model.deep_weight = settings.mask_slices, settings.deep_supervision
     if dataset.prevalence is not None:
         model.start_from_prevalence(dataset.prevalence)
     if settings.pretrained_backbone:

@@ -1,0 +1,76 @@
+"""Deep supervision: the encoder's own feature maps, and its tokens, are asked for the masks as well.
+
+The mask decoder can find small findings in the finest maps and leave the deep ones, and with them the tokens that
+reports, diagnoses and the language model are made of, without a trace of them.  So each map is asked for the same
+masks at its own resolution (as nnU-Net's are, Isensee et al. 2021), and each token for those of its voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.configuration import VisionConfig
+from models.encoder_contract import EncodedVolume
+from models.losses import IGNORED, mask_loss
+
+BACKGROUND_LOGIT = -3.0  # most cells hold none of the structures
+FEWEST_VOXELS = 8  # of a structure, in a cell that counts as holding it; a quarter of the cell where that is less
+
+
+class DeepSupervision(nn.Module):
+    """For each feature map, a linear layer from a label's text embedding to its weights of the map's channels."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(config.query_width, width) for width in config.deep_widths)
+        for projection in self.projections:  # text embeddings have length 1: logits of about unit variance
+            nn.init.normal_(projection.weight, std=projection.out_features**-0.5)
+            nn.init.zeros_(projection.bias)
+        self.biases = nn.Parameter(torch.full((len(self.projections) + 1,), BACKGROUND_LOGIT))
+
+    def forward(
+        self, encoded: EncodedVolume, queries: Tensor, masks: Tensor, token_scores: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The mean over maps and tokens of masked BCE + Dice, each at the resolution of its map.
+
+        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1; token_scores: tokens (..., C) and queries ->
+        (..., n).
+        """
+        *maps, tokens = encoded.deep_maps()
+        scores = [
+            torch.einsum("sc...,nc->sn...", features, projection(queries))
+            for features, projection in zip(maps, self.projections, strict=True)
+        ]
+        scores.append(token_scores(tokens.movedim(1, -1), queries).movedim(-1, 1))
+        targets = cell_targets(encoded.part_masks(masks), [score.shape[2:] for score in scores])
+        losses = [
+            sum(mask_loss(_by_structure(score + bias), _by_structure(target)))
+            for score, bias, target in zip(scores, self.biases, targets, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+
+def cell_targets(masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Masks (S, n, *voxels), 0, 1 or -1 -> for each grid, finest first, whether its cells hold the structures.
+
+    The result (S, n, *cells) is 1 where a cell has `FEWEST_VOXELS`, 0 where it has fewer, -1 where nothing is known.
+    """
+    pool = F.adaptive_avg_pool2d if masks.ndim == 4 else F.adaptive_avg_pool3d
+    foreground, known = (masks == 1).float(), (masks != IGNORED).float()
+    targets = []
+    for grid in grids:  # means of means over equal parts: what is pooled once is pooled on
+        foreground, known = pool(foreground, grid), pool(known, grid)
+        voxels = prod(masks.shape[2:]) / prod(grid)
+        held = (foreground * voxels >= min(FEWEST_VOXELS, voxels / 4) - 0.01).to(masks.dtype)
+        targets.append(held.masked_fill(known == 0, IGNORED))
+    return targets
+
+
+def _by_structure(values: Tensor) -> Tensor:
+    """(S, n, *cells) -> (n, S, 1, cells): a structure's cells are one volume for the losses."""
+    return values.transpose(0, 1).flatten(2).unsqueeze(2)

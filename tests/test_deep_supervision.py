@@ -1,0 +1,106 @@
+"""Deep supervision: targets against loops over cells, the loss against its parts, and who learns from it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from datasets.anyres import patchify, place_mask
+from models.configuration import ENCODER_NAMES, vision_preset
+from models.deep_supervision import FEWEST_VOXELS, DeepSupervision, cell_targets
+from models.encoder_contract import VolumePatches
+from models.losses import mask_loss
+from models.vision import VisionModel
+from tests.pretraining_samples import make_batch, tiny_pretraining
+
+
+@pytest.mark.parametrize(
+    ("voxels", "grids"), [((16, 8), [(8, 4), (2, 2), (1, 1)]), ((8, 8, 4), [(4, 4, 2), (1, 2, 1)])]
+)
+def test_targets_of_cells_equal_a_loop(voxels: tuple[int, ...], grids: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    masks = (torch.rand(3, 2, *voxels, generator=generator) > 0.8).to(torch.int8)
+    masks[0, :, : voxels[0] // 2] = -1  # half of a part is padding
+    masks[1] = -1
+    seen = set()
+    for grid, found in zip(grids, cell_targets(masks, grids), strict=True):
+        sizes = [size // cells for size, cells in zip(voxels, grid, strict=True)]
+        enough = min(FEWEST_VOXELS, torch.tensor(sizes).prod().item() / 4)
+        for part, structure, *cell in product(range(3), range(2), *map(range, grid)):
+            window = tuple(slice(c * size, (c + 1) * size) for c, size in zip(cell, sizes, strict=True))
+            values = masks[(part, structure, *window)]
+            truth = -1 if bool((values == -1).all()) else int((values == 1).sum() >= enough)
+            assert found[(part, structure, *cell)] == truth
+            seen.add(truth)
+    assert seen == {-1, 0, 1}
+
+
+def encode(name: str):
+    config = vision_preset("tiny", name)
+    torch.manual_seed(1)
+    vision = VisionModel(config).eval()
+    shape = tuple(size * grid - 5 for size, grid in zip(config.crop_size, (2, 1, 1), strict=True))
+    patched = patchify(torch.randn(1, *shape), config.crop_size, config.patch_max)
+    masks = place_mask((torch.rand(3, *shape) > 0.6).to(torch.int8), patched.placement)
+    encoded = vision.encode_many([VolumePatches(patched.patches, patched.slice_marks, patched.patch_grid)])[0]
+    return config, encoded, masks
+
+
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+def test_loss_is_the_mean_of_the_mask_losses_of_all_maps_and_the_tokens(name: str) -> None:
+    config, encoded, masks = encode(name)
+    module, queries = DeepSupervision(config), torch.randn(3, config.query_width)
+    weight = torch.randn(config.token_width, 3)
+    found = module(encoded, queries, masks, lambda tokens, _: tokens @ weight).item()
+    *maps, tokens = encoded.deep_maps()
+    assert len(maps) == len(module.projections) and tokens.shape[1] == config.token_width
+    losses = []
+    for index, features in enumerate([*maps, tokens]):
+        channels = weight if features is tokens else module.projections[index](queries).T
+        logits = features.movedim(1, -1) @ channels + module.biases[index]  # (S, *cells, n)
+        target = cell_targets(encoded.part_masks(masks), [features.shape[2:]])[0].movedim(1, -1)
+        each = [mask_loss(logits[..., n].reshape(1, 1, -1), target[..., n].reshape(1, 1, -1)) for n in range(3)]
+        losses.append(torch.stack([bce + dice for bce, dice in each]).mean())
+    assert found == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+def test_a_part_and_its_masks_are_of_the_same_voxels(name: str) -> None:
+    config, encoded, _ = encode(name)
+    z, x, y = encoded.patch_grid
+    whole = [patches * size for patches, size in zip((x, y, z), config.crop_size, strict=True)]
+    place = torch.zeros(1, *whole, dtype=torch.int8)
+    middle = whole[2] // 2
+    place[0, -1, -1, middle] = 1  # in a slice that is not padding, in the patches of largest x and y
+    parts = encoded.part_masks(place)
+    assert len(parts) == len(encoded.deep_maps()[0])
+    index, *_ = (int(i) for i in parts[:, 0].nonzero()[0])
+    patch = (middle // config.crop_size[2]) * x * y + x * y - 1
+    slices = encoded.valid.nonzero().tolist()
+    expected = slices.index([patch, middle % config.crop_size[2]]) if name == "2D1D" else patch
+    assert index == expected and int(parts.sum()) == 1
+
+
+def test_padding_slices_take_no_part() -> None:
+    _, encoded, masks = encode("2D1D")
+    assert not bool(encoded.valid.all()), "the volume needs padding"
+    assert all(len(features) == int(encoded.valid.sum()) for features in encoded.deep_maps())
+    assert len(encoded.part_masks(masks)) == int(encoded.valid.sum())
+
+
+def test_the_objective_adds_it_and_tokens_learn_from_it() -> None:
+    batch = make_batch("segmentation", [0, 1])
+    model = tiny_pretraining().eval()
+    plain = model(batch)
+    assert "deep" not in plain.metrics
+    model.deep_weight = 0.5
+    with_it = model(batch)
+    assert with_it.loss.item() == pytest.approx(plain.loss.item() + 0.5 * with_it.metrics["deep"].item(), rel=1e-5)
+    assert float(with_it.metrics["deep"]) > 0.1
+    plain.loss.backward()
+    assert model.image_projection.weight.grad is None
+    with_it.loss.backward()
+    assert float(model.image_projection.weight.grad.abs().sum()) > 0
+    assert all(p.grad is not None for p in model.deep_supervision.parameters())
