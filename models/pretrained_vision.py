@@ -29,6 +29,7 @@ CONFIG = "config.json"
 VISION_WEIGHTS = "vision.safetensors"
 OBJECTIVE_WEIGHTS = "objectives.safetensors"
 _FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
+_NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.")  # the latter serves training alone
 
 
 class PretrainedVisionError(InputError):
@@ -101,7 +102,7 @@ def _pretrained_part(vision: VisionModel) -> dict[str, Tensor]:
 
 
 def _objective_part(model: nn.Module) -> dict[str, Tensor]:
-    return {name: part for name, part in model.state_dict().items() if not name.startswith("vision.")}
+    return {name: part for name, part in model.state_dict().items() if not name.startswith(_NOT_OF_THE_OBJECTIVE)}
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -42,13 +42,13 @@ class PretrainingModel(nn.Module):
     supervision in the loss of segmentation; 0 leaves it out.
     """
 
-    def __init__(self, vision: VisionModel, queue_size: int = 512) -> None:
+    def __init__(self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0) -> None:
         super().__init__()
         width = vision.config.query_width
         self.vision = vision
         self.mask_slices = 0
-        self.deep_weight = 0.0
-        self.deep_supervision = DeepSupervision(vision.config)
+        self.deep_weight = deep_weight
+        self.deep_supervision = DeepSupervision(vision.config) if deep_weight else None
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
         # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
@@ -158,7 +158,7 @@ class PretrainingModel(nn.Module):
             if not len(queries) or len(queries) != len(masks):
                 raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
             self._check_width(queries)
-            if self.deep_weight:
+            if self.deep_supervision is not None:
                 deep.append(self.deep_supervision(volume, queries, masks, self._token_scores))
             if self.training and self.mask_slices:
                 volume, masks = sample_slices(volume, masks, self.mask_slices)

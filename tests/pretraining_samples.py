@@ -14,9 +14,9 @@ VISION = VISION_PRESETS["tiny"]
 TEXT_WIDTH = VISION.query_width
 
 
-def tiny_pretraining(seed: int = 0, queue_size: int = 16) -> PretrainingModel:
+def tiny_pretraining(seed: int = 0, queue_size: int = 16, deep_weight: float = 0.0) -> PretrainingModel:
     torch.manual_seed(seed)
-    return PretrainingModel(VisionModel(VISION), queue_size)
+    return PretrainingModel(VisionModel(VISION), queue_size, deep_weight)
 
 
 def make_batch(kind: str, indices: list[int]) -> PretrainingBatch:

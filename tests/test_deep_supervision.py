@@ -12,6 +12,7 @@ from models.configuration import ENCODER_NAMES, vision_preset
 from models.deep_supervision import FEWEST_VOXELS, DeepSupervision, cell_targets
 from models.encoder_contract import VolumePatches
 from models.losses import mask_loss
+from models.pretrained_vision import load_pretraining, save_pretraining
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
 
@@ -92,15 +93,22 @@ def test_padding_slices_take_no_part() -> None:
 
 def test_the_objective_adds_it_and_tokens_learn_from_it() -> None:
     batch = make_batch("segmentation", [0, 1])
-    model = tiny_pretraining().eval()
-    plain = model(batch)
-    assert "deep" not in plain.metrics
-    model.deep_weight = 0.5
-    with_it = model(batch)
-    assert with_it.loss.item() == pytest.approx(plain.loss.item() + 0.5 * with_it.metrics["deep"].item(), rel=1e-5)
+    model, plain = tiny_pretraining(deep_weight=0.5).eval(), tiny_pretraining().eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with_it, plain_output = model(batch), plain(batch)
+    assert "deep" not in plain_output.metrics
+    expected = plain_output.loss.item() + 0.5 * with_it.metrics["deep"].item()
+    assert with_it.loss.item() == pytest.approx(expected, rel=1e-5)
     assert float(with_it.metrics["deep"]) > 0.1
-    plain.loss.backward()
-    assert model.image_projection.weight.grad is None
+    plain_output.loss.backward()
+    assert plain.image_projection.weight.grad is None
     with_it.loss.backward()
     assert float(model.image_projection.weight.grad.abs().sum()) > 0
     assert all(p.grad is not None for p in model.deep_supervision.parameters())
+
+
+def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:
+    saved = tiny_pretraining(deep_weight=1.0)
+    back = load_pretraining(save_pretraining(saved, tmp_path / "model"))
+    assert back.deep_supervision is None
+    assert torch.equal(back.image_projection.weight, saved.image_projection.weight)

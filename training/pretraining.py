@@ -153,8 +153,8 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         return
 
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
-    model = PretrainingModel(VisionModel(config), settings.queue_size)
-    model.mask_slices, model.deep_weight = settings.mask_slices, settings.deep_supervision
+    model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision)
+    model.mask_slices = settings.mask_slices
     if dataset.prevalence is not None:
         model.start_from_prevalence(dataset.prevalence)
     if settings.pretrained_backbone:
