@@ -39,7 +39,8 @@ class PretrainingModel(nn.Module):
     A task uses some of the parameters and leaves others without a gradient.  That is right with ZeRO-2 as long as all
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
     `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.  `deep_weight`: of deep
-    supervision in the loss of segmentation; 0 leaves it out.
+    supervision in the loss of segmentation; 0 leaves it out.  `deep_only`: tasks of segmentation that the mask decoder
+    has no part in.
     """
 
     def __init__(self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0) -> None:
@@ -49,6 +50,7 @@ class PretrainingModel(nn.Module):
         self.mask_slices = 0
         self.deep_weight = deep_weight
         self.deep_supervision = DeepSupervision(vision.config) if deep_weight else None
+        self.deep_only: frozenset[str] = frozenset()
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
         # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
@@ -160,12 +162,16 @@ class PretrainingModel(nn.Module):
             self._check_width(queries)
             if self.deep_supervision is not None:
                 deep.append(self.deep_supervision(volume, queries, masks, self._token_scores))
+            if batch.task in self.deep_only:
+                continue
             if self.training and self.mask_slices:
                 volume, masks = sample_slices(volume, masks, self.mask_slices)
             logits = self.vision.decode_masks(volume, queries, project=False)
             parts.append(torch.stack(mask_loss(logits, masks)))
-        bce, dice = torch.stack(parts).mean(0)
-        loss, metrics = bce + dice, {"mask_bce": bce.detach(), "mask_dice": dice.detach()}
+        metrics: dict[str, Tensor] = {}
+        if parts:
+            metrics["mask_bce"], metrics["mask_dice"] = torch.stack(parts).mean(0)
+        loss = sum(metrics.values())
         if deep:
             metrics["deep"] = torch.stack(deep).mean()
             loss = loss + self.deep_weight * metrics["deep"]

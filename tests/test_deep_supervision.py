@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from datasets.anyres import patchify, place_mask
+from datasets.catalog import phantom_tasks
+from datasets.errors import InputError
 from models.configuration import ENCODER_NAMES, vision_preset
 from models.deep_supervision import FEWEST_VOXELS, DeepSupervision, cell_targets
 from models.encoder_contract import VolumePatches
@@ -15,6 +17,7 @@ from models.losses import mask_loss
 from models.pretrained_vision import load_pretraining, save_pretraining
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
+from training.pretraining import PretrainingSettings, check_deep_only
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,29 @@ def test_the_objective_adds_it_and_tokens_learn_from_it() -> None:
     with_it.loss.backward()
     assert float(model.image_projection.weight.grad.abs().sum()) > 0
     assert all(p.grad is not None for p in model.deep_supervision.parameters())
+
+
+def test_a_task_can_do_without_the_mask_decoder() -> None:
+    batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=0.5).train()
+    model.deep_only = frozenset({batch.task})
+    output = model(batch)
+    assert set(output.metrics) == {"deep"}
+    assert output.loss.item() == pytest.approx(0.5 * output.metrics["deep"].item(), rel=1e-6)
+    output.loss.backward()
+    assert all(p.grad is None for p in model.vision.decoder.parameters())
+    assert any(p.grad is not None for p in model.vision.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"deep_only_tasks": ("phantom_classification",)}, "not one of the segmentation tasks here, phantom_segm"),
+        ({"deep_only_tasks": ("phantom_segmentation",)}, "with --deep_supervision 0"),
+    ],
+)
+def test_tasks_without_the_mask_decoder_are_checked(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_deep_only(PretrainingSettings(run_dir="run", **changes), phantom_tasks("phantoms"))
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:

@@ -19,6 +19,7 @@ from datasets.catalog import (
     select_tasks,
 )
 from datasets.default_data import ensure_phantoms
+from datasets.errors import InputError
 from datasets.label_descriptions import descriptions
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
@@ -66,6 +67,7 @@ class PretrainingSettings(TrainingSettings):
     queue_size: int = 512
     gradient_checkpointing: bool = True
     deep_supervision: float = 0.0  # weight of the masks at the resolution of feature maps and tokens; 0 leaves it out
+    deep_only_tasks: tuple[str, ...] = ()  # segmentation tasks learned so alone, without the mask decoder: much faster
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
     # optimisation
@@ -125,8 +127,10 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     )
     if missing and ranks.is_main:
         print(f"left out, having no manifest: {', '.join(task.name for task in missing)}", flush=True)
+    check_deep_only(settings, tasks)
     records = load_records(tasks)
-    validation_tasks, untrained = tasks_to_validate(every, tasks, settings.validation_split)
+    decoded = [task for task in tasks if task.name not in settings.deep_only_tasks]
+    validation_tasks, untrained = tasks_to_validate(every, decoded, settings.validation_split)
     validation_records = load_records(validation_tasks, settings.validation_split)
 
     reports = [row.report for rows in records.values() for row in rows if hasattr(row, "report")]
@@ -154,7 +158,7 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
 
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
     model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision)
-    model.mask_slices = settings.mask_slices
+    model.mask_slices, model.deep_only = settings.mask_slices, frozenset(settings.deep_only_tasks)
     if dataset.prevalence is not None:
         model.start_from_prevalence(dataset.prevalence)
     if settings.pretrained_backbone:
@@ -187,6 +191,16 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         parameter_groups=parameter_groups(model, settings.learning_rate, settings.attention_rate),
         evaluate=evaluate if validation_tasks else None,
     )
+
+
+def check_deep_only(settings: PretrainingSettings, tasks: Sequence[PretrainingTask]) -> None:
+    """Raises InputError where a name of ``deep_only_tasks`` is no segmentation, or deep supervision has no weight."""
+    names = [task.name for task in tasks if task.kind == "segmentation"]
+    for name in settings.deep_only_tasks:
+        if name not in names:
+            raise InputError(f"--deep_only_tasks {name}: not one of the segmentation tasks here, {', '.join(names)}")
+        if not settings.deep_supervision:
+            raise InputError(f"--deep_only_tasks {name}: nothing is learned from it with --deep_supervision 0")
 
 
 def tasks_to_validate(
