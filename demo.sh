@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 pretraining=4 iterations=10 limit=12
 else
-    count=200 pretraining=950 iterations=500 limit=240
+    count=200 pretraining=1600 iterations=500 limit=240
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -36,9 +36,9 @@ python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed "$seed"
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
-    --task_weights phantom_image_text=0.5,phantom_classification=1.5,phantom_segmentation=2,phantom_lesion_segmentation=3 \
-    --deep_only_tasks phantom_lesion_segmentation --segmentation_micro_batch 4 --mask_slices 8 \
-    --learning_rate 2e-3 --attention_rate 0.2 --eval_interval "$pretraining"
+    --task_weights phantom_image_text=0.5,phantom_classification=2,phantom_segmentation=3,phantom_lesion_segmentation=4 \
+    --deep_only_tasks phantom_lesion_segmentation --segmentation_micro_batch 2 \
+    --attention_rate 0.2 --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 12 questions about each of 2 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \

@@ -19,8 +19,13 @@ fi
 train() {
     local name="$1_${2//,/_}" run="$FOLDER/runs/$1_${2//,/_}"
     if [ -f "$run/validation.json" ]; then return; fi
+    local lesions=()  # masks of the findings, for the deep maps and tokens alone
+    if [[ $2 == *segmentation* ]]; then
+        lesions=(--task_weights phantom_lesion_segmentation=1 --deep_only_tasks phantom_lesion_segmentation)
+    fi
     "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
         --overwrite --kinds "$2" --micro_batch 2 --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
+        --mask_slices 8 "${lesions[@]}" \
         >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
 }
 export -f train
