@@ -33,6 +33,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "1. $count phantom CTs"
 python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed "$seed" --workers "$(nproc)"
 
+rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \

@@ -72,8 +72,8 @@ def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None
 
     image_text, classification (diseases), segmentation (organs) and lesion_segmentation.
 
-    weights: by name without `phantom_`; where not given 1, and 0 for lesions, which a few hundred steps from scratch
-    cannot learn and which keep the rest from being learned.
+    weights: by name without `phantom_`; where not given 1, and 0 for lesions, which the mask decoder cannot learn in a
+    few hundred steps from scratch and which keep it from the rest; deep supervision alone can learn from them.
     """
     labels = {
         "image_text": (),

@@ -10,7 +10,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). It has no lesion mask of its own.
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and fluid behind the heart.
-- Lymphadenopathy: mediastinal or hilar nodes of 15 mm and more.
+- Lymphadenopathy: enhancing mediastinal or hilar nodes of 20 mm and more.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """

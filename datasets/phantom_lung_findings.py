@@ -128,7 +128,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 
 
 def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """A dense, lumpy, airless patch of 40 mm and more with air-filled bronchi in it."""
+    """A dense, lumpy, airless patch of 46 mm and more with air-filled bronchi in it."""
     side = str(rng.choice(["left", "right"]))
     radius = rng.uniform(23, 31)
     centre, _room = free_place(scene, rng, side, 0.6 * radius, any_zone(rng))
@@ -238,7 +238,7 @@ def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
 
 
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules of 14 to 37 mm: solid with a calcified core, as of granulomas."""
+    """One to four round nodules of up to 37 mm, solid with a calcified core, as of granulomas."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
     ranges = [(14, 16.5), (20, 24), (28, 37)]

@@ -43,7 +43,7 @@ class DeepSupervision(nn.Module):
         """
         *maps, tokens = encoded.deep_maps()
         scores = [
-            torch.einsum("sc...,nc->sn...", features, projection(queries))
+            torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight)))
             for features, projection in zip(maps, self.projections, strict=True)
         ]
         scores.append(token_scores(tokens.movedim(1, -1), queries).movedim(-1, 1))

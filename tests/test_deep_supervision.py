@@ -85,6 +85,8 @@ def test_a_part_and_its_masks_are_of_the_same_voxels(name: str) -> None:
     slices = encoded.valid.nonzero().tolist()
     expected = slices.index([patch, middle % config.crop_size[2]]) if name == "2D1D" else patch
     assert index == expected and int(parts.sum()) == 1
+    inside = (-1, -1) if name == "2D1D" else (-1, -1, middle % config.crop_size[2])
+    assert int(parts[(index, 0, *inside)]) == 1
 
 
 def test_padding_slices_take_no_part() -> None:
@@ -108,6 +110,28 @@ def test_the_objective_adds_it_and_tokens_learn_from_it() -> None:
     with_it.loss.backward()
     assert float(model.image_projection.weight.grad.abs().sum()) > 0
     assert all(p.grad is not None for p in model.deep_supervision.parameters())
+
+
+def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
+    config = vision_preset("tiny")
+    torch.manual_seed(1)
+    vision = VisionModel(config).eval()
+    patches, marks = torch.randn(1, *config.crop_size), torch.ones(1, config.crop_size[2])
+    changed = patches.clone()
+    changed[0, 40:48, 8:16, 5] += 5.0  # off the diagonal
+    plain, other = (vision.encode_many([VolumePatches(p, marks, (1, 1, 1))])[0] for p in (patches, changed))
+    difference = (other.deep_maps()[0] - plain.deep_maps()[0]).abs().sum(1)
+    mask = torch.zeros(1, *config.crop_size, dtype=torch.int8)
+    mask[0, 40:48, 8:16, 5] = 1
+    target = cell_targets(plain.part_masks(mask), [difference.shape[1:]])[0][:, 0]
+    assert int(target.sum()) == 4 and bool(target.flatten()[difference.argmax()])
+
+
+def test_it_works_in_bfloat16() -> None:
+    batch, model = make_batch("segmentation", [0]), tiny_pretraining(deep_weight=1.0).to(torch.bfloat16)
+    output = model(batch)
+    output.loss.backward()
+    assert bool(output.loss.isfinite())
 
 
 def test_a_task_can_do_without_the_mask_decoder() -> None:

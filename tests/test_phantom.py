@@ -72,6 +72,20 @@ def test_spacing_is_in_range_and_does_not_depend_on_the_findings() -> None:
     assert healthy.ct.shape == ill.ct.shape and np.array_equal(healthy.affine, ill.affine)
 
 
+def test_streaks_lie_in_the_slices_of_metal_and_fade() -> None:
+    scene = Scene((80, 60, 5), np.array([2.0, 2.0, 3.0]), Pose(np.ones(3), np.eye(3), np.zeros(3)))
+    scene.hu[10:70, 10:50] = 40.0
+    before, metal = scene.hu.copy(), np.zeros(scene.shape, bool)
+    metal[40:43, 30:33, 2] = True  # 36 mm2
+    scene.add_streaks(metal, np.random.default_rng(0), 300.0)
+    change = np.abs(scene.hu - before)
+    assert change[:, :, [0, 1, 3, 4]].max() == 0 and change[metal].max() == 0
+    assert change[:10].max() == 0, "air outside the body has none"
+    x, y = np.meshgrid((np.arange(80) - 41) * 2.0, (np.arange(60) - 31) * 2.0, indexing="ij")
+    bound = 300 * 0.36 * np.exp(-np.hypot(x, y) / 80)
+    assert np.all(change[:, :, 2] <= bound + 1e-3) and change[:, :, 2].max() > 60
+
+
 # ---- anatomy
 
 

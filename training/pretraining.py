@@ -67,7 +67,7 @@ class PretrainingSettings(TrainingSettings):
     queue_size: int = 512
     gradient_checkpointing: bool = True
     deep_supervision: float = 0.0  # weight of the masks at the resolution of feature maps and tokens; 0 leaves it out
-    deep_only_tasks: tuple[str, ...] = ()  # segmentation tasks learned so alone, without the mask decoder: much faster
+    deep_only_tasks: tuple[str, ...] = ()  # segmentation learned so alone: much faster, not validated
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
     # optimisation
@@ -127,7 +127,8 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     )
     if missing and ranks.is_main:
         print(f"left out, having no manifest: {', '.join(task.name for task in missing)}", flush=True)
-    check_deep_only(settings, tasks)
+    if not settings.eval_only:
+        check_deep_only(settings, tasks)
     records = load_records(tasks)
     decoded = [task for task in tasks if task.name not in settings.deep_only_tasks]
     validation_tasks, untrained = tasks_to_validate(every, decoded, settings.validation_split)
