@@ -178,7 +178,7 @@ def write_report(
     evaluations = [read_evaluation(source, manifest) for source, manifest in pairs]
     controls = [caption(evaluation.run.get("control")) for evaluation in evaluations]
     for evaluation, control in zip(evaluations, controls, strict=True):
-        evaluation.name += control  # published figures go by the name: none is shown beside a control's
+        evaluation.name += control
     _tell_names_apart(evaluations)
     checkpoints = dict.fromkeys(str(e.run["checkpoint"]) for e in evaluations if e.run.get("checkpoint"))
     figures = read_published(published) if published is not None and Path(published).is_file() else {}

@@ -155,7 +155,7 @@ def paper_tables(
         published: see `read_published`.
         unknown_columns: False leaves out columns of published figures of which none is known.
     """
-    published = published or {}
+    published = _comparable(published, summaries)
     tables = []
     for title, tasks, metrics in MATRICES:
         groups = [
@@ -196,6 +196,14 @@ def _cell(
     return "" if figure is None or metric not in values else format_number(figure, metric)
 
 
+def _comparable(
+    published: Mapping[str, Mapping[str, Any]] | None, summaries: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Without the benchmarks that ran under a control (`evaluation.controls`): the paper's models saw their images."""
+    controls = {name: summary.get("run", {}).get("control", "none") for name, summary in summaries.items()}
+    return {name: figures for name, figures in (published or {}).items() if controls.get(name, "none") == "none"}
+
+
 def _sources(published: Mapping[str, Mapping[str, Any]], benchmarks: Iterable[str]) -> list[str]:
     """Where the published figures that are known were read."""
     figures = [figure for name in benchmarks for figure in published.get(name, {}).values()]
@@ -216,10 +224,11 @@ def benchmark_table(
         published: see `read_published`.
         metrics: keys to show, in order; all by default.
     """
+    published = _comparable(published, summaries)
     rows, notes = [], [INTERVAL_NOTE]
     for benchmark, summary in summaries.items():
         notes.append(f"{benchmark}: {_failure_note(summary['counts'])}")
-        known = (published or {}).get(benchmark, {})
+        known = published.get(benchmark, {})
         for task, label_set, values, _ in _metric_groups(summary):
             shown = values if metrics is None else [metric for metric in metrics if metric in values]
             for metric in shown:
@@ -228,7 +237,7 @@ def benchmark_table(
                 ours, n = format_estimate(values[metric], metric), str(values[metric]["n"])
                 rows.append((benchmark, _group_name(task, label_set), metric_name(metric), ours, n, theirs))
     columns = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
-    return Table(title, columns, tuple(rows), (*notes, *_sources(published or {}, summaries)), text_columns=3)
+    return Table(title, columns, tuple(rows), (*notes, *_sources(published, summaries)), text_columns=3)
 
 
 def summary_tables(summary: Mapping[str, Any]) -> list[Table]:

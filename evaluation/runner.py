@@ -149,8 +149,7 @@ def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: P
     Returns:
         The reports, that of all together last.
     """
-    # the paper's figures are of models that saw their images: none stands beside a control
-    published = read_published(PUBLISHED_RESULTS) if jobs[0].control == "none" else {}
+    published = read_published(PUBLISHED_RESULTS)
     summaries, reports = {}, []
     for job in jobs:
         predictions = merge_predictions(job.folder, [record.id for record in job.records])

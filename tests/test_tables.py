@@ -147,6 +147,18 @@ def test_benchmark_table_puts_published_figures_beside_ours_and_leaves_unknown_o
     assert rows["BLEU-1"][-1] == "0.612" and rows["ROUGE-1"][-1] == "" and rows["Dice"][-1] == ""
 
 
+@pytest.mark.parametrize(("control", "shown"), [("none", "0.612"), ("shuffled", None), ("no_image", None)])
+def test_no_published_figure_stands_beside_a_control(summary: dict, control: str, shown: str | None) -> None:
+    published = {"one": {"bleu_1": {"value": 0.612, "source": "Table 2"}}}
+    run = {**summary, "run": {"control": control}}
+    *_, text = paper_tables({"one": run}, published)
+    assert dict(zip(text.columns, text.rows[0], strict=True)).get("BLEU-1, published") == shown
+    table = benchmark_table({"one": run}, published, ["bleu_1"])
+    assert table.rows[0][-1] == (shown or "")
+    for notes in (text.notes, table.notes):
+        assert ("Published: Table 2" in notes) == (shown is not None)
+
+
 def test_paper_tables_have_benchmarks_down_and_metrics_across(summary: dict) -> None:
     published = {
         "one": {"dice_release_protocol": {"value": 0.912, "source": "A paper, table 3"}},
