@@ -30,7 +30,7 @@ from models.label_embeddings import label_embeddings
 from models.language_model import load_language_model
 from models.lora import LoraSettings, add_lora, lora_settings
 from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
-from models.pretrained_vision import load_into, load_pretrained_vision
+from models.pretrained_vision import load_into, load_pretrained_vision, start_projector
 from models.released import load_released_vision
 from models.tiny_language_model import build_tiny_language_model, train_tokenizer
 from training import checkpoint_store, distributed, random_state
@@ -150,6 +150,7 @@ def with_pretrained_vision(settings: HyperParameters, language_model, tokenizer)
         config, _ = load_pretrained_vision(folder)
         model = build_ctinstruct(config, language_model, tokenizer)
         load_into(model.vision, folder)
+        start_projector(model.vision, folder)
     return model
 
 

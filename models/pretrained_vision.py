@@ -29,6 +29,7 @@ CONFIG = "config.json"
 VISION_WEIGHTS = "vision.safetensors"
 OBJECTIVE_WEIGHTS = "objectives.safetensors"
 _FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
+_TOKENS_TO_TEXTS = ("image_projection.weight", "image_projection.bias", "centre.mean")
 _NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.")  # the latter serves training alone
 
 
@@ -75,6 +76,33 @@ def load_into(vision: VisionModel, folder: str | Path) -> None:
     """
     _, weights = load_pretrained_vision(folder)
     _copy(weights, _pretrained_part(vision), Path(folder) / VISION_WEIGHTS)
+
+
+@torch.no_grad()
+def start_projector(vision: VisionModel, folder: str | Path) -> bool:
+    """Let the projector begin at pretraining's own projection of tokens to the space of texts; False where it cannot.
+
+    Its first layer then gives, in as many channels as both have, the tokens less what all of them share, turned to the
+    texts' space.  From torch's start a token is hardly told from any other: what they share is many times as large as
+    what tells them apart.  Weights without their objectives (released ones, or of `save_pretrained_vision`) have no
+    such projection.
+
+    Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
+    """
+    path = Path(folder) / OBJECTIVE_WEIGHTS
+    if not path.is_file():
+        return False
+    objectives = _load(path)
+    weight, bias, centre = (objectives[name] for name in _TOKENS_TO_TEXTS)
+    first: nn.Linear = vision.bridger[0]
+    if weight.shape[1] != first.in_features:
+        raise PretrainedVisionError(
+            f"{path}: tokens of {weight.shape[1]} channels, the model's have {first.in_features}"
+        )
+    rows = min(len(weight), first.out_features)
+    first.weight[:rows] = weight[:rows]
+    first.bias[:rows] = (bias - weight @ centre)[:rows]
+    return True
 
 
 def save_pretraining(model: PretrainingModel, folder: str | Path) -> Path:

@@ -240,3 +240,19 @@ def test_damaged_folders_are_refused(model, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"format": "ctinstruct-1"}))
     with pytest.raises(PretrainedVisionError, match="its format is 'ctinstruct-1'"):
         pretrained_vision.load_pretrained_vision(tmp_path)
+
+
+def test_the_projector_begins_at_the_tokens_place_among_texts(tmp_path):
+    model = tiny_pretraining()
+    model.train()(make_batch("BCE", [0, 1]))  # so that there is a centre
+    pretrained_vision.save_pretraining(model.eval(), tmp_path)
+    for llm_width in (96, 192):  # less and more than the texts' space
+        vision = other_vision(llm_width=llm_width)
+        untouched = vision.bridger[0].weight.detach()[TEXT_WIDTH:].clone()
+        assert pretrained_vision.start_projector(vision, tmp_path)
+        tokens = torch.randn(5, model.vision.config.token_width)
+        expected = model.image_projection(tokens - model.centre.mean)[:, :llm_width]
+        assert torch.allclose(vision.bridger[0](tokens)[:, :TEXT_WIDTH], expected, atol=1e-5)
+        assert torch.equal(vision.bridger[0].weight[TEXT_WIDTH:], untouched)
+    (tmp_path / pretrained_vision.OBJECTIVE_WEIGHTS).unlink()
+    assert not pretrained_vision.start_projector(vision, tmp_path)
