@@ -155,14 +155,17 @@ class PretrainingModel(nn.Module):
         return PretrainingOutput(loss, {"scale": self.classification_scale.detach()})
 
     def _segmentation(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
-        parts, deep = [], []
-        for volume, queries, masks in zip(encoded, batch.query_embeddings, batch.masks, strict=True):
+        alone = batch.task in self.deep_only
+        images = self.embed_encoded(encoded) if alone else [None] * len(encoded)
+        parts, deep, presence = [], [], []
+        for volume, image, queries, masks in zip(encoded, images, batch.query_embeddings, batch.masks, strict=True):
             if not len(queries) or len(queries) != len(masks):
                 raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
             self._check_width(queries)
             if self.deep_supervision is not None:
                 deep.append(self.deep_supervision(volume, queries, masks, self._token_scores))
-            if batch.task in self.deep_only:
+            if alone:
+                presence.append(self._presence_loss(image, queries, masks))
                 continue
             if self.training and self.mask_slices:
                 volume, masks = sample_slices(volume, masks, self.mask_slices)
@@ -175,7 +178,16 @@ class PretrainingModel(nn.Module):
         if deep:
             metrics["deep"] = torch.stack(deep).mean()
             loss = loss + self.deep_weight * metrics["deep"]
+        if presence:
+            metrics["presence"] = torch.stack(presence).mean()
+            loss = loss + self.deep_weight * metrics["presence"]
         return PretrainingOutput(loss, {name: value.detach() for name, value in metrics.items()})
+
+    def _presence_loss(self, image: Tensor, queries: Tensor, masks: Tensor) -> Tensor:
+        """BCE of which structures (n, ...) the volume has, by its embedding (width): its coarsest map has one cell."""
+        logits = self.classification_logits(self.label_scores(image[None], queries), "BCE")
+        held = (masks == 1).flatten(1).any(1).to(logits)
+        return classification_loss(logits, held[None], "BCE")
 
     def _token_scores(self, tokens: Tensor, label_embeddings: Tensor) -> Tensor:
         """Tokens (..., C) and the text encoder's (n, text width) -> (..., n), in the space of `label_scores`.

@@ -138,11 +138,27 @@ def test_a_task_can_do_without_the_mask_decoder() -> None:
     batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=0.5).train()
     model.deep_only = frozenset({batch.task})
     output = model(batch)
-    assert set(output.metrics) == {"deep"}
-    assert output.loss.item() == pytest.approx(0.5 * output.metrics["deep"].item(), rel=1e-6)
+    assert set(output.metrics) == {"deep", "presence"}
+    expected = 0.5 * (output.metrics["deep"].item() + output.metrics["presence"].item())
+    assert output.loss.item() == pytest.approx(expected, rel=1e-6)
     output.loss.backward()
     assert all(p.grad is None for p in model.vision.decoder.parameters())
     assert any(p.grad is not None for p in model.vision.encoder.parameters())
+
+
+def test_without_the_mask_decoder_a_volume_is_asked_what_it_holds() -> None:
+    batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=1.0).eval()
+    model.deep_only = frozenset({batch.task})
+    batch.masks[1] = torch.where(batch.masks[1] == 1, 0, batch.masks[1])  # the second volume has none of them
+    images, expected = model.embed_volumes(batch.volumes), []
+    for image, queries, masks in zip(images, batch.query_embeddings, batch.masks, strict=True):
+        losses = []
+        for query, mask in zip(queries, masks, strict=True):
+            cosine = image @ model.embed_texts(query[None])[0]
+            logit = cosine * model.classification_scale + model.classification_bias[0]
+            losses.append(torch.log1p(torch.exp(-logit if 1 in mask else logit)).item())
+        expected.append(sum(losses) / len(losses))
+    assert model(batch).metrics["presence"].item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,24 @@ def test_classification_starts_at_the_prevalence():
 
 
 @pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
-def test_the_transformers_of_2d1d_have_a_rate_of_their_own(encoder):
+def test_transformers_of_2d1d_and_the_mask_decoder_have_rates_of_their_own(encoder):
     model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)))
     names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
-    groups = parameter_groups(model, 2e-3, 0.1)
+    groups = parameter_groups(model, 2e-3, 0.1, 0.5)
     rates = {names[id(part)]: group["lr"] for group in groups for part in group["params"]}
     assert set(rates) == set(names.values()) and sum(len(group["params"]) for group in groups) == len(names)
-    own = "vision.encoder.enc_spatial_transformer.", "vision.encoder.enc_temporal_transformer."
-    assert {name for name, rate in rates.items() if rate != 2e-3} == {name for name in rates if name.startswith(own)}
-    assert set(rates.values()) == ({2e-3, 2e-4} if encoder == "2D1D" else {2e-3})
+    shares = {
+        "vision.encoder.enc_spatial_transformer.": 0.1,
+        "vision.encoder.enc_temporal_transformer.": 0.1,
+        "vision.decoder.": 0.5,
+        "vision.projection_layer.": 0.5,
+        "vision.transformer_decoder.": 0.5,
+        "vision.mask_embed_proj.": 0.5,
+    }
+    for name, rate in rates.items():
+        share = next((share for start, share in shares.items() if name.startswith(start)), 1.0)
+        assert rate == pytest.approx(2e-3 * share), name
+    assert len(groups) == (3 if encoder == "2D1D" else 2)
 
 
 def test_tokens_keep_telling_volumes_apart_when_training_begins():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from torch.nn import Parameter
 
 from datasets.catalog import (
     PretrainingTask,
@@ -23,6 +24,7 @@ from datasets.errors import InputError
 from datasets.label_descriptions import descriptions
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
+from datasets.transforms import STANDARD_AUGMENTATION
 from evaluation.pretraining import evaluate_pretraining
 from models.attention import Transformer
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
@@ -55,6 +57,7 @@ class PretrainingSettings(TrainingSettings):
     orientation: str = "RAS"
     resize: Literal["published", "isotropic"] = "published"
     cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
+    augmentation: bool = True  # random flips, quarter turns, intensities, noise
     validation_samples: int = 100  # at most so many a task
     validation_split: Literal["val", "test"] = "val"  # whose manifests are validated on
     eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop
@@ -77,6 +80,7 @@ class PretrainingSettings(TrainingSettings):
     accumulation_steps: int = 8
     learning_rate: float = 1e-4
     attention_rate: float = 1.0  # the learning rate of 2D1D's transformers, as a share of the others'
+    mask_decoder_rate: float = 1.0  # that of the mask decoder
     weight_decay: float = 1e-4
     warmup: float = 1000
     warmup_shape: Literal["linear", "log"] = "log"
@@ -93,6 +97,7 @@ TINY_PRESET = {
     "text_encoder": "tiny",
     "vision": "tiny",
     "gradient_checkpointing": False,
+    "augmentation": False,  # a run of minutes sees a volume few times, and learns half as fast from changed ones
     "deep_supervision": 2.0,
     "mask_slices": 16,
     "max_iters": 1500,
@@ -157,7 +162,8 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
             Console().print_json(data=scores)
         return
 
-    dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, **options)
+    augmentation = STANDARD_AUGMENTATION if settings.augmentation else None
+    dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, augmentation=augmentation, **options)
     model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision)
     model.mask_slices, model.deep_only = settings.mask_slices, frozenset(settings.deep_only_tasks)
     if dataset.prevalence is not None:
@@ -173,7 +179,9 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         {task.name: task.weight for task in tasks},
         mode="one_task",
         micro_batch={
-            task.name: settings.segmentation_micro_batch if task.kind == "segmentation" else settings.micro_batch
+            task.name: settings.segmentation_micro_batch
+            if task.kind == "segmentation" and task in decoded
+            else settings.micro_batch
             for task in tasks
         },
         accumulation_steps=settings.accumulation_steps,
@@ -189,7 +197,9 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         dataset=dataset,
         collate=PretrainingCollator(),
         save_model=lambda folder: save_pretraining(model, folder),
-        parameter_groups=parameter_groups(model, settings.learning_rate, settings.attention_rate),
+        parameter_groups=parameter_groups(
+            model, settings.learning_rate, settings.attention_rate, settings.mask_decoder_rate
+        ),
         evaluate=evaluate if validation_tasks else None,
     )
 
@@ -217,19 +227,24 @@ def tasks_to_validate(
     return [task for task in found if task.name in names] + untrained, [task.name for task in untrained]
 
 
-def parameter_groups(model: PretrainingModel, rate: float, attention_rate: float) -> list[dict]:
-    """What the optimiser steps: everything at `rate`, but 2D1D's transformers at that share of it.
+def parameter_groups(
+    model: PretrainingModel, rate: float, attention_rate: float, mask_decoder_rate: float = 1.0
+) -> list[dict]:
+    """What the optimiser steps: everything at `rate`, but 2D1D's transformers and the mask decoder at shares of it.
 
-    Their attention takes keys and values from the input as it is, so what a layer adds is multiplied by the next; at
-    the rate that suits the convolutions they grow until all tokens are the same.
+    The transformers' attention takes keys and values from the input as it is, so what a layer adds is multiplied by the
+    next; at the rate that suits the convolutions they grow until all tokens are the same.  The mask decoder's queries
+    stop to follow the label at such a rate.
     """
-    attention = {id(p) for part in model.modules() if isinstance(part, Transformer) for p in part.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if id(p) not in attention], "lr": rate},
-        {"params": [p for p in trained if id(p) in attention], "lr": rate * attention_rate},
-    ]
-    return [group for group in groups if group["params"]]
+    shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
+    vision = model.vision
+    for part in (vision.decoder, vision.projection_layer, vision.transformer_decoder, vision.mask_embed_proj):
+        shares |= {id(p): mask_decoder_rate for p in part.parameters()}
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(shares.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "lr": rate * share} for share, parameters in groups.items()]
 
 
 def _text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:
