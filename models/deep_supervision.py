@@ -19,11 +19,16 @@ from models.encoder_contract import EncodedVolume
 from models.losses import IGNORED, mask_loss
 
 BACKGROUND_LOGIT = -3.0  # most cells hold none of the structures
+INITIAL_TOKEN_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
+TOKEN_POSITIVE_WEIGHT = 3.0
 FEWEST_VOXELS = 8  # of a structure, in a cell that counts as holding it; a quarter of the cell where that is less
 
 
 class DeepSupervision(nn.Module):
-    """For each feature map, a linear layer from a label's text embedding to its weights of the map's channels."""
+    """For each feature map, a linear layer from a label's text embedding to its weights of the map's channels.
+
+    Tokens, and the volume as a whole, are compared with the label in the space of texts, where they will be read.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -31,28 +36,48 @@ class DeepSupervision(nn.Module):
         for projection in self.projections:  # text embeddings have length 1: logits of about unit variance
             nn.init.normal_(projection.weight, std=projection.out_features**-0.5)
             nn.init.zeros_(projection.bias)
-        self.biases = nn.Parameter(torch.full((len(self.projections) + 1,), BACKGROUND_LOGIT))
+        self.biases = nn.Parameter(torch.full((len(self.projections),), BACKGROUND_LOGIT))
+        self.token_log_scale = nn.Parameter(torch.tensor([INITIAL_TOKEN_SCALE]).log())
+        self.token_bias = nn.Parameter(torch.full((1,), BACKGROUND_LOGIT))
+        self.presence_bias = nn.Parameter(torch.zeros(1))
 
-    def forward(
-        self, encoded: EncodedVolume, queries: Tensor, masks: Tensor, token_scores: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """The mean over maps and tokens of masked BCE + Dice, each at the resolution of its map.
+    def maps_loss(self, encoded: EncodedVolume, queries: Tensor, masks: Tensor) -> Tensor:
+        """The mean over the feature maps of masked BCE + Dice, each at the resolution of its map.
 
-        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1; token_scores: tokens (..., C) and queries ->
-        (..., n).
+        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1.
         """
-        *maps, tokens = encoded.deep_maps()
         scores = [
             torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight)))
-            for features, projection in zip(maps, self.projections, strict=True)
+            for features, projection in zip(encoded.deep_maps()[:-1], self.projections, strict=True)
         ]
-        scores.append(token_scores(tokens.movedim(1, -1), queries).movedim(-1, 1))
         targets = cell_targets(encoded.part_masks(masks), [score.shape[2:] for score in scores])
         losses = [
             sum(mask_loss(_by_structure(score + bias), _by_structure(target)))
             for score, bias, target in zip(scores, self.biases, targets, strict=True)
         ]
         return torch.stack(losses).mean()
+
+    def tokens_loss(self, encoded: EncodedVolume, similarity: Callable[[Tensor], Tensor], masks: Tensor) -> Tensor:
+        """BCE of which structures a token's voxels hold, by its similarity to their labels.
+
+        similarity: tokens (..., C) -> cosines (..., n); masks as for `maps_loss`.  A structure is in few of the tokens,
+        so those that hold it weigh more; Dice would leave such rare ones without a gradient in the beginning.
+        """
+        tokens = encoded.deep_maps()[-1]
+        (targets,) = cell_targets(encoded.part_masks(masks), [tokens.shape[2:]])
+        cosines = similarity(tokens.movedim(1, -1)).movedim(-1, 1)
+        logits = cosines * self.token_log_scale.float().exp() + self.token_bias.float()
+        known = targets != IGNORED
+        weight = logits.new_tensor(TOKEN_POSITIVE_WEIGHT)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, (targets == 1).to(logits), reduction="none", pos_weight=weight
+        )
+        return (losses * known).sum() / known.sum().clamp(min=1)
+
+    def presence_loss(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """BCE of which structures the volume has; scores (n,) of the volume as a whole, masks as for `maps_loss`."""
+        held = (masks == 1).flatten(1).any(1).to(scores)
+        return F.binary_cross_entropy_with_logits(scores + self.presence_bias.float(), held)
 
 
 def cell_targets(masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -40,7 +40,7 @@ class PretrainingModel(nn.Module):
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
     `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.  `deep_weight`: of deep
     supervision in the loss of segmentation; 0 leaves it out.  `deep_only`: tasks of segmentation that the mask decoder
-    has no part in.
+    has no part in, but the tokens and the embedding of the volume have.
     """
 
     def __init__(self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0) -> None:
@@ -157,45 +157,40 @@ class PretrainingModel(nn.Module):
     def _segmentation(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
         alone = batch.task in self.deep_only
         images = self.embed_encoded(encoded) if alone else [None] * len(encoded)
-        parts, deep, presence = [], [], []
+        parts: list[dict[str, Tensor]] = []
         for volume, image, queries, masks in zip(encoded, images, batch.query_embeddings, batch.masks, strict=True):
             if not len(queries) or len(queries) != len(masks):
                 raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
             self._check_width(queries)
+            losses: dict[str, Tensor] = {}
             if self.deep_supervision is not None:
-                deep.append(self.deep_supervision(volume, queries, masks, self._token_scores))
+                losses["deep_maps"] = self.deep_supervision.maps_loss(volume, queries, masks)
             if alone:
-                presence.append(self._presence_loss(image, queries, masks))
-                continue
-            if self.training and self.mask_slices:
-                volume, masks = sample_slices(volume, masks, self.mask_slices)
-            logits = self.vision.decode_masks(volume, queries, project=False)
-            parts.append(torch.stack(mask_loss(logits, masks)))
-        metrics: dict[str, Tensor] = {}
-        if parts:
-            metrics["mask_bce"], metrics["mask_dice"] = torch.stack(parts).mean(0)
-        loss = sum(metrics.values())
-        if deep:
-            metrics["deep"] = torch.stack(deep).mean()
-            loss = loss + self.deep_weight * metrics["deep"]
-        if presence:
-            metrics["presence"] = torch.stack(presence).mean()
-            loss = loss + self.deep_weight * metrics["presence"]
+                losses |= self._deep_losses(volume, image, queries, masks)
+            else:
+                if self.training and self.mask_slices:
+                    volume, masks = sample_slices(volume, masks, self.mask_slices)
+                logits = self.vision.decode_masks(volume, queries, project=False)
+                losses["mask_bce"], losses["mask_dice"] = mask_loss(logits, masks)
+            parts.append(losses)
+        metrics = {name: torch.stack([losses[name] for losses in parts]).mean() for name in parts[0]}
+        loss = sum(value * (self.deep_weight if name.startswith("deep") else 1) for name, value in metrics.items())
         return PretrainingOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
-    def _presence_loss(self, image: Tensor, queries: Tensor, masks: Tensor) -> Tensor:
-        """BCE of which structures (n, ...) the volume has, by its embedding (width): its coarsest map has one cell."""
-        logits = self.classification_logits(self.label_scores(image[None], queries), "BCE")
-        held = (masks == 1).flatten(1).any(1).to(logits)
-        return classification_loss(logits, held[None], "BCE")
+    def _deep_losses(self, volume: EncodedVolume, image: Tensor, queries: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """What tokens and the embedding of the whole volume (width) tell of the structures' places and presence."""
+        deep = self.deep_supervision
+        scores = self.label_scores(image[None], queries)[0] * self.classification_scale
+        return {
+            "deep_tokens": deep.tokens_loss(volume, lambda tokens: self._token_scores(tokens, queries), masks),
+            "deep_presence": deep.presence_loss(scores, masks),
+        }
 
     def _token_scores(self, tokens: Tensor, label_embeddings: Tensor) -> Tensor:
-        """Tokens (..., C) and the text encoder's (n, text width) -> (..., n), in the space of `label_scores`.
-
-        They are not brought to length 1: the volume's embedding is a mean of them, and what a token is sure of counts.
-        """
+        """Cosine similarities (..., n) of tokens (..., C) and the text encoder's (n, text width), as `label_scores`."""
         centred = (tokens - self.centre.mean.to(tokens)).to(self.image_projection.weight.dtype)
-        return self.image_projection(centred).float() @ self.embed_texts(label_embeddings).T
+        projected = F.normalize(self.image_projection(centred).float(), dim=-1)
+        return projected @ self.embed_texts(label_embeddings).T
 
     def _check_width(self, embeddings: Tensor) -> None:
         if embeddings.shape[-1] != self.text_width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -11,7 +12,7 @@ from datasets.anyres import patchify, place_mask
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
 from models.configuration import ENCODER_NAMES, vision_preset
-from models.deep_supervision import FEWEST_VOXELS, DeepSupervision, cell_targets
+from models.deep_supervision import BACKGROUND_LOGIT, FEWEST_VOXELS, DeepSupervision, cell_targets
 from models.encoder_contract import VolumePatches
 from models.losses import mask_loss
 from models.pretrained_vision import load_pretraining, save_pretraining
@@ -53,21 +54,37 @@ def encode(name: str):
 
 
 @pytest.mark.parametrize("name", ENCODER_NAMES)
-def test_loss_is_the_mean_of_the_mask_losses_of_all_maps_and_the_tokens(name: str) -> None:
+def test_loss_of_the_maps_is_the_mean_of_their_mask_losses(name: str) -> None:
     config, encoded, masks = encode(name)
     module, queries = DeepSupervision(config), torch.randn(3, config.query_width)
-    weight = torch.randn(config.token_width, 3)
-    found = module(encoded, queries, masks, lambda tokens, _: tokens @ weight).item()
-    *maps, tokens = encoded.deep_maps()
-    assert len(maps) == len(module.projections) and tokens.shape[1] == config.token_width
+    found = module.maps_loss(encoded, queries, masks).item()
+    *maps, _ = encoded.deep_maps()
+    assert len(maps) == len(module.projections)
     losses = []
-    for index, features in enumerate([*maps, tokens]):
-        channels = weight if features is tokens else module.projections[index](queries).T
-        logits = features.movedim(1, -1) @ channels + module.biases[index]  # (S, *cells, n)
+    for features, projection, bias in zip(maps, module.projections, module.biases, strict=True):
+        logits = features.movedim(1, -1) @ projection(queries).T + bias  # (S, *cells, n)
         target = cell_targets(encoded.part_masks(masks), [features.shape[2:]])[0].movedim(1, -1)
         each = [mask_loss(logits[..., n].reshape(1, 1, -1), target[..., n].reshape(1, 1, -1)) for n in range(3)]
         losses.append(torch.stack([bce + dice for bce, dice in each]).mean())
     assert found == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+def test_loss_of_the_tokens_equals_a_loop(name: str) -> None:
+    config, encoded, masks = encode(name)
+    module, weight = DeepSupervision(config), torch.randn(config.token_width, 3) / config.token_width
+    with torch.no_grad():
+        module.token_log_scale.fill_(1.5)
+    found = module.tokens_loss(encoded, lambda tokens: tokens @ weight, masks).item()
+    tokens = encoded.deep_maps()[-1]
+    assert tokens.shape[1] == config.token_width
+    target = cell_targets(encoded.part_masks(masks), [tokens.shape[2:]])[0].movedim(1, -1)
+    losses = []
+    for logit, held in zip((tokens.detach().movedim(1, -1) @ weight).flatten(), target.flatten().tolist(), strict=True):
+        probability = torch.sigmoid(logit * math.exp(1.5) + BACKGROUND_LOGIT)
+        if held != -1:
+            losses.append(-3 * math.log(probability) if held else -math.log(1 - probability))
+    assert found == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ENCODER_NAMES)
@@ -96,20 +113,17 @@ def test_padding_slices_take_no_part() -> None:
     assert len(encoded.part_masks(masks)) == int(encoded.valid.sum())
 
 
-def test_the_objective_adds_it_and_tokens_learn_from_it() -> None:
+def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     batch = make_batch("segmentation", [0, 1])
     model, plain = tiny_pretraining(deep_weight=0.5).eval(), tiny_pretraining().eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     with_it, plain_output = model(batch), plain(batch)
-    assert "deep" not in plain_output.metrics
-    expected = plain_output.loss.item() + 0.5 * with_it.metrics["deep"].item()
+    assert set(with_it.metrics) - set(plain_output.metrics) == {"deep_maps"}
+    expected = plain_output.loss.item() + 0.5 * with_it.metrics["deep_maps"].item()
     assert with_it.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert float(with_it.metrics["deep"]) > 0.1
-    plain_output.loss.backward()
-    assert plain.image_projection.weight.grad is None
+    assert float(with_it.metrics["deep_maps"]) > 0.1
     with_it.loss.backward()
-    assert float(model.image_projection.weight.grad.abs().sum()) > 0
-    assert all(p.grad is not None for p in model.deep_supervision.parameters())
+    assert all(p.grad is not None for p in model.deep_supervision.projections.parameters())
 
 
 def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
@@ -138,10 +152,11 @@ def test_a_task_can_do_without_the_mask_decoder() -> None:
     batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=0.5).train()
     model.deep_only = frozenset({batch.task})
     output = model(batch)
-    assert set(output.metrics) == {"deep", "presence"}
-    expected = 0.5 * (output.metrics["deep"].item() + output.metrics["presence"].item())
-    assert output.loss.item() == pytest.approx(expected, rel=1e-6)
+    assert set(output.metrics) == {"deep_maps", "deep_tokens", "deep_presence"}
+    assert output.loss.item() == pytest.approx(0.5 * sum(value.item() for value in output.metrics.values()), rel=1e-6)
     output.loss.backward()
+    assert all(p.grad is not None for p in model.deep_supervision.parameters())
+    assert float(model.image_projection.weight.grad.abs().sum()) > 0
     assert all(p.grad is None for p in model.vision.decoder.parameters())
     assert any(p.grad is not None for p in model.vision.encoder.parameters())
 
@@ -155,10 +170,10 @@ def test_without_the_mask_decoder_a_volume_is_asked_what_it_holds() -> None:
         losses = []
         for query, mask in zip(queries, masks, strict=True):
             cosine = image @ model.embed_texts(query[None])[0]
-            logit = cosine * model.classification_scale + model.classification_bias[0]
+            logit = cosine * model.classification_scale + model.deep_supervision.presence_bias[0]
             losses.append(torch.log1p(torch.exp(-logit if 1 in mask else logit)).item())
         expected.append(sum(losses) / len(losses))
-    assert model(batch).metrics["presence"].item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert model(batch).metrics["deep_presence"].item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(

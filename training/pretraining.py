@@ -69,8 +69,8 @@ class PretrainingSettings(TrainingSettings):
     pretrained_backbone: str = ""  # ImageNet weights of ResNet-50 (2D1D, ResNet3D): timm or torchvision name, or a file
     queue_size: int = 512
     gradient_checkpointing: bool = True
-    deep_supervision: float = 0.0  # weight of the masks at the resolution of feature maps and tokens; 0 leaves it out
-    deep_only_tasks: tuple[str, ...] = ()  # segmentation learned so alone: much faster, not validated
+    deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps; 0 leaves it out
+    deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
     # optimisation
@@ -103,8 +103,9 @@ TINY_PRESET = {
     "max_iters": 1500,
     "micro_batch": 4,
     "accumulation_steps": 1,
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-3,
     "attention_rate": 0.1,
+    "mask_decoder_rate": 0.2,
     "warmup": 0.1,
     "warmup_shape": "linear",
     "workers": 0,
