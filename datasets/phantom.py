@@ -112,11 +112,11 @@ def _pretraining_records(truth: dict) -> dict[str, list[dict]]:
     values = {**STRUCTURES, **GROUPS}
     masks = [{**image, "labels": list(values), "mask_path": f"../{truth['structures_path']}", "mask_values": values}]
     volumes = {f["name"]: f["volume_ml"] for f in truth["findings"]}
-    # an absent lesion is an empty mask; one too small to be seen is neither, and cardiomegaly has no mask
+    # an absent lesion is an empty mask; one too small to be seen is neither; the heart always can be seen
     lesions = {
         name.lower(): value
         for name, value in LESIONS.items()
-        if name != "Cardiomegaly" and volumes.get(name, MIN_LESION_ML) >= MIN_LESION_ML
+        if name == "Cardiomegaly" or volumes.get(name, MIN_LESION_ML) >= MIN_LESION_ML
     }
     masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {

@@ -18,9 +18,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from datasets.errors import InputError
-from datasets.phantom_anatomy import BOTTOM, TOP, Anatomy
+from datasets.phantom_anatomy import BOTTOM, STRUCTURES, TOP, Anatomy
 from datasets.phantom_findings import paint_findings
-from datasets.phantom_lesions import DISEASES, Finding
+from datasets.phantom_lesions import DISEASES, LESIONS, Finding
 from datasets.phantom_organs import paint_anatomy
 from datasets.phantom_scene import Pose, Scene
 from datasets.phantom_shapes import rotation
@@ -129,6 +129,8 @@ def build_case(
     anatomy = Anatomy.draw(stream(seed, index, "anatomy"), "Cardiomegaly" in present)
     paint_anatomy(scene, anatomy, stream(seed, index, "texture"))
     records = paint_findings(scene, anatomy, present, lambda name: stream(seed, index, name))
+    if "Cardiomegaly" in present:  # nothing is painted: what shows it is the heart itself
+        scene.lesions[(scene.structures == STRUCTURES["heart"]) & (scene.lesions == 0)] = LESIONS["Cardiomegaly"]
     scanner = stream(seed, index, "scanner")
     scene.add_noise(stream(seed, index, "noise"), scanner.uniform(10, 20))
     code = str(scanner.choice(options.orientations))

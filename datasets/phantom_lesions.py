@@ -32,7 +32,7 @@ DISEASES: tuple[str, ...] = (
 )
 """The CT-RATE diseases in the order of data/diagnosis_heads.json."""
 LESIONS: dict[str, int] = {name: value for value, name in enumerate(DISEASES, start=1)}
-"""Label values of the lesion maps. Cardiomegaly (3) never occurs: its mask is the heart."""
+"""Label values of the lesion maps. Where the heart is enlarged, it is Cardiomegaly but for the lesions inside it."""
 DIFFUSE = ("Emphysema", "Mosaic attenuation pattern", "Interlobular septal thickening")
 """Patterns of the whole lung, which other findings may lie in."""
 SOLID: list[int] = [value for name, value in LESIONS.items() if name not in DIFFUSE]

@@ -122,6 +122,14 @@ def test_cardiothoracic_ratio_in_the_masks_separates_cardiomegaly() -> None:
         assert ratio[0] < 0.50 and ratio[1] > 0.54, ratio
 
 
+def test_the_mask_of_cardiomegaly_is_the_heart_but_for_the_lesions_inside_it() -> None:
+    label = LESIONS["Cardiomegaly"]
+    case = coarse_case(0, "Cardiomegaly", "Coronary artery wall calcification")
+    heart, other = case.structures == STRUCTURES["heart"], ~np.isin(case.lesions, (0, label))
+    assert np.array_equal(case.lesions == label, heart & ~other) and (heart & other).any()
+    assert not (coarse_case(0, "Lung nodule").lesions == label).any()
+
+
 # ---- findings: in the voxels, in the mask, and nowhere else
 
 HU_OF = {  # range of the median HU inside the mask
