@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 pretraining=4 iterations=10 limit=12
 else
-    count=200 pretraining=1600 iterations=500 limit=240
+    count=200 pretraining=1500 iterations=500 limit=300
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -37,14 +37,15 @@ rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these ph
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
-    --task_weights phantom_image_text=0.5,phantom_classification=2,phantom_segmentation=3,phantom_lesion_segmentation=4 \
+    --task_weights phantom_image_text=0.7,phantom_classification=1,phantom_segmentation=2,phantom_lesion_segmentation=5 \
     --deep_only_tasks phantom_lesion_segmentation --segmentation_micro_batch 2 \
-    --attention_rate 0.2 --eval_interval "$pretraining"
+    --weight_decay 0.05 --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 12 questions about each of 2 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --questions_per_volume 12 --micro_batch 2 \
+    --task_weights open_vqa=4,multiple_choice=4,yes_no=4,segmentation=4,diagnosis=2,report_generation=1 \
     --cache "$out/cache" --max_iters "$iterations" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
