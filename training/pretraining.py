@@ -97,7 +97,7 @@ TINY_PRESET = {
     "text_encoder": "tiny",
     "vision": "tiny",
     "gradient_checkpointing": False,
-    "augmentation": False,  # a run of minutes sees a volume few times, and learns half as fast from changed ones
+    "augmentation": False,  # a run of minutes underfits as it is
     "deep_supervision": 2.0,
     "mask_slices": 16,
     "max_iters": 1500,
