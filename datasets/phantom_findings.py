@@ -7,7 +7,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
   their slices (the streaks are not in the mask).
 - Arterial wall calcification: plaques in the wall of the aorta.
 - Coronary artery wall calcification: bright segments on the heart's surface.
-- Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). It has no lesion mask of its own.
+- Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and fluid behind the heart.
 - Lymphadenopathy: enhancing mediastinal or hilar nodes of 20 mm and more.

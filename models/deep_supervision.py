@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.configuration import VisionConfig
 from models.encoder_contract import EncodedVolume
-from models.losses import IGNORED, mask_loss
+from models.losses import IGNORED, mask_loss, masked_bce
 
 BACKGROUND_LOGIT = -3.0  # most cells hold none of the structures
 INITIAL_TOKEN_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
@@ -41,41 +41,42 @@ class DeepSupervision(nn.Module):
         self.token_bias = nn.Parameter(torch.full((1,), BACKGROUND_LOGIT))
         self.presence_bias = nn.Parameter(torch.zeros(1))
 
-    def maps_loss(self, encoded: EncodedVolume, queries: Tensor, masks: Tensor) -> Tensor:
-        """The mean over the feature maps of masked BCE + Dice, each at the resolution of its map.
+    def forward(
+        self,
+        encoded: EncodedVolume,
+        queries: Tensor,
+        masks: Tensor,
+        similarity: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of the feature maps ("deep_maps") and, with a similarity, of the tokens ("deep_tokens").
 
-        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1.
+        Maps: the mean over them of masked BCE + Dice, each at the resolution of its map.  Tokens: masked BCE.  A
+        structure is in few of the tokens, so those that hold it weigh more; Dice would leave such rare ones without a
+        gradient in the beginning.
+
+        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1; similarity: tokens (..., C) and queries ->
+        cosines (..., n).
         """
+        *maps, tokens = encoded.deep_maps()
         scores = [
-            torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight)))
-            for features, projection in zip(encoded.deep_maps()[:-1], self.projections, strict=True)
+            torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight))) + bias
+            for features, projection, bias in zip(maps, self.projections, self.biases, strict=True)
         ]
+        if similarity is not None:
+            cosines = similarity(tokens.movedim(1, -1), queries).movedim(-1, 1)
+            scores.append(cosines * self.token_log_scale.float().exp() + self.token_bias.float())
         targets = cell_targets(encoded.part_masks(masks), [score.shape[2:] for score in scores])
-        losses = [
-            sum(mask_loss(_by_structure(score + bias), _by_structure(target)))
-            for score, bias, target in zip(scores, self.biases, targets, strict=True)
+        of_maps = [
+            sum(mask_loss(_by_structure(score), _by_structure(target)))
+            for score, target in zip(scores[: len(maps)], targets[: len(maps)], strict=True)
         ]
-        return torch.stack(losses).mean()
-
-    def tokens_loss(self, encoded: EncodedVolume, similarity: Callable[[Tensor], Tensor], masks: Tensor) -> Tensor:
-        """BCE of which structures a token's voxels hold, by its similarity to their labels.
-
-        similarity: tokens (..., C) -> cosines (..., n); masks as for `maps_loss`.  A structure is in few of the tokens,
-        so those that hold it weigh more; Dice would leave such rare ones without a gradient in the beginning.
-        """
-        tokens = encoded.deep_maps()[-1]
-        (targets,) = cell_targets(encoded.part_masks(masks), [tokens.shape[2:]])
-        cosines = similarity(tokens.movedim(1, -1)).movedim(-1, 1)
-        logits = cosines * self.token_log_scale.float().exp() + self.token_bias.float()
-        known = targets != IGNORED
-        weight = logits.new_tensor(TOKEN_POSITIVE_WEIGHT)
-        losses = F.binary_cross_entropy_with_logits(
-            logits, (targets == 1).to(logits), reduction="none", pos_weight=weight
-        )
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        losses = {"deep_maps": torch.stack(of_maps).mean()}
+        if similarity is not None:
+            losses["deep_tokens"] = masked_bce(scores[-1], targets[-1], TOKEN_POSITIVE_WEIGHT)
+        return losses
 
     def presence_loss(self, scores: Tensor, masks: Tensor) -> Tensor:
-        """BCE of which structures the volume has; scores (n,) of the volume as a whole, masks as for `maps_loss`."""
+        """BCE of which structures the volume has; scores (n,) of the volume as a whole, masks as for `forward`."""
         held = (masks == 1).flatten(1).any(1).to(scores)
         return F.binary_cross_entropy_with_logits(scores + self.presence_bias.float(), held)
 

@@ -5,6 +5,7 @@ Each ignores what is not known, and is zero, still with a gradient, where nothin
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,13 +14,16 @@ DICE_SMOOTH = 1e-7
 VOXEL_AXES = (-3, -2, -1)
 
 
-def masked_bce(logits: Tensor, target: Tensor) -> Tensor:
+def masked_bce(logits: Tensor, target: Tensor, positive_weight: float | None = None) -> Tensor:
     """Mean binary cross-entropy over all voxels that are known.
 
-    logits and target (..., X, Y, Z); target 0, 1 or -1 (ignored).
+    logits and target (..., X, Y, Z); target 0, 1 or -1 (ignored).  positive_weight: of voxels that are 1; None for 1.
     """
     known = target != IGNORED
-    losses = F.binary_cross_entropy_with_logits(logits.float(), target.clamp(min=0).float(), reduction="none")
+    weight = None if positive_weight is None else torch.tensor(positive_weight, device=logits.device)
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(), target.clamp(min=0).float(), reduction="none", pos_weight=weight
+    )
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 

@@ -164,9 +164,11 @@ class PretrainingModel(nn.Module):
             self._check_width(queries)
             losses: dict[str, Tensor] = {}
             if self.deep_supervision is not None:
-                losses["deep_maps"] = self.deep_supervision.maps_loss(volume, queries, masks)
+                similarity = self._token_scores if alone else None
+                losses = self.deep_supervision(volume, queries, masks, similarity)
             if alone:
-                losses |= self._deep_losses(volume, image, queries, masks)
+                scores = self.label_scores(image[None], queries)[0] * self.classification_scale
+                losses["deep_presence"] = self.deep_supervision.presence_loss(scores, masks)
             else:
                 if self.training and self.mask_slices:
                     volume, masks = sample_slices(volume, masks, self.mask_slices)
@@ -176,15 +178,6 @@ class PretrainingModel(nn.Module):
         metrics = {name: torch.stack([losses[name] for losses in parts]).mean() for name in parts[0]}
         loss = sum(value * (self.deep_weight if name.startswith("deep") else 1) for name, value in metrics.items())
         return PretrainingOutput(loss, {name: value.detach() for name, value in metrics.items()})
-
-    def _deep_losses(self, volume: EncodedVolume, image: Tensor, queries: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """What tokens and the embedding of the whole volume (width) tell of the structures' places and presence."""
-        deep = self.deep_supervision
-        scores = self.label_scores(image[None], queries)[0] * self.classification_scale
-        return {
-            "deep_tokens": deep.tokens_loss(volume, lambda tokens: self._token_scores(tokens, queries), masks),
-            "deep_presence": deep.presence_loss(scores, masks),
-        }
 
     def _token_scores(self, tokens: Tensor, label_embeddings: Tensor) -> Tensor:
         """Cosine similarities (..., n) of tokens (..., C) and the text encoder's (n, text width), as `label_scores`."""

@@ -57,7 +57,7 @@ def encode(name: str):
 def test_loss_of_the_maps_is_the_mean_of_their_mask_losses(name: str) -> None:
     config, encoded, masks = encode(name)
     module, queries = DeepSupervision(config), torch.randn(3, config.query_width)
-    found = module.maps_loss(encoded, queries, masks).item()
+    found = module(encoded, queries, masks)["deep_maps"].item()
     *maps, _ = encoded.deep_maps()
     assert len(maps) == len(module.projections)
     losses = []
@@ -75,7 +75,8 @@ def test_loss_of_the_tokens_equals_a_loop(name: str) -> None:
     module, weight = DeepSupervision(config), torch.randn(config.token_width, 3) / config.token_width
     with torch.no_grad():
         module.token_log_scale.fill_(1.5)
-    found = module.tokens_loss(encoded, lambda tokens: tokens @ weight, masks).item()
+    queries = torch.randn(3, config.query_width)
+    found = module(encoded, queries, masks, lambda tokens, _: tokens @ weight)["deep_tokens"].item()
     tokens = encoded.deep_maps()[-1]
     assert tokens.shape[1] == config.token_width
     target = cell_targets(encoded.part_masks(masks), [tokens.shape[2:]])[0].movedim(1, -1)
@@ -124,6 +125,7 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     assert float(with_it.metrics["deep_maps"]) > 0.1
     with_it.loss.backward()
     assert all(p.grad is not None for p in model.deep_supervision.projections.parameters())
+    assert model.image_projection.weight.grad is None, "tokens are asked only where the mask decoder is not"
 
 
 def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:

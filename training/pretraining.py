@@ -235,7 +235,7 @@ def parameter_groups(
 
     The transformers' attention takes keys and values from the input as it is, so what a layer adds is multiplied by the
     next; at the rate that suits the convolutions they grow until all tokens are the same.  The mask decoder's queries
-    stop to follow the label at such a rate.
+    stop following the label at such a rate.
     """
     shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
     vision = model.vision
