@@ -27,7 +27,7 @@ from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
 from models.configuration import vision_preset
 from models.ctinstruct import CTInstruct
 from models.label_embeddings import label_embeddings
-from models.language_model import load_language_model
+from models.language_model import can_share_prefix, load_language_model
 from models.lora import LoraSettings, add_lora, lora_settings
 from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
 from models.pretrained_vision import load_into, load_pretrained_vision, start_projector
@@ -60,7 +60,7 @@ class HyperParameters(TrainingSettings):
     # the text encoder (hub name or folder) that pretraining asked for masks with: queries of <SEG> are drawn to its
     # embeddings of the labels; empty leaves it to the mask's loss alone, as published
     query_text_encoder: str = ""
-    questions_per_volume: int = 1  # of a batch, that share one encoding; micro_batch then counts volumes
+    questions_per_volume: int = 1  # of a batch, that share one reading; micro_batch then counts volumes
 
     # model
     initial_checkpoint: str = ""  # a CTInstruct folder to start from
@@ -182,6 +182,9 @@ def main() -> None:
     model = build_model(settings, texts, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices = settings.mask_slices
+    model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
+        model.language_model.config.get_text_config()
+    )
     if settings.lora:
         adapt(model, settings)
     if not settings.train_vision:

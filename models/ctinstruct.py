@@ -19,6 +19,7 @@ from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of,
 from models.encoder_contract import EncodedVolume, VolumePatches
 from models.language_model import token_positions
 from models.losses import mask_loss, weighted_bce
+from models.shared_prefix import shared_prefix
 from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
 from models.vision import VisionModel
@@ -41,7 +42,9 @@ class CTInstruct(nn.Module):
     the order in which they arrive, so each rank must run the same modules in the same order whatever its samples ask
     for; a part that no sample needs is then run on zeros and its result multiplied by 0.
 
-    ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.
+    ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.  ``share_prefix``: the
+    language model reads a volume's tokens once for all questions about it; it must attend causally over everything,
+    as those of `models.shared_prefix` do.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class CTInstruct(nn.Module):
         )
         self.aligned_ranks = False
         self.mask_slices = 0
+        self.share_prefix = False
 
     @property
     def zero3_modules(self) -> tuple[nn.Module, ...]:
@@ -85,24 +89,42 @@ class CTInstruct(nn.Module):
         encoded = self.encode(batch)
         spare = self._spare_volume(encoded) if self.aligned_ranks else None
         embeddings, positions = self.inputs(batch, encoded, spare)
-        logits_to_keep = batch.labels.shape[1] - _first_label(batch.labels) + 1
-        output = self.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=batch.attention_mask,
-            position_ids=positions,
-            output_hidden_states=True,
-            logits_to_keep=logits_to_keep,
-            use_cache=False,
-        )
-        hidden = output.hidden_states[-1]
+        logits, hidden = self._read(batch, embeddings, positions)
         losses = {
-            "language_loss": language_loss(output.logits, batch.labels),
+            "language_loss": language_loss(logits, batch.labels),
             "diagnosis_loss": self._diagnosis_losses(hidden, batch),
             "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
             "query_loss": self._query_losses(hidden, batch),
         }
         loss = sum(losses.values()).mean()
         return InstructionOutput(loss, self._metrics(losses, batch))
+
+    def _read(self, batch: InstructionBatch, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, vocabulary) from the token before the first label on, and last hidden states (B, L, hidden)."""
+        kept = batch.labels.shape[1] - _first_label(batch.labels) + 1
+        shared = None
+        if self.share_prefix:
+            image_mask = batch.input_ids == self.image_id
+            shared = shared_prefix(batch.input_ids, batch.attention_mask, image_mask, batch.volumes_of)
+        options = {"output_hidden_states": True, "use_cache": False}
+        if shared is None:
+            output = self.language_model(
+                inputs_embeds=embeddings,
+                attention_mask=batch.attention_mask,
+                position_ids=positions,
+                logits_to_keep=kept,
+                **options,
+            )
+            return output.logits, output.hidden_states[-1]
+        columns, places = shared.column[:, -kept:].unique(return_inverse=True)
+        output = self.language_model(
+            inputs_embeds=shared.pack(embeddings),
+            attention_mask=shared.additive_mask(embeddings.dtype),
+            position_ids=shared.pack_positions(positions),
+            logits_to_keep=columns,
+            **options,
+        )
+        return output.logits[shared.group[:, -kept:], places], shared.unpack(output.hidden_states[-1])
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
         """Encode each volume of the batch once, whatever the number of questions about it; a list a row."""

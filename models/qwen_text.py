@@ -7,7 +7,7 @@ published Qwen2-VL checkpoints; they take ``inputs_embeds`` and 3D rotary positi
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
@@ -37,10 +37,13 @@ class _TextDecoderWithHead:
         attention_mask=None,
         position_ids=None,
         inputs_embeds=None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits (batch, kept length, vocabulary); ``position_ids`` (3, batch, length), or (batch, length) for text."""
+        """Logits (batch, kept length, vocabulary); ``position_ids`` (3, batch, length), or (batch, length) for text.
+
+        ``logits_to_keep``: how many of the last positions, 0 for all, or the positions themselves (n,).
+        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -49,7 +52,8 @@ class _TextDecoderWithHead:
             **kwargs,  # among them the cache, whose name differs between versions of transformers
         )
         hidden = outputs.last_hidden_state
-        logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept])
         others = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return CausalLMOutputWithPast(logits=logits, **others)
 
