@@ -10,7 +10,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and fluid behind the heart.
-- Lymphadenopathy: enhancing mediastinal or hilar nodes of 20 mm and more.
+- Lymphadenopathy: enhancing mediastinal or hilar nodes of 25 mm and more.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """
@@ -105,10 +105,10 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
     for name in chosen:
         start, end = (np.array(v) for v in vessels[name])
         for low in (0.0, 0.5):
-            steps = np.linspace(low + rng.uniform(0, 0.08), low + rng.uniform(0.34, 0.44), 5)
+            steps = np.linspace(low + rng.uniform(0, 0.08), low + rng.uniform(0.40, 0.48), 5)
             path = np.stack([anatomy.heart.point(start + s * (end - start)) for s in steps])
             scene.paint(
-                Tube(path, [5.6] * 5),
+                Tube(path, [8.0] * 5),
                 rng.uniform(900, 1200),
                 lesion=LESIONS["Coronary artery wall calcification"],
                 keep=[STRUCTURES["aorta"], STRUCTURES["trachea"]],
@@ -158,11 +158,11 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
     chosen = sorted(rng.choice(free, min(number, len(free)), replace=False).tolist())
     largest = 0.0
     for name in chosen:
-        diameter = rng.uniform(22, 31)
+        diameter = rng.uniform(27, 36)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 / scene.pose.scale * rng.uniform(0.9, 1.0, 3)
         scene.paint(
-            Ellipsoid(centre, axes), rng.uniform(230, 280), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
+            Ellipsoid(centre, axes), rng.uniform(280, 340), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
         )
         largest = max(largest, diameter)
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen))

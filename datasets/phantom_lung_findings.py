@@ -59,7 +59,7 @@ def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator)
             total = total + np.sin(u * np.float32(wave) + np.float32(phase))
         return total
 
-    value = rng.uniform(-570, -530)
+    value = rng.uniform(-480, -440)
     for one in ("left", "right"):
         _paint(
             scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
@@ -91,7 +91,7 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
     """Air pockets with thin walls in the upper zones."""
     side = draw_side(rng)
     grade = str(rng.choice(["mild", "severe"]))
-    number = {"mild": 14, "severe": 28}[grade]
+    number = {"mild": 9, "severe": 22}[grade]
     scale = scene.pose.mean_scale
     largest = 0.0
     for one in sides_of(side):
@@ -99,7 +99,7 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
         upper = (points[:, 2] > ZONE_FLOOR) & (room > 4)
         points = points[upper] if upper.any() else points
         for _ in range(number):
-            centre, radius = points[rng.integers(len(points))], rng.uniform(9, 14)
+            centre, radius = points[rng.integers(len(points))], rng.uniform(13, 18)
             largest = max(largest, 2 * radius)
             axes = radius / scale * rng.uniform(0.85, 1.15, 3)
             pocket = Ellipsoid(centre, axes)
@@ -117,20 +117,20 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
     places, largest = [], 0.0
     for one in sides_of(side):
         for _ in range(rng.integers(1, 3)):
-            radius = rng.uniform(22, 30)
+            radius = rng.uniform(28, 38)
             centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
             axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
             patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
-            _paint(scene, one, "Lung opacity", patch, rng.uniform(-340, -280), strength=0.9, blur=1.6)
+            _paint(scene, one, "Lung opacity", patch, rng.uniform(-300, -240), strength=0.9, blur=1.6)
             places.append((radius, one, zone(centre[2])))
             largest = max(largest, 2 * radius)
     return Finding("Lung opacity", side, len(places), largest, max(places)[2])
 
 
 def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """A dense, lumpy, airless patch of 46 mm and more with air-filled bronchi in it."""
+    """A dense, lumpy, airless patch of 54 mm and more with air-filled bronchi in it."""
     side = str(rng.choice(["left", "right"]))
-    radius = rng.uniform(23, 31)
+    radius = rng.uniform(27, 36)
     centre, _room = free_place(scene, rng, side, 0.6 * radius, any_zone(rng))
     size = radius / scene.pose.mean_scale
     value = rng.uniform(25, 55)
@@ -151,7 +151,7 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
     """Dense bands across the base of a lung that reach the pleura."""
     side = draw_side(rng)
     number = 0
-    thickness = rng.uniform(11, 15)
+    thickness = rng.uniform(14, 18)
     half = np.float32(thickness / 2 / scene.pose.mean_scale)
     for one in sides_of(side):
         for _ in range(2):
@@ -226,7 +226,7 @@ def _bronchi(
 def peribronchial_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Thick cuffs round narrow airways near the hilum."""
     side = draw_side(rng)
-    _bronchi(scene, rng, "Peribronchial thickening", side, 5, 9.0, 5.6, 4.0, 52.0, (0.15, 1.0))
+    _bronchi(scene, rng, "Peribronchial thickening", side, 5, 10.5, 6.4, 4.0, 58.0, (0.15, 1.0))
     return Finding("Peribronchial thickening", side, place="central")
 
 
@@ -238,10 +238,10 @@ def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
 
 
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules of up to 37 mm, solid with a calcified core, as of granulomas."""
+    """One to four round nodules of up to 42 mm, solid with a calcified core, as of granulomas."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
-    ranges = [(14, 16.5), (20, 24), (28, 37)]
+    ranges = [(16, 19), (24, 28), (34, 42)]
     top = int(rng.integers(3))
     placed: list[tuple[float, str, str]] = []
     for turn in range(number):
@@ -257,5 +257,5 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.6 * axes), rng.uniform(600, 800))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
-    grade = "small" if size < 16.5 else "medium" if size < 25 else "large"
+    grade = "small" if size < 20 else "medium" if size < 30 else "large"
     return Finding("Lung nodule", joint_side([p[1] for p in placed]), number, size, f"{one} {place}", grade)

@@ -130,8 +130,8 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
               ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
               f"{place.capitalize()} zone" if place else ""),
         Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
-              ("Small, below 17 mm", "Medium, 17 to 25 mm", "Large, above 25 mm"),
-              {"small": "Small, below 17 mm", "medium": "Medium, 17 to 25 mm", "large": "Large, above 25 mm"}.get(
+              ("Small, below 20 mm", "Medium, 20 to 30 mm", "Large, above 30 mm"),
+              {"small": "Small, below 20 mm", "medium": "Medium, 20 to 30 mm", "large": "Large, above 30 mm"}.get(
                   detail("Lung nodule", "grade"), "")),
         Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
               numbers, NUMBERS.get(nodes, "").capitalize(), "None"),
