@@ -43,8 +43,7 @@ class CTInstruct(nn.Module):
     for; a part that no sample needs is then run on zeros and its result multiplied by 0.
 
     ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.  ``share_prefix``: the
-    language model reads a volume's tokens once for all questions about it; it must attend causally over everything,
-    as those of `models.shared_prefix` do.
+    language model reads a volume's tokens once for all questions about it; for models of `can_share_prefix` alone.
     """
 
     def __init__(
@@ -102,29 +101,25 @@ class CTInstruct(nn.Module):
     def _read(self, batch: InstructionBatch, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K, vocabulary) from the token before the first label on, and last hidden states (B, L, hidden)."""
         kept = batch.labels.shape[1] - _first_label(batch.labels) + 1
-        shared = None
+        mask, keep, shared = batch.attention_mask, kept, None
         if self.share_prefix:
-            image_mask = batch.input_ids == self.image_id
-            shared = shared_prefix(batch.input_ids, batch.attention_mask, image_mask, batch.volumes_of)
-        options = {"output_hidden_states": True, "use_cache": False}
-        if shared is None:
-            output = self.language_model(
-                inputs_embeds=embeddings,
-                attention_mask=batch.attention_mask,
-                position_ids=positions,
-                logits_to_keep=kept,
-                **options,
-            )
-            return output.logits, output.hidden_states[-1]
-        columns, places = shared.column[:, -kept:].unique(return_inverse=True)
+            shared = shared_prefix(batch.input_ids, mask, batch.input_ids == self.image_id, batch.volumes_of)
+        if shared is not None:
+            keep, places = shared.column[:, -kept:].unique(return_inverse=True)
+            embeddings, positions = shared.pack(embeddings), shared.pack_positions(positions)
+            mask = shared.additive_mask(embeddings.dtype)
         output = self.language_model(
-            inputs_embeds=shared.pack(embeddings),
-            attention_mask=shared.additive_mask(embeddings.dtype),
-            position_ids=shared.pack_positions(positions),
-            logits_to_keep=columns,
-            **options,
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            output_hidden_states=True,
+            logits_to_keep=keep,
+            use_cache=False,
         )
-        return output.logits[shared.group[:, -kept:], places], shared.unpack(output.hidden_states[-1])
+        logits, hidden = output.logits, output.hidden_states[-1]
+        if shared is None:
+            return logits, hidden
+        return logits[shared.group[:, -kept:], places], shared.unpack(hidden)
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
         """Encode each volume of the batch once, whatever the number of questions about it; a list a row."""
