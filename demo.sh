@@ -15,45 +15,55 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
-    count=12 pretraining=4 iterations=10 limit=12
+    count=12 tuning=6 test=4 pretraining=4 iterations=10
 else
-    count=200 pretraining=1500 iterations=500 limit=300
+    count=240 tuning=400 test=40 pretraining=1600 iterations=320
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
+ranks=1
+if [ "$DS_ACCELERATOR" = cpu ] && [ "$(nproc)" -gt 1 ]; then  # two ranks of one thread are faster than two threads
+    ranks=2
+    export OMP_NUM_THREADS=1
+fi
 
 # a port of its own, so that the demo runs beside other jobs
 launch() {
     local port
     port=$(python -c 'from training.distributed import free_port; print(free_port())')
-    deepspeed --num_accelerators 1 --master_port "$port" "$@"
+    deepspeed --num_accelerators "$ranks" --master_port "$port" "$@"
 }
 step() { printf '\n== %s\n' "$*"; }
 
-step "1. $count phantom CTs"
-python -m datasets.phantom --out "$out/phantoms" --count "$count" --seed "$seed" --workers "$(nproc)"
+step "1. phantom CTs: $count to pretrain on, $tuning others to tune on, $test of other sizes and spacings to test on"
+phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$(nproc)" "${@:4}"; }
+phantoms phantoms "$count" "$seed" --split 0.834 0.166 0
+phantoms tuning_phantoms "$tuning" $((seed + 1000)) --split 1 0 0 --questions-per-case 8 --spacing-scale 1.3
+phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 2 \
+    --body-scale 0.6 0.8 --spacing-scale 1.15
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
     --task_weights phantom_image_text=0.7,phantom_classification=1,phantom_segmentation=2,phantom_lesion_segmentation=5 \
-    --deep_only_tasks phantom_lesion_segmentation --segmentation_micro_batch 2 \
-    --weight_decay 0.05 --eval_interval "$pretraining"
+    --deep_only_tasks phantom_lesion_segmentation --micro_batch $((4 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
+    --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
-step "3. train the tiny CTInstruct on top of it, $iterations steps of 12 questions about each of 2 phantoms"
+step "3. train the tiny CTInstruct on top of it, $iterations steps of 4 questions about each of 8 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --questions_per_volume 12 --micro_batch 2 \
-    --task_weights open_vqa=4,multiple_choice=4,yes_no=4,segmentation=4,diagnosis=2,report_generation=1 \
-    --cache "$out/cache" --max_iters "$iterations" \
-    --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
+    --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --mask_slices 12 \
+    --questions_per_volume 4 --micro_batch $((8 / ranks)) \
+    --task_weights diagnosis=20,segmentation=5,yes_no=2,multiple_choice=2,open_vqa=2,report_generation=1 \
+    --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
+    --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
 step "4. evaluate on held-out phantoms"
 evaluate() {
     rm -rf "$out/$1"
-    python evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/phantoms/test.json" --output "$out/$1" \
-        --cache "$out/cache" --limit "$limit" --batch_size 4 --num_beams 2 --max_new_tokens 160 --control "$2"
+    launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" --output "$out/$1" \
+        --cache "$out/cache" --batch_size 8 --num_beams 2 --max_new_tokens 160 --control "$2"
 }
 evaluate evaluation none
 
@@ -63,8 +73,8 @@ evaluate evaluation_no_image no_image
 python -m evaluation.learning --seed_runs "$out" --output "$out/learning"
 
 step "6. one question about one held-out phantom"
-phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/phantoms/test.json")
-python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/phantoms/$phantom" --question "$question" \
+phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/test_phantoms/test.json")
+python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/test_phantoms/$phantom" --question "$question" \
     --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160
 
 if [ -n "${ct:-}" ]; then

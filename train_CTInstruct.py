@@ -19,13 +19,15 @@ import torch
 from datasets.default_data import ensure_phantoms
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset
-from datasets.manifest import load_manifest, manifest_texts
+from datasets.label_descriptions import canonical
+from datasets.manifest import InstructionRecord, load_manifest, manifest_texts
 from datasets.mixture import load_mixture
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from evaluation.validation import held_out_losses
 from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
 from models.configuration import vision_preset
 from models.ctinstruct import CTInstruct
+from models.grounded_start import start_grounded
 from models.label_embeddings import label_embeddings
 from models.language_model import can_share_prefix, load_language_model
 from models.lora import LoraSettings, add_lora, lora_settings
@@ -119,7 +121,7 @@ PRESETS = {
 }
 
 
-def build_model(settings: HyperParameters, texts: list[str], device: torch.device) -> CTInstruct:
+def build_model(settings: HyperParameters, records: list[InstructionRecord], device: torch.device) -> CTInstruct:
     """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model.
 
     Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
@@ -130,16 +132,18 @@ def build_model(settings: HyperParameters, texts: list[str], device: torch.devic
     if start:
         return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype)
     if settings.language_model == "tiny":
-        tokenizer = distributed.from_main(lambda: train_tokenizer(texts))
+        tokenizer = distributed.from_main(lambda: train_tokenizer(manifest_texts(records)))
         language_model = build_tiny_language_model(tokenizer)
     else:
         language_model, tokenizer = load_language_model(settings.language_model, dtype)
     if not settings.pretrained_vision:
         return build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
-    return with_pretrained_vision(settings, language_model, tokenizer)
+    return with_pretrained_vision(settings, records, language_model, tokenizer)
 
 
-def with_pretrained_vision(settings: HyperParameters, language_model, tokenizer) -> CTInstruct:
+def with_pretrained_vision(
+    settings: HyperParameters, records: list[InstructionRecord], language_model, tokenizer
+) -> CTInstruct:
     """New projector between the language model and an encoder and mask decoder that were pretrained."""
     path = Path(settings.pretrained_vision)
     if path.is_file():
@@ -151,6 +155,9 @@ def with_pretrained_vision(settings: HyperParameters, language_model, tokenizer)
         model = build_ctinstruct(config, language_model, tokenizer)
         load_into(model.vision, folder)
         start_projector(model.vision, folder)
+        if settings.language_model == "tiny" and settings.query_text_encoder:
+            named = {canonical(label) for record in records for label in (*record.labels, *(record.targets or ()))}
+            start_grounded(model, folder, label_embeddings(settings.query_text_encoder, named, config.query_width))
     return model
 
 
@@ -178,8 +185,7 @@ def main() -> None:
 
     records, weights = load_mixture(settings.manifests, settings.task_weights)
     validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
-    texts = [text for part in records.values() for text in manifest_texts(part)]
-    model = build_model(settings, texts, ranks.device)
+    model = build_model(settings, [record for part in records.values() for record in part], ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices = settings.mask_slices
     model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(

@@ -248,7 +248,7 @@ class QuestionWriter:
             )
             listed = " ".join(f"{key}. {value}" for key, value in choices.items())
             text = f"{stem.replace(CHOICE, '')} {listed}{token}"
-            records.append(self.record("multiple_choice", turn, text, f"{letter}. {right}", choices=choices))
+            records.append(self.record("multiple_choice", turn, text, f"{right} ({letter}).", choices=choices))
         return records
 
     def yes_no(self, limit: int) -> list[dict]:

@@ -30,6 +30,7 @@ VISION_WEIGHTS = "vision.safetensors"
 OBJECTIVE_WEIGHTS = "objectives.safetensors"
 _FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
 _TOKENS_TO_TEXTS = ("image_projection.weight", "image_projection.bias", "centre.mean")
+_LABELS_TO_TEXTS = ("text_projection.weight", "text_projection.bias")
 _NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.")  # the latter serves training alone
 
 
@@ -89,20 +90,41 @@ def start_projector(vision: VisionModel, folder: str | Path) -> bool:
 
     Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
     """
+    projection = tokens_to_texts(vision, folder)
+    if projection is None:
+        return False
+    first: nn.Linear = vision.bridger[0]
+    rows = min(projection.out_features, first.out_features)
+    first.weight[:rows] = projection.weight[:rows]
+    first.bias[:rows] = projection.bias[:rows]
+    return True
+
+
+def tokens_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear | None:
+    """Pretraining's projection of an encoder's tokens, less what all share, to the space of texts; None without one.
+
+    Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
+    """
+    return _projection(folder, _TOKENS_TO_TEXTS, vision.config.token_width)
+
+
+def labels_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear | None:
+    """Pretraining's projection of the text encoder's embeddings to the same space; as `tokens_to_texts`."""
+    return _projection(folder, _LABELS_TO_TEXTS, vision.config.query_width)
+
+
+def _projection(folder: str | Path, names: tuple[str, ...], width: int) -> nn.Linear | None:
     path = Path(folder) / OBJECTIVE_WEIGHTS
     if not path.is_file():
-        return False
-    objectives = _load(path)
-    weight, bias, centre = (objectives[name] for name in _TOKENS_TO_TEXTS)
-    first: nn.Linear = vision.bridger[0]
-    if weight.shape[1] != first.in_features:
-        raise PretrainedVisionError(
-            f"{path}: tokens of {weight.shape[1]} channels, the model's have {first.in_features}"
-        )
-    rows = min(len(weight), first.out_features)
-    first.weight[:rows] = weight[:rows]
-    first.bias[:rows] = (bias - weight @ centre)[:rows]
-    return True
+        return None
+    weight, bias, *centre = (_load(path)[name] for name in names)
+    if weight.shape[1] != width:
+        raise PretrainedVisionError(f"{path}: {names[0]} takes {weight.shape[1]} channels, the model has {width}")
+    layer = nn.utils.skip_init(nn.Linear, *reversed(weight.shape))
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias - weight @ centre[0] if centre else bias)
+    return layer
 
 
 def save_pretraining(model: PretrainingModel, folder: str | Path) -> Path:

@@ -104,7 +104,7 @@ def test_letters_are_uniform_and_lead_to_the_right_choice() -> None:
     letters: dict[int, Counter] = {3: Counter(), 4: Counter()}
     by_content: Counter = Counter()
     for _, record in all_records("multiple_choice"):
-        letter, right = record["answer"].split(". ", 1)
+        right, letter = record["answer"].removesuffix(").").split(" (")
         assert record["choices"][letter] == right and len(set(record["choices"].values())) == len(record["choices"])
         assert all(f"{key}. {value}" in text_of(record) for key, value in record["choices"].items())
         letters[len(record["choices"])][letter] += 1
@@ -128,7 +128,7 @@ def test_choices_name_exactly_one_finding_that_fits() -> None:
         for kind, starts in stems.items():
             if text_of(record).startswith(starts):
                 fitting = [c for c in record["choices"].values() if (c in findings) == (kind == "present")]
-                assert fitting == [record["answer"].split(". ", 1)[1]]
+                assert fitting == [record["answer"].split(" (")[0]]
                 asked[kind] += 1
     assert min(asked.values()) > 50
 
