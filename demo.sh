@@ -15,32 +15,29 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
-    count=12 tuning=6 test=4 pretraining=4 iterations=10
+    count=12 tuning=6 test=2 pretraining=4 iterations=10
 else
-    count=240 tuning=400 test=40 pretraining=1600 iterations=320
+    count=240 tuning=500 test=40 pretraining=1350 iterations=280
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
-ranks=1
-if [ "$DS_ACCELERATOR" = cpu ] && [ "$(nproc)" -gt 1 ]; then  # two ranks of one thread are faster than two threads
-    ranks=2
-    export OMP_NUM_THREADS=1
-fi
+cores=$(nproc) ranks=1
+if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
 
 # a port of its own, so that the demo runs beside other jobs
 launch() {
     local port
     port=$(python -c 'from training.distributed import free_port; print(free_port())')
-    deepspeed --num_accelerators "$ranks" --master_port "$port" "$@"
+    OMP_NUM_THREADS=$((cores / ranks)) deepspeed --num_accelerators "$ranks" --master_port "$port" "$@"
 }
 step() { printf '\n== %s\n' "$*"; }
 
-step "1. phantom CTs: $count to pretrain on, $tuning others to tune on, $test of other sizes and spacings to test on"
-phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$(nproc)" "${@:4}"; }
+step "1. phantom CTs: $count for pretraining, $tuning others for tuning, $test more for the test"
+phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$cores" "${@:4}"; }
 phantoms phantoms "$count" "$seed" --split 0.834 0.166 0
 phantoms tuning_phantoms "$tuning" $((seed + 1000)) --split 1 0 0 --questions-per-case 8 --spacing-scale 1.3
-phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 2 \
-    --body-scale 0.6 0.8 --spacing-scale 1.15
+phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 3 \
+    --body-scale 0.58 0.82 --spacing-scale 1.15
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
@@ -50,12 +47,12 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((4 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
-step "3. train the tiny CTInstruct on top of it, $iterations steps of 4 questions about each of 8 phantoms"
+step "3. train the tiny CTInstruct on top of it, $iterations steps of 14 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --train_vision false --learning_rate 2e-3 --vision_learning_rate 3e-4 --mask_slices 12 \
-    --questions_per_volume 4 --micro_batch $((8 / ranks)) \
-    --task_weights diagnosis=20,segmentation=5,yes_no=2,multiple_choice=2,open_vqa=2,report_generation=1 \
+    --train_vision false --learning_rate 1.5e-3 --vision_learning_rate 3e-4 --mask_slices 12 \
+    --questions_per_volume 14 --micro_batch $((6 / ranks)) \
+    --task_weights diagnosis=40,segmentation=3,yes_no=13,multiple_choice=4,open_vqa=5,report_generation=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 

@@ -60,7 +60,8 @@ class HyperParameters(TrainingSettings):
     cache: str = ""  # folder of preprocessed volumes; empty reads every file anew
     max_length: int = 4096  # tokens of question and answer
     # the text encoder (hub name or folder) that pretraining asked for masks with: queries of <SEG> are drawn to its
-    # embeddings of the labels; empty leaves it to the mask's loss alone, as published
+    # embeddings of the labels; empty leaves it to the mask's loss alone, as published.  With it, a "tiny" language
+    # model also begins with its words for the labels at these embeddings (`models.grounded_start`)
     query_text_encoder: str = ""
     questions_per_volume: int = 1  # of a batch, that share one reading; micro_batch then counts volumes
 
@@ -154,10 +155,13 @@ def with_pretrained_vision(
         config, _ = load_pretrained_vision(folder)
         model = build_ctinstruct(config, language_model, tokenizer)
         load_into(model.vision, folder)
-        start_projector(model.vision, folder)
+        grounded = False
         if settings.language_model == "tiny" and settings.query_text_encoder:
-            named = {canonical(label) for record in records for label in (*record.labels, *(record.targets or ()))}
-            start_grounded(model, folder, label_embeddings(settings.query_text_encoder, named, config.query_width))
+            named = {canonical(label) for record in records for label in (*record.labels, *record.targets)}
+            embeddings = label_embeddings(settings.query_text_encoder, named, config.query_width)
+            grounded = start_grounded(model, folder, embeddings)
+        if not grounded:
+            start_projector(model.vision, folder)
     return model
 
 

@@ -2,7 +2,8 @@
 
 Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
 polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
-never depends on the answer. Answers are short and follow from the question and the truth alone.
+never depends on the answer. Answers are short and follow from the question and the truth alone. A choice is answered by
+its text and then its letter, so that what is seen is said before it is looked up among the options.
 """
 
 from __future__ import annotations

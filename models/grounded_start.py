@@ -1,8 +1,8 @@
 """Where a language model made on the spot begins: its words for what can be seen stand where the images of it stand.
 
 Text-only and image-text pretraining give a large language model this much before it is tuned.  From random weights,
-"Is there an effusion?" has no first-order gradient to learn from: without the image the answer is a coin toss, and so
-it is without the word.  A word has to find its tokens first.  So words begin at pretraining's embeddings of the labels
+"Is there an effusion?" has hardly a gradient to learn from: without the image the answer is a coin toss, and so it is
+without the word.  A word has to find its tokens first.  So words begin at pretraining's embeddings of the labels
 that they are part of, the projector begins by writing the visual tokens in the same coordinates, and the first layer's
 attention begins by comparing the two.  All of it is trained on.
 """
@@ -21,7 +21,7 @@ from models.ctinstruct import CTInstruct
 from models.pretrained_vision import labels_to_texts, tokens_to_texts
 
 REACH = 100.0  # tokens between a word and what it is compared with, over which rotary positions shall turn by < 1 rad
-WORD_LENGTH = 0.5  # of a word's coordinates, as a root mean square; of the other words' channels too
+WORD_LENGTH = 0.5  # root mean square of a label's coordinates, and of the channels that tell words apart
 SHARPNESS = 1.0  # weights of query and key: how far the first layer prefers what is alike
 
 
@@ -29,18 +29,18 @@ SHARPNESS = 1.0  # weights of query and key: how far the first layer prefers wha
 def start_grounded(model: CTInstruct, folder: str | Path, embeddings: Mapping[str, Tensor]) -> bool:
     """Give word embeddings, projector and first attention layer that start; False where the weights know no texts.
 
-    model: a new one with a small language model of Qwen2-VL's or Llama's layers.  folder: pretraining's model folder.
-    embeddings: the text encoder's (query width,) of each label.
+    model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.  folder:
+    pretraining's model folder.  embeddings: the text encoder's (query width,) of each label.
 
     Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
     """
     to_texts, from_tokens = labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder)
-    if to_texts is None or from_tokens is None or not embeddings:
-        return False
-    labels = F.normalize(to_texts(torch.stack(list(embeddings.values()))), dim=-1)
     config = model.language_model.config.get_text_config()
     width = config.hidden_size
-    slow = slow_channels(config.hidden_size // config.num_attention_heads, config.rope_parameters["rope_theta"])
+    slow = slow_channels(width // config.num_attention_heads, config.rope_parameters["rope_theta"])
+    if to_texts is None or from_tokens is None or not embeddings or not slow:
+        return False
+    labels = F.normalize(to_texts(torch.stack(list(embeddings.values()))), dim=-1)
     *_, directions = torch.linalg.svd(labels, full_matrices=False)
     directions = directions[: min(len(slow) * config.num_key_value_heads, width // 4)]
     coordinates = F.normalize(labels @ directions.T, dim=-1)

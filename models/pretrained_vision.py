@@ -117,7 +117,10 @@ def _projection(folder: str | Path, names: tuple[str, ...], width: int) -> nn.Li
     path = Path(folder) / OBJECTIVE_WEIGHTS
     if not path.is_file():
         return None
-    weight, bias, *centre = (_load(path)[name] for name in names)
+    tensors = _load(path)
+    if missing := [name for name in names if name not in tensors]:
+        raise PretrainedVisionError(f"{path}: key {missing[0]} is missing; copy the whole folder again")
+    weight, bias, *centre = (tensors[name] for name in names)
     if weight.shape[1] != width:
         raise PretrainedVisionError(f"{path}: {names[0]} takes {weight.shape[1]} channels, the model has {width}")
     layer = nn.utils.skip_init(nn.Linear, *reversed(weight.shape))

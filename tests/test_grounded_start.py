@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 from models.ctinstruct import CTInstruct
-from models.grounded_start import REACH, slow_channels, start_grounded
+from models.grounded_start import REACH, WORD_LENGTH, slow_channels, start_grounded
 from models.pretrained_vision import OBJECTIVE_WEIGHTS, save_pretraining
 from models.pretraining import PretrainingModel
 from models.tiny_language_model import train_tokenizer
@@ -87,17 +85,40 @@ def test_a_word_looks_at_the_tokens_of_what_it_names(grounded):
 
 
 @torch.no_grad()
-def test_visual_tokens_keep_their_coordinates_through_the_projector(grounded):
-    """gelu(x) - gelu(-x) = x, so what stands in the image's half is the coordinates, signs included."""
+def test_words_and_visual_tokens_compare_as_pretraining_compares_them(grounded):
+    """gelu(x) - gelu(-x) = x, so the projector keeps coordinates with their signs."""
     model, pretraining, embeddings = grounded
     tokens = torch.randn(7, pretraining.vision.config.token_width)
     visual = model.vision.bridger(tokens)
-    coordinates = visual[:, 64:69] - visual[:, 96:101]
+    table = model.language_model.get_input_embeddings().weight
+    ids = [model.tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in LABELS]
+    words = torch.stack([table[row].mean(0)[:5] for row in ids]) / (WORD_LENGTH * 32**0.5)
+    places = pretraining.embed_texts(torch.stack(list(embeddings.values())))
     projected = pretraining.image_projection(tokens - pretraining.centre.mean)
-    # five labels span the directions: the part of a token that lies in their plane has the same length
-    basis, _ = torch.linalg.qr(pretraining.embed_texts(torch.stack(list(embeddings.values()))).T)
-    torch.testing.assert_close(coordinates.norm(dim=1), (projected @ basis).norm(dim=1), rtol=1e-3, atol=1e-3)
-    assert math.isfinite(float(visual.sum()))
+    torch.testing.assert_close(
+        (visual[:, 64:69] - visual[:, 96:101]) @ words.T, projected @ places.T, rtol=1e-3, atol=1e-3
+    )
+
+
+@torch.no_grad()
+def test_more_labels_than_slow_channels_share_them(tmp_path):
+    save_pretraining(tiny_pretraining(), tmp_path)
+    labels = [f"finding {first}{second}" for first in "abcdefgh" for second in "uvwxy"]
+    model = tiny_ctinstruct()
+    assert start_grounded(model, tmp_path, {label: torch.randn(128) for label in labels})
+    word = model.tokenizer(" finding", add_special_tokens=False)["input_ids"][-1]
+    coordinates = model.language_model.get_input_embeddings().weight[word]
+    assert coordinates[:28].abs().min() > 0 and not coordinates[28:32].any() and not coordinates[64:].any()
+
+
+def test_without_a_slow_channel_nothing_starts(grounded, tmp_path):
+    _, pretraining, embeddings = grounded
+    save_pretraining(pretraining, tmp_path)
+    model = tiny_ctinstruct()
+    model.language_model.config.rope_parameters["rope_theta"] = 1.0
+    before = {name: part.clone() for name, part in model.state_dict().items()}
+    assert not start_grounded(model, tmp_path, embeddings)
+    assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
 
 
 def test_weights_without_objectives_start_nothing(grounded, tmp_path):

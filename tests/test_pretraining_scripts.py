@@ -8,6 +8,7 @@ import pytest
 
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
+from models.checkpoint import load_checkpoint
 from models.pretrained_vision import load_pretrained_vision
 from tests.launch import run
 from tests.test_scripts import TINY
@@ -57,11 +58,15 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
         *TINY,
         *("--manifests", str(phantoms / "train.json"), "--run_dir", str(tmp_path / "tuned")),
         *("--pretrained_vision", str(tmp_path / "run"), "--max_iters", "1"),
+        *("--query_text_encoder", str(tmp_path / "run" / "text_encoder")),
     )
     assert tuned.returncode == 0, tuned.stdout + tuned.stderr
     config, _ = load_pretrained_vision(tmp_path / "run" / "checkpoints" / "step_000003" / "model")
     saved = json.loads((tmp_path / "tuned" / "checkpoints" / "step_000001" / "model" / "config.json").read_text())
     assert saved["vision"]["encoder"] == config.encoder == encoder
+    words = load_checkpoint(tmp_path / "tuned" / "checkpoints" / "step_000001" / "model").language_model
+    table = words.get_input_embeddings().weight  # begun by `start_grounded`, which leaves its second half to images
+    assert table[:, 64:].std() < 0.1 * table[:, :64].std()
 
 
 def test_missing_manifests_are_all_named_at_once(tmp_path):
