@@ -52,7 +52,7 @@ launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --train_vision false --learning_rate 1.5e-3 --vision_learning_rate 3e-4 --mask_slices 12 \
     --questions_per_volume 14 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=40,segmentation=3,yes_no=13,multiple_choice=4,open_vqa=5,report_generation=2 \
+    --task_weights diagnosis=40,segmentation=8,yes_no=9,multiple_choice=3,open_vqa=4,report_generation=1.5 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
