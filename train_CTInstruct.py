@@ -189,7 +189,8 @@ def main() -> None:
 
     records, weights = load_mixture(settings.manifests, settings.task_weights)
     validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
-    model = build_model(settings, [record for part in records.values() for record in part], ranks.device)
+    all_records = [record for part in records.values() for record in part]
+    model = build_model(settings, all_records, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices = settings.mask_slices
     model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
@@ -207,9 +208,9 @@ def main() -> None:
 
     embeddings = None
     if settings.query_text_encoder:
-        labels = [label for part in records.values() for record in part for label in record.labels]
+        labels = [label for record in all_records for label in record.labels]
         embeddings = label_embeddings(settings.query_text_encoder, labels, model.config.query_width)
-    most_images = max(len(record.image_path) for part in records.values() for record in part)
+    most_images = max(len(record.image_path) for record in all_records)
     dataset = InstructionDataset(
         records,
         model.tokenizer,

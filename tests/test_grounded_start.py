@@ -111,21 +111,15 @@ def test_more_labels_than_slow_channels_share_them(tmp_path):
     assert coordinates[:28].abs().min() > 0 and not coordinates[28:32].any() and not coordinates[64:].any()
 
 
-def test_without_a_slow_channel_nothing_starts(grounded, tmp_path):
+@pytest.mark.parametrize("lacks", ["a slow channel", "objectives"])
+def test_nothing_starts_without(lacks, grounded, tmp_path):
     _, pretraining, embeddings = grounded
     save_pretraining(pretraining, tmp_path)
     model = tiny_ctinstruct()
-    model.language_model.config.rope_parameters["rope_theta"] = 1.0
-    before = {name: part.clone() for name, part in model.state_dict().items()}
-    assert not start_grounded(model, tmp_path, embeddings)
-    assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
-
-
-def test_weights_without_objectives_start_nothing(grounded, tmp_path):
-    _, pretraining, embeddings = grounded
-    save_pretraining(pretraining, tmp_path)
-    (tmp_path / OBJECTIVE_WEIGHTS).unlink()
-    model = tiny_ctinstruct()
+    if lacks == "objectives":
+        (tmp_path / OBJECTIVE_WEIGHTS).unlink()
+    else:
+        model.language_model.config.rope_parameters["rope_theta"] = 1.0
     before = {name: part.clone() for name, part in model.state_dict().items()}
     assert not start_grounded(model, tmp_path, embeddings)
     assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
