@@ -18,7 +18,7 @@ from models.configuration import VisionConfig
 from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
 from models.encoder_contract import EncodedVolume, VolumePatches
 from models.language_model import token_positions
-from models.losses import mask_loss, weighted_bce
+from models.losses import part_mask_loss, weighted_bce
 from models.shared_prefix import shared_prefix
 from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
@@ -201,12 +201,12 @@ class CTInstruct(nn.Module):
         for key, questions in asked.items():  # a volume's features are decoded once for all who ask about it
             volume, targets = volumes[key], torch.cat([targets for *_, targets in questions])
             if self.training and self.mask_slices:
-                volume, targets = sample_slices(volume, targets, self.mask_slices)
-            logits = self.vision.decode_masks(volume, torch.cat([queries for _, queries, _ in questions]))
+                volume = sample_slices(volume, targets, self.mask_slices)
+            logits = self.vision.decode_parts(volume, torch.cat([queries for _, queries, _ in questions]))
             counts = [len(targets) for *_, targets in questions]
-            parts = zip(questions, logits.split(counts), targets.split(counts), strict=True)
+            parts = zip(questions, logits.split(counts, 1), volume.part_masks(targets).split(counts, 1), strict=True)
             for (row, *_), row_logits, row_targets in parts:
-                loss = sum(mask_loss(row_logits, row_targets))
+                loss = sum(part_mask_loss(row_logits, row_targets))
                 losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
         if spare is not None and not asked:
             with _batch_statistics_kept(self.vision):

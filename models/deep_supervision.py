@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.configuration import VisionConfig
 from models.encoder_contract import EncodedVolume
-from models.losses import IGNORED, mask_loss, masked_bce
+from models.losses import IGNORED, masked_bce, part_mask_loss
 
 BACKGROUND_LOGIT = -3.0  # most cells hold none of the structures
 INITIAL_TOKEN_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
@@ -67,7 +67,7 @@ class DeepSupervision(nn.Module):
             scores.append(cosines * self.token_log_scale.float().exp() + self.token_bias.float())
         targets = cell_targets(encoded.part_masks(masks), [score.shape[2:] for score in scores])
         of_maps = [
-            sum(mask_loss(_by_structure(score), _by_structure(target)))
+            sum(part_mask_loss(score, target))
             for score, target in zip(scores[: len(maps)], targets[: len(maps)], strict=True)
         ]
         losses = {"deep_maps": torch.stack(of_maps).mean()}
@@ -86,17 +86,22 @@ def cell_targets(masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
 
     The result (S, n, *cells) is 1 where a cell has `FEWEST_VOXELS`, 0 where it has fewer, -1 where nothing is known.
     """
-    pool = F.adaptive_avg_pool2d if masks.ndim == 4 else F.adaptive_avg_pool3d
-    foreground, known = (masks == 1).float(), (masks != IGNORED).float()
+    foreground, known = masks == 1, masks != IGNORED
+    counted = 1  # voxels of a cell, or copies of them
     targets = []
-    for grid in grids:  # means of means over equal parts: what is pooled once is pooled on
-        foreground, known = pool(foreground, grid), pool(known, grid)
+    for grid in grids:  # what is counted once is added up
+        counted *= prod(max(size // cells, 1) for size, cells in zip(foreground.shape[2:], grid, strict=True))
+        foreground, known = _cell_counts(foreground, grid), _cell_counts(known, grid)
         voxels = prod(masks.shape[2:]) / prod(grid)
-        held = (foreground * voxels >= min(FEWEST_VOXELS, voxels / 4) - 0.01).to(masks.dtype)
+        held = (foreground * (voxels / counted) >= min(FEWEST_VOXELS, voxels / 4) - 0.01).to(masks.dtype)
         targets.append(held.masked_fill(known == 0, IGNORED))
     return targets
 
 
-def _by_structure(values: Tensor) -> Tensor:
-    """(S, n, *cells) -> (n, S, 1, cells): a structure's cells are one volume for the losses."""
-    return values.transpose(0, 1).flatten(2).unsqueeze(2)
+def _cell_counts(counts: Tensor, grid: Sequence[int]) -> Tensor:
+    """(S, n, *sizes) -> (S, n, *grid), the sum of each cell.  Integers take a third of the time of average pooling."""
+    for axis, cells in enumerate(grid, start=2):
+        if counts.shape[axis] < cells:  # a 2D image, which a 3D encoder repeats along the slices
+            counts = counts.repeat_interleave(cells // counts.shape[axis], axis)
+        counts = counts.unflatten(axis, (cells, -1)).sum(axis + 1, dtype=torch.int32)
+    return counts

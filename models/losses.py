@@ -48,6 +48,14 @@ def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return masked_bce(logits, target), masked_dice(logits, target)
 
 
+def part_mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """`mask_loss` for volumes that are cut into S parts: logits and target (S, n, *voxels of a part) of n structures.
+
+    The voxels of a structure are those of all its parts together, so the result is that of the whole volume.
+    """
+    return mask_loss(*(values.transpose(0, 1).flatten(2).unsqueeze(2) for values in (logits, target)))
+
+
 def weighted_bce(logits: Tensor, targets: Tensor, pos_weight: Tensor) -> Tensor:
     """Mean over the known diseases of w t log(1 + e^-l) + (1 - t) log(1 + e^l).
 

@@ -6,7 +6,7 @@ A slice's mask for a query is the dot product of the two.  Nothing here crosses 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from math import ceil
 
@@ -17,7 +17,7 @@ from monai.networks.blocks import UnetrUpBlock
 from monai.networks.blocks.dynunet_block import get_conv_layer
 from torch import Tensor, nn
 
-from models.configuration import STEM_WIDTH, VisionConfig
+from models.configuration import VisionConfig
 from models.encoder_2d1d import EncodedSlices
 from models.folding import folded
 from models.recompute import recomputed
@@ -43,7 +43,7 @@ class PixelDecoder(nn.Module):
         self.decoder2 = _up_block(stages[2], stages[1])
         self.decoder3 = _up_block(stages[1], stages[0])
         self.decoder4 = _up_block(stages[0], stem)
-        self.transp_conv = get_conv_layer(2, STEM_WIDTH, config.mask_width, 2, 2, conv_only=True, is_transposed=True)
+        self.transp_conv = get_conv_layer(2, stem, config.mask_width, 2, 2, conv_only=True, is_transposed=True)
 
     def decode(
         self, encoded: EncodedSlices, queries: Tensor, embed: MaskEmbeddings, only_real_slices: bool = True
@@ -56,19 +56,29 @@ class PixelDecoder(nn.Module):
         (z, x, y), (c0, c1, _) = encoded.patch_grid, self.crop_size
         chosen = encoded.valid if only_real_slices else torch.ones_like(encoded.valid)
         patch_index, slice_index = chosen.nonzero(as_tuple=True)
-        tokens, rows = encoded.tokens[patch_index, slice_index], encoded.slice_rows[patch_index, slice_index]
 
         # Label by label and slice by slice contiguous in memory; `place` names the axes of one slice of one patch.
-        output = tokens.new_full((len(queries), z * encoded.slices, x * c0, y * c1), PADDING_LOGIT)
+        output = encoded.tokens.new_full((len(queries), z * encoded.slices, x * c0, y * c1), PADDING_LOGIT)
         place = rearrange(output, "n (z d) (x h) (y w) -> z x y d n h w", z=z, x=x, y=y)
         place_index = (patch_index // (x * y), patch_index // y % x, patch_index % y, slice_index)
+        for chunk, logits in self._chunks(encoded, chosen, queries, embed):
+            place[tuple(index[chunk] for index in place_index)] = logits.to(output.dtype)
+        return output.permute(0, 2, 3, 1)
+
+    def decode_parts(self, encoded: EncodedSlices, queries: Tensor, embed: MaskEmbeddings) -> Tensor:
+        """Mask logits (S, n, c0, c1) of the slices that are not padding; see `VisionModel.decode_parts`."""
+        return torch.cat([logits for _, logits in self._chunks(encoded, encoded.valid, queries, embed)])
+
+    def _chunks(
+        self, encoded: EncodedSlices, chosen: Tensor, queries: Tensor, embed: MaskEmbeddings
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (s, n, c0, c1) of consecutive slices among the chosen (P, d), with their place in that order."""
+        tokens, rows = encoded.tokens[chosen], encoded.slice_rows[chosen]
         step = max(len(rows), 1) if self.training else SLICES_PER_CHUNK
         blocks = self._blocks()
         for start in range(0, len(rows) if len(queries) else 0, step):
             chunk = slice(start, start + step)
-            logits = self._slice_logits(tokens[chunk], encoded.skips, rows[chunk], queries, embed, blocks)
-            place[tuple(index[chunk] for index in place_index)] = logits.to(output.dtype)
-        return output.permute(0, 2, 3, 1)
+            yield chunk, self._slice_logits(tokens[chunk], encoded.skips, rows[chunk], queries, embed, blocks)
 
     def _blocks(self) -> Sequence[nn.Module]:
         """Coarsest first; in evaluation their batch norms are folded, once for all chunks of slices."""
@@ -100,9 +110,9 @@ class PixelDecoder(nn.Module):
         return embed(pool_skips(skips, rows, self.grid), positions, queries)
 
     def forward(self, tokens: Tensor, skips: Sequence[Tensor], rows: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
-        """tokens (S, C); skips: maps that hold the slices' features at `rows` (S,) -> (S, 64, c0 / 2, c1 / 2).
+        """tokens (S, C); skips: maps that hold the slices' features at `rows` (S,) -> (S, C, c0 / 2, c1 / 2).
 
-        The last step, `transp_conv`, is left to `mask_logits`, which needs its large output a few slices at a time.
+        The last step, `transp_conv`, is left to `mask_logits`.
         """
         recompute = self.gradient_checkpointing and self.training
         features = tokens[:, :, None, None]
@@ -111,10 +121,23 @@ class PixelDecoder(nn.Module):
         return features
 
     def mask_logits(self, features: Tensor, embeddings: Tensor) -> Tensor:
-        """features (S, 64, c0 / 2, c1 / 2) of `forward`, embeddings (S, n, mask width) -> logits (S, n, c0, c1)."""
-        pixels = self.transp_conv(features)
-        logits = embeddings @ pixels.flatten(2)
-        return logits.unflatten(-1, pixels.shape[2:])
+        """features (S, C, c0 / 2, c1 / 2) of `forward`, embeddings (S, n, mask width) -> logits (S, n, c0, c1)."""
+        return upsampled_products(features, embeddings, self.transp_conv.conv.weight)
+
+
+def upsampled_products(features: Tensor, embeddings: Tensor, kernel: Tensor) -> Tensor:
+    """Dot products of embeddings and the transposed convolution of features by a kernel that does not overlap itself.
+
+    features (S, C, *sizes), embeddings (S, n, M), kernel (C, M, *factors) -> (S, n, *sizes times factors).  Each query
+    is brought through the kernel in place of each voxel: the large map of M channels is never held.
+    """
+    factors, sizes = kernel.shape[2:], features.shape[2:]
+    weights = torch.einsum("snm,cmk->snkc", embeddings.to(kernel.dtype), kernel.flatten(2))
+    logits = (weights.flatten(1, 2) @ features.flatten(2)).unflatten(-1, sizes).unflatten(1, (-1, *factors))
+    axes = len(factors)
+    pairs = [axis for i in range(axes) for axis in (2 + axes + i, 2 + i)]
+    full = [size * factor for size, factor in zip(sizes, factors, strict=True)]
+    return logits.permute(0, 1, *pairs).reshape(*logits.shape[:2], *full)
 
 
 def _up_block(channels: int, output: int, factor: int | tuple[int, int] = 2) -> UnetrUpBlock:

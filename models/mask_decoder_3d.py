@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.configuration import INPLANE_STRIDE, VisionConfig
 from models.encoder_3d import EncodedCubes, cells_with_content
-from models.mask_decoder import PADDING_LOGIT, MaskEmbeddings, sinusoidal_positions
+from models.mask_decoder import PADDING_LOGIT, MaskEmbeddings, sinusoidal_positions, upsampled_products
 from models.recompute import recomputed
 
 NORM = ("instance", {"affine": True})
@@ -62,6 +62,10 @@ class CubeDecoder(nn.Module, ABC):
             place[indices // (x * y), indices // y % x, indices % y] = logits.to(output.dtype)
         return output
 
+    def decode_parts(self, encoded: EncodedCubes, queries: Tensor, embed: MaskEmbeddings) -> Tensor:
+        """Mask logits (P, n, c0, c1, d) of the patches; see `VisionModel.decode_parts`."""
+        return encoded.part_masks(self.decode(encoded, queries, embed))
+
     def _patch_logits(self, encoded: EncodedCubes, index: int, queries: Tensor, embed: MaskEmbeddings) -> Tensor:
         """-> (n, c0, c1, d) of one patch."""
         recompute = self.gradient_checkpointing and self.training
@@ -74,18 +78,8 @@ class CubeDecoder(nn.Module, ABC):
         return logits if logits.shape[-1] == encoded.slices else logits.mean(-1, keepdim=True)  # a repeated 2D image
 
     def mask_logits(self, features: Tensor, embeddings: Tensor) -> Tensor:
-        """features (S, C, x, y, z), embeddings (S, n, mask width) -> logits (S, n, X, Y, Z).
-
-        The dot product with the output of `transp_conv`, whose kernel does not overlap itself: each query is brought
-        through the kernel in place of each voxel, and the large map of `mask_width` channels is never held.
-        """
-        kernel = self.transp_conv.conv.weight
-        weights = torch.einsum("snm,cmijk->snijkc", embeddings.to(kernel.dtype), kernel)
-        logits = weights.flatten(1, 4) @ features.flatten(2)
-        _, _, i, j, k = kernel.shape
-        x, y, z = features.shape[2:]
-        pattern = "s (n i j k) (x y z) -> s n (x i) (y j) (z k)"
-        return rearrange(logits, pattern, i=i, j=j, k=k, x=x, y=y, z=z)
+        """features (S, C, x, y, z) of `forward`, embeddings (S, n, mask width) -> logits (S, n, X, Y, Z)."""
+        return upsampled_products(features, embeddings, self.transp_conv.conv.weight)
 
     def _embeddings(self, embed: MaskEmbeddings, marks: Tensor, queries: Tensor, *maps: Tensor) -> Tensor:
         """Each query looks at the crop / 32 positions of a patch that are not padding -> (S, n, mask width)."""

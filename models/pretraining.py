@@ -14,7 +14,7 @@ from datasets.pretraining_batch import UNKNOWN_CLASS, PretrainingBatch
 from models.contrastive import LARGEST_SCALE, ContrastiveLoss, bounded_exp
 from models.deep_supervision import DeepSupervision
 from models.encoder_2d1d import EncodedVolume, VolumePatches
-from models.losses import mask_loss, weighted_bce
+from models.losses import part_mask_loss, weighted_bce
 from models.parameters import freeze_unused
 from models.slice_sampling import sample_slices
 from models.vision import VisionModel
@@ -171,9 +171,9 @@ class PretrainingModel(nn.Module):
                 losses["deep_presence"] = self.deep_supervision.presence_loss(scores, masks)
             else:
                 if self.training and self.mask_slices:
-                    volume, masks = sample_slices(volume, masks, self.mask_slices)
-                logits = self.vision.decode_masks(volume, queries, project=False)
-                losses["mask_bce"], losses["mask_dice"] = mask_loss(logits, masks)
+                    volume = sample_slices(volume, masks, self.mask_slices)
+                logits = self.vision.decode_parts(volume, queries, project=False)
+                losses["mask_bce"], losses["mask_dice"] = part_mask_loss(logits, volume.part_masks(masks))
             parts.append(losses)
         metrics = {name: torch.stack([losses[name] for losses in parts]).mean() for name in parts[0]}
         loss = sum(value * (self.deep_weight if name.startswith("deep") else 1) for name, value in metrics.items())

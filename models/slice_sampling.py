@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
-from datasets.anyres import MASK_PADDING
 from models.encoder_2d1d import EncodedSlices
 from models.encoder_contract import EncodedVolume
 
 FOREGROUND_SHARE = 0.5  # of the chosen slices, from those that hold a structure (as nnU-Net oversamples foreground)
 
 
-def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> tuple[EncodedVolume, Tensor]:
-    """Keep ``count`` random slices of those that are not padding; the rest is ignored by decoder and losses.
+def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> EncodedVolume:
+    """Keep ``count`` random slices of those that are not padding; the rest is no part of the volume any more.
 
     Args:
         encoded: of a 2D1D encoder; volumes of the 3D ones, whose decoders take whole patches, stay as they are.
@@ -24,11 +23,11 @@ def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> tuple[En
         count: slices to keep; all stay where there are no more.
 
     Returns:
-        The volume with fewer valid slices, and the targets with -1 in the slices that were dropped.
+        The volume with fewer valid slices.
     """
     valid = encoded.valid
     if not isinstance(encoded, EncodedSlices) or int(valid.sum()) <= count:
-        return encoded, masks
+        return encoded
     z, x, y = encoded.patch_grid
     slices = valid.shape[1]
     # in memory masks are (n, X, Y, Z); bring the voxels of a slice of a patch together
@@ -37,10 +36,7 @@ def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> tuple[En
     order = torch.rand(valid.shape, device=valid.device)
     first = _smallest(order.masked_fill(~foreground, torch.inf), int(count * FOREGROUND_SHARE)) & foreground
     rest = _smallest(order.masked_fill(~valid | first, torch.inf), count - int(first.sum()))
-    kept = (first | rest) & valid
-    h, w = masks.shape[1] // x, masks.shape[2] // y
-    voxels = repeat(kept, "(z x y) d -> (x h) (y w) (z d)", z=z, x=x, y=y, h=h, w=w)
-    return replace(encoded, valid=kept), masks.masked_fill(~voxels.to(masks.device), MASK_PADDING)
+    return replace(encoded, valid=(first | rest) & valid)
 
 
 def _smallest(values: Tensor, count: int) -> Tensor:

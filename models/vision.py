@@ -22,8 +22,8 @@ from models.mask_decoder_3d import UNetDecoder3D, UNETRDecoder3D
 class EncoderParts(NamedTuple):
     """An encoder and the mask decoder that reads its feature maps; both are built from a VisionConfig.
 
-    The encoder has `encode_many` and `gradient_checkpointing_enable`, the mask decoder `decode`, `memory_width` (the
-    channels that queries look at) and `gradient_checkpointing`.
+    The encoder has `encode_many` and `gradient_checkpointing_enable`, the mask decoder `decode`, `decode_parts`,
+    `memory_width` (the channels that queries look at) and `gradient_checkpointing`.
     """
 
     encoder: type[nn.Module]
@@ -103,13 +103,21 @@ class VisionModel(nn.Module):
         queries: hidden states of the language model (n, llm width), or with `project=False` label embeddings
         (n, query width) of the text encoder.  `only_real_slices` leaves slices marked as padding at PADDING_LOGIT.
         """
+        return self.decoder.decode(encoded, self._queries(queries, project), self._mask_embeddings, only_real_slices)
+
+    def decode_parts(self, encoded: EncodedVolume, queries: Tensor, project: bool = True) -> Tensor:
+        """The same logits for training: (S, n, *voxels of a part), cut as `EncodedVolume.part_masks` cuts masks.
+
+        A loss of them costs what the parts cost, however few of the volume's slices are valid.
+        """
+        return self.decoder.decode_parts(encoded, self._queries(queries, project), self._mask_embeddings)
+
+    def _queries(self, queries: Tensor, project: bool) -> Tensor:
         expected = self.config.llm_width if project else self.config.query_width
         if queries.ndim != 2 or queries.shape[1] != expected:
             raise ValueError(f"queries {tuple(queries.shape)}: expected (n, {expected}) with project={project}")
         queries = queries.to(self.qwen2biolord.weight)
-        if project:
-            queries = self.qwen2biolord(queries)
-        return self.decoder.decode(encoded, queries, self._mask_embeddings, only_real_slices)
+        return self.qwen2biolord(queries) if project else queries
 
     def _mask_embeddings(
         self, memory: Tensor, positions: Tensor, queries: Tensor, padding: Tensor | None = None

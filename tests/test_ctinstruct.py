@@ -49,10 +49,10 @@ def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
     for sample in samples:
         sample.volumes = samples[0].volumes
     text = make_sample("text_only", model.tokenizer, 5)
-    encode, decode, encoded, decoded = model.vision.encode_many, model.vision.decode_masks, [], []
+    encode, decode, encoded, decoded = model.vision.encode_many, model.vision.decode_parts, [], []
     monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or encode(volumes))
     monkeypatch.setattr(
-        model.vision, "decode_masks", lambda volume, queries: decoded.append(len(queries)) or decode(volume, queries)
+        model.vision, "decode_parts", lambda volume, queries: decoded.append(len(queries)) or decode(volume, queries)
     )
     batch = collate([text, *samples], model.tokenizer).to("cpu")
     assert batch.volumes_of == [0, 1, 1, 1, 1] and [len(row) for row in batch.volumes] == [0, 1, 0, 0, 0]

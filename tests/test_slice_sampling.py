@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from datasets.anyres import patchify
-from models.configuration import VISION_PRESETS
-from models.losses import mask_loss
+from datasets.anyres import patchify, place_mask
+from models.configuration import ENCODER_NAMES, VISION_PRESETS, vision_preset
+from models.losses import mask_loss, part_mask_loss
 from models.slice_sampling import sample_slices
-from models.vision import PADDING_LOGIT, VisionModel
+from models.vision import VisionModel
 
 CONFIG = VISION_PRESETS["tiny"]
 
@@ -24,37 +25,48 @@ def encoded_volume():
 
 
 @torch.no_grad()
-def test_kept_slices_are_as_in_the_whole_and_dropped_ones_are_ignored():
+def test_kept_slices_are_as_in_the_whole_and_dropped_ones_are_left_out():
     vision, encoded, masks, _ = encoded_volume()
     queries = torch.randn(2, CONFIG.llm_width)
     whole = vision.decode_masks(encoded, queries)
-    part, targets = sample_slices(encoded, masks, 10)
+    part = sample_slices(encoded, masks, 10)
     assert int(part.valid.sum()) == 10 and not (part.valid & ~encoded.valid).any()
-    logits = vision.decode_masks(part, queries)
-    known = targets >= 0
-    assert torch.allclose(logits[known], whole[known], atol=1e-5)
-    assert (logits[~known & (masks >= 0)] == PADDING_LOGIT).all()
-    assert torch.equal(targets[known], masks[known])
-    z, x, y = encoded.patch_grid
-    for p in range(z * x * y):  # every slice of every patch, by its place in the padded grid
+    logits, targets = vision.decode_parts(part, queries), part.part_masks(masks)
+    assert logits.shape == targets.shape == (10, 2, 64, 64)
+    _, x, y = encoded.patch_grid
+    for row, (p, d) in enumerate(part.valid.nonzero().tolist()):  # by the slice's place in the padded grid
         a, b, c = p // (x * y), p // y % x, p % y
-        for d in range(16):
-            voxels = targets[:, b * 64 : b * 64 + 64, c * 64 : c * 64 + 64, a * 16 + d]
-            assert bool((voxels >= 0).any()) == bool(part.valid[p, d])
-    assert all(torch.isfinite(term) for term in mask_loss(logits, targets))
+        place = (slice(None), slice(b * 64, b * 64 + 64), slice(c * 64, c * 64 + 64), a * 16 + d)
+        assert torch.allclose(logits[row], whole[place], atol=1e-5)
+        assert torch.equal(targets[row], masks[place])
+    assert all(torch.isfinite(term) for term in part_mask_loss(logits, targets))
 
 
 def test_half_of_the_slices_come_from_the_structure():
     _, encoded, masks, _ = encoded_volume()
     held = (masks == 1).any(0).any(0).any(0).nonzero()[:, 0].tolist()
     assert len(held) == 4
-    _, targets = sample_slices(encoded, masks, 8)
-    assert ((targets[0] == 1).any(0).any(0)).sum() == 4
-    _, targets = sample_slices(encoded, masks, 4)
-    assert ((targets[0] == 1).any(0).any(0)).sum() >= 2
+    targets = sample_slices(encoded, masks, 8).part_masks(masks)
+    assert (targets[:, 0] == 1).flatten(1).any(1).sum() == 4
+    targets = sample_slices(encoded, masks, 4).part_masks(masks)
+    assert (targets[:, 0] == 1).flatten(1).any(1).sum() >= 2
 
 
 def test_nothing_is_dropped_where_there_are_few():
     _, encoded, masks, _ = encoded_volume()
-    part, targets = sample_slices(encoded, masks, 10_000)
-    assert part is encoded and targets is masks
+    assert sample_slices(encoded, masks, 10_000) is encoded
+
+
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+@torch.no_grad()
+def test_loss_of_the_parts_is_that_of_the_whole_volume(name: str):
+    config = vision_preset("tiny", name)
+    vision = VisionModel(config).eval()
+    shape = tuple(size * grid - 5 for size, grid in zip(config.crop_size, (2, 1, 1), strict=True))
+    patched = patchify(torch.randn(1, *shape), config.crop_size, config.patch_max)
+    encoded = vision.encode(patched.patches, patched.slice_marks, patched.patch_grid)
+    masks = place_mask((torch.rand(3, *shape) > 0.6).to(torch.int8), patched.placement)
+    queries = torch.randn(3, config.query_width)
+    parts = part_mask_loss(vision.decode_parts(encoded, queries, project=False), encoded.part_masks(masks))
+    whole = mask_loss(vision.decode_masks(encoded, queries, project=False), masks)
+    assert [term.item() for term in parts] == pytest.approx([term.item() for term in whole], rel=1e-5)

@@ -80,7 +80,7 @@ def build_engine(
         lr=settings.learning_rate,
         betas=tuple(settings.betas),
         weight_decay=settings.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     hooks = zero3.hooks_of(model)
     engine, *_ = deepspeed.initialize(
