@@ -10,6 +10,7 @@ from typing import Any
 from datasets.errors import InputError
 
 ENCODER_NAMES = ("2D1D", "ViT3D", "ResNet3D")
+STEM_WIDTH = 64  # of a 2D ResNet, whatever its other widths
 BOTTLENECK_EXPANSION = 4
 INPLANE_STRIDE = 32  # of the last ResNet stage: a slice ends as a (c0 / 32, c1 / 32) map
 VIT_PATCHES = (4, 8, 16, 32)  # the mask decoder doubles the resolution, and looks at crop / 32 positions
@@ -20,16 +21,14 @@ class VisionConfig:
     """Shape of the encoder, of the mask decoder and of the projector to the language model.
 
     `crop_size` is one patch in voxels (in-plane x, in-plane y, slices).  `resnet_channels` are bottleneck widths: a
-    stage gives four times as many channels.  `stem_width` is 2D1D's alone.  `llm_pooling` joins so many tokens of a
-    patch along each axis to one for the language model.  The `resnet` fields are shared by 2D1D and ResNet3D, `vit`
-    ones are of ViT3D alone, with `vit_patch` voxels along each axis of a token.  Defaults are the published 2D1D model
-    beside a 7B language model.
+    stage gives four times as many channels.  `llm_pooling` joins so many tokens of a patch along each axis to one for
+    the language model.  The `resnet` fields are shared by 2D1D and ResNet3D, `vit` ones are of ViT3D alone, with
+    `vit_patch` voxels along each axis of a token.  Defaults are the published 2D1D model beside a 7B language model.
     """
 
     encoder: str = "2D1D"
     crop_size: tuple[int, int, int] = (256, 256, 32)
     patch_max: int = 6
-    stem_width: int = 64
     resnet_layers: tuple[int, int, int, int] = (3, 4, 6, 3)
     resnet_channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     attention_heads: int = 8
@@ -78,7 +77,7 @@ class VisionConfig:
     @property
     def skip_channels(self) -> tuple[int, int, int, int, int]:
         """Channels of the five ResNet feature maps, finest first."""
-        stem = self.resnet_channels[0] if self.encoder == "ResNet3D" else self.stem_width  # as MONAI and timm build it
+        stem = self.resnet_channels[0] if self.encoder == "ResNet3D" else STEM_WIDTH  # as timm and MONAI build it
         return (stem, *(BOTTLENECK_EXPANSION * width for width in self.resnet_channels))
 
     @property
@@ -140,7 +139,6 @@ VISION_PRESETS: dict[str, VisionConfig] = {
     "tiny": VisionConfig(
         crop_size=(64, 64, 16),
         patch_max=4,  # two thirds of the time of 6, at 4 mm a voxel for a small adult
-        stem_width=16,
         resnet_layers=(1, 1, 1, 1),
         resnet_channels=(16, 32, 64, 64),
         attention_heads=4,
