@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 tuning=6 test=2 pretraining=4 iterations=10
 else
-    count=240 tuning=500 test=40 pretraining=1600 iterations=340
+    count=240 tuning=500 test=40 pretraining=1350 iterations=280
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."

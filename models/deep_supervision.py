@@ -99,7 +99,7 @@ def cell_targets(masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def _cell_counts(counts: Tensor, grid: Sequence[int]) -> Tensor:
-    """(S, n, *sizes) -> (S, n, *grid), the sum of each cell.  Integers take a third of the time of average pooling."""
+    """(S, n, *sizes) -> (S, n, *grid), the sum of each cell, in integers, which are cheaper to pool than floats."""
     for axis, cells in enumerate(grid, start=2):
         if counts.shape[axis] < cells:  # a 2D image, which a 3D encoder repeats along the slices
             counts = counts.repeat_interleave(cells // counts.shape[axis], axis)
