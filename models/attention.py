@@ -48,7 +48,7 @@ class PositionGenerator(nn.Module):
         """
         slices, width = video_shape[0], x.shape[-1]
         video = F.pad(x.reshape(*video_shape, width).permute(0, 3, 1, 2), (1, 1, 1, 1, 0, 0, 2, 0))
-        # one 2D convolution for each slice that the kernel sees: the gradient of torch's depthwise 3D one is slow on CPUs
+        # a 2D convolution for each slice that the kernel sees: the gradient of torch's depthwise 3D one is slow on CPUs
         taps = [
             F.conv2d(video[t : t + slices], self.dsconv.weight[:, :, t], groups=width)
             for t in range(self.dsconv.kernel_size[0])
