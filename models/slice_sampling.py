@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from models.encoder_2d1d import EncodedSlices
@@ -28,11 +27,8 @@ def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> EncodedV
     valid = encoded.valid
     if not isinstance(encoded, EncodedSlices) or int(valid.sum()) <= count:
         return encoded
-    z, x, y = encoded.patch_grid
-    slices = valid.shape[1]
-    # in memory masks are (n, X, Y, Z); bring the voxels of a slice of a patch together
-    blocks = rearrange((masks == 1).any(0), "(x h) (y w) (z d) -> (z x y) d (h w)", z=z, x=x, y=y, d=slices)
-    foreground = blocks.any(-1).to(valid.device) & valid
+    foreground = torch.zeros_like(valid)
+    foreground[valid] = encoded.part_masks((masks == 1).any(0, keepdim=True)).flatten(1).any(1)
     order = torch.rand(valid.shape, device=valid.device)
     first = _smallest(order.masked_fill(~foreground, torch.inf), int(count * FOREGROUND_SHARE)) & foreground
     rest = _smallest(order.masked_fill(~valid | first, torch.inf), count - int(first.sum()))
