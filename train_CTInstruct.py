@@ -80,6 +80,7 @@ class HyperParameters(TrainingSettings):
     vision_learning_rate: float = 2e-5  # peak for encoder and mask decoder
     gradient_checkpointing: bool = True
     mask_slices: int = 0  # slices of a volume on which a mask is learned in one step; 0 for all, as published
+    mask_volumes: int = 0  # volumes of a micro-batch in which masks are learned in one step; 0 for all, as published
 
     # optimisation: batch 64 = 8 GPUs x micro_batch 1 x accumulation_steps 8
     max_iters: int = 10_000
@@ -192,7 +193,7 @@ def main() -> None:
     all_records = [record for part in records.values() for record in part]
     model = build_model(settings, all_records, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
-    model.mask_slices = settings.mask_slices
+    model.mask_slices, model.mask_volumes = settings.mask_slices, settings.mask_volumes
     model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
         model.language_model.config.get_text_config()
     )

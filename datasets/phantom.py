@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from datasets.phantom_case import CaseOptions, build_case, nifti_bytes, stream
-from datasets.phantom_lesions import DISEASES, LESIONS
+from datasets.phantom_case import CaseOptions, PhantomCase, build_case, nifti_bytes, stream
+from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, lesion_values
 from datasets.phantom_questions import QuestionWriter
 from datasets.phantom_text import write_report
 
@@ -75,7 +76,7 @@ def write_case(index: int, options: DatasetOptions) -> dict:
         "structures": f"masks/{name}_structures.nii.gz",
         "lesions": f"masks/{name}_lesions.nii.gz",
     }
-    for key, array in (("image", case.ct), ("structures", case.structures), ("lesions", case.lesions)):
+    for key, array in (("image", case.ct), ("structures", case.structures), ("lesions", case.sided_lesions)):
         (options.out / paths[key]).write_bytes(nifti_bytes(array, case.affine))
     report = write_report(case.findings, stream(options.seed, index, "report"))
     base = {"image_path": paths["image"], "patient_id": name}
@@ -103,21 +104,29 @@ def write_case(index: int, options: DatasetOptions) -> dict:
         ],
         "report": report,
     }
-    return {"truth": truth, "instruction": records, "pretraining": _pretraining_records(truth)}
+    return {"truth": truth, "instruction": records, "pretraining": _pretraining_records(truth, case)}
 
 
-def _pretraining_records(truth: dict) -> dict[str, list[dict]]:
+def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]]:
     """Records of the three kinds of pretraining; their manifests lie one folder below."""
     image = {"image_path": f"../{truth['image_path']}"}
     values = {**STRUCTURES, **GROUPS}
     masks = [{**image, "labels": list(values), "mask_path": f"../{truth['structures_path']}", "mask_values": values}]
-    volumes = {f["name"]: f["volume_ml"] for f in truth["findings"]}
-    # an absent lesion is an empty mask; one too small to be seen is neither; the heart always can be seen
-    lesions = {
-        name.lower(): value
-        for name, value in LESIONS.items()
-        if name == "Cardiomegaly" or volumes.get(name, MIN_LESION_ML) >= MIN_LESION_ML
+    voxel_ml = abs(float(np.linalg.det(case.affine[:3, :3]))) / 1000
+    volumes = np.bincount(case.sided_lesions.ravel(), minlength=2 * RIGHT_OFFSET + 1) * voxel_ml
+    # an absent lesion is an empty mask; one too small to be seen is neither
+    whole = {
+        name.lower(): lesion_values(name)
+        for name in DISEASES
+        if not truth["targets"][name] or volumes[lesion_values(name)].sum() >= MIN_LESION_ML
     }
+    sides = {
+        f"{side} {name.lower()}": value
+        for name in LATERAL
+        for side, value in zip(("left", "right"), lesion_values(name), strict=True)
+        if not 0 < volumes[value] < MIN_LESION_ML
+    }
+    lesions = {**whole, **sides}
     masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {
         "classification": [{**image, "disease_label": truth["targets"]}],
@@ -165,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--body-scale", type=float, nargs=2, default=(0.62, 0.78), help="size range, 1 is a standard adult"
     )
+    parser.add_argument("--in-plane", type=float, nargs=2, default=(0.7, 1.5), help="range of the spacing in plane, mm")
+    parser.add_argument("--between", type=float, nargs=2, default=(1.0, 5.0), help="range of that of slices, mm")
     parser.add_argument(
         "--spacing-scale", type=float, default=1.0, help="multiplies every spacing: 2 gives an eighth of the voxels"
     )
@@ -175,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case = CaseOptions(
             values.prevalence,
             tuple(values.body_scale),
-            (0.7 * scale, 1.5 * scale),
-            (1.0 * scale, 5.0 * scale),
+            (scale * values.in_plane[0], scale * values.in_plane[1]),
+            (scale * values.between[0], scale * values.between[1]),
             values.max_voxels,
         )
         options = DatasetOptions(

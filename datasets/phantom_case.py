@@ -20,7 +20,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from datasets.errors import InputError
 from datasets.phantom_anatomy import BOTTOM, STRUCTURES, TOP, Anatomy
 from datasets.phantom_findings import paint_findings
-from datasets.phantom_lesions import DISEASES, LESIONS, Finding
+from datasets.phantom_lesions import DISEASES, LATERAL, LESIONS, RIGHT_OFFSET, Finding
 from datasets.phantom_organs import paint_anatomy
 from datasets.phantom_scene import Pose, Scene
 from datasets.phantom_shapes import rotation
@@ -55,18 +55,24 @@ class CaseOptions:
             raise InputError(f"--body-scale {low} {high}: give two rising values within {BODY_SCALES}")
         for low, high in (self.in_plane, self.between):
             if not 0 < low <= high:
-                raise InputError(f"--spacing-scale: spacings from {low} to {high} mm are no range above 0")
+                raise InputError(
+                    f"--in-plane, --between, --spacing-scale: spacings from {low} to {high} mm are no range above 0"
+                )
 
 
 @dataclass
 class PhantomCase:
-    """One patient in stored orientation: ct int16 HU, structures and lesions uint8 label maps, one affine for all."""
+    """One patient in stored orientation: ct int16 HU, structures and lesions uint8 label maps, one affine for all.
+
+    right: boolean, what lies on the right of the patient's middle.
+    """
 
     seed: int
     index: int
     ct: np.ndarray
     structures: np.ndarray
     lesions: np.ndarray
+    right: np.ndarray
     affine: np.ndarray
     orientation: str
     findings: dict[str, Finding]
@@ -76,6 +82,12 @@ class PhantomCase:
     def targets(self) -> dict[str, int]:
         """0 or 1 for each CT-RATE disease, in their order."""
         return {name: int(name in self.findings) for name in DISEASES}
+
+    @property
+    def sided_lesions(self) -> np.ndarray:
+        """The lesion map as it is written, in which left and right parts differ (`lesion_values`)."""
+        lateral = np.isin(self.lesions, [LESIONS[name] for name in LATERAL])
+        return self.lesions + np.uint8(RIGHT_OFFSET) * (lateral & self.right)
 
 
 def stream(seed: int, index: int, name: str) -> np.random.Generator:
@@ -138,7 +150,8 @@ def build_case(
     affine[:3, 3] = scene.first_voxel + np.round(scanner.uniform(-150, 150, 3), 2)
     way = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code))
     ct = np.clip(np.rint(scene.hu), *HU_RANGE).astype(np.int16)
-    stored = [np.asfortranarray(apply_orientation(a, way)) for a in (ct, scene.structures, scene.lesions)]
+    right = scene.coordinates(scene.box(None))[0] > 0
+    stored = [np.asfortranarray(apply_orientation(a, way)) for a in (ct, scene.structures, scene.lesions, right)]
     return PhantomCase(
         seed, index, *stored, affine @ inv_ornt_aff(way, scene.shape), code, records, anatomy.cardiothoracic_ratio
     )

@@ -9,7 +9,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Coronary artery wall calcification: bright segments on the heart's surface.
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
-- Hiatal hernia: stomach with air and fluid behind the heart.
+- Hiatal hernia: stomach with air and contrast medium behind the heart.
 - Lymphadenopathy: enhancing mediastinal or hilar nodes of 25 mm and more.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
@@ -36,7 +36,7 @@ STATIONS: dict[str, tuple[float, float, float]] = {
     "right hilar": (52.0, -14.0, 22.0),
 }
 """Lymph node stations in the standard adult, mm."""
-STREAK_HU = 320.0
+STREAK_HU = 600.0
 """Amplitude of the streaks beside metal."""
 
 
@@ -46,27 +46,27 @@ def medical_material(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
     side, lesion = str(rng.choice(["left", "right"])), LESIONS["Medical material"]
     tubes: list[Tube] = []
     if kind in ("pacemaker", "port catheter"):
-        x, z = SIGN[side] * rng.uniform(62, 78), rng.uniform(62, 82)
+        x, z = SIGN[side] * rng.uniform(62, 78), rng.uniform(58, 76)
         a, b, c = CHEST + 17
         y = b * np.sqrt(max(1 - (x / a) ** 2 - ((z - CHEST_BASE) / c) ** 2, 0.05)) + 3
-        axes = (24, 9, 21) if kind == "pacemaker" else (16, 11, 16)
+        axes = (36, 15, 32) if kind == "pacemaker" else (26, 16, 26)
         scene.paint(Ellipsoid((x, y, z), axes, (0, 0, -SIGN[side] * 28)), 2800.0, lesion=lesion)
         end = [-22.0, 26, -42] if kind == "pacemaker" else [23.0, 14, 38]
         tubes.append(
-            Tube(np.array([[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]), [2.6] * 5)
+            Tube(np.array([[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]), [4.5] * 5)
         )
     elif kind == "sternal wires":
         side = ""
         for z in np.linspace(0, 88, 6) + rng.uniform(-4, 4):
-            loop = [[-15.0, 102, z], [0, 111, z + 2], [15, 102, z], [0, 94, z - 2], [-15, 102, z]]
-            tubes.append(Tube(np.array(loop), [4.5] * 5))
+            loop = [[-22.0, 102, z], [0, 111, z + 2], [22, 102, z], [0, 94, z - 2], [-22, 102, z]]
+            tubes.append(Tube(np.array(loop), [7.5] * 5))
     else:
         side = ""
-        low = rng.uniform(-110, -20)
+        low = rng.uniform(-120, -50)
         for sign in (-1, 1):
-            tubes.append(Tube(np.array([[sign * 17.0, -94, low], [sign * 17.0, -94, low + 95]]), [5.5, 5.5]))
-            for height in (low + 10, low + 45, low + 85):
-                tubes.append(Tube(np.array([[sign * 17.0, -94, height], [sign * 9, -62, height]]), [4.2, 3.6]))
+            tubes.append(Tube(np.array([[sign * 17.0, -94, low], [sign * 17.0, -94, low + 130]]), [8.5, 8.5]))
+            for height in (low + 10, low + 65, low + 120):
+                tubes.append(Tube(np.array([[sign * 17.0, -94, height], [sign * 9, -62, height]]), [6.5, 5.5]))
     for tube in tubes:
         scene.paint(tube, 2600.0, lesion=lesion)
     scene.add_streaks(scene.lesions == lesion, rng, STREAK_HU)
@@ -108,7 +108,7 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
             steps = np.linspace(low + rng.uniform(0, 0.08), low + rng.uniform(0.40, 0.48), 5)
             path = np.stack([anatomy.heart.point(start + s * (end - start)) for s in steps])
             scene.paint(
-                Tube(path, [8.0] * 5),
+                Tube(path, [10.0] * 5),
                 rng.uniform(900, 1200),
                 lesion=LESIONS["Coronary artery wall calcification"],
                 keep=[STRUCTURES["aorta"], STRUCTURES["trachea"]],
@@ -119,7 +119,7 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
 def pericardial_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Fluid between the heart and its sac, thickest below and at the sides."""
     grade = str(rng.choice(["small", "large"]))
-    thickness = rng.uniform(11, 13) if grade == "small" else rng.uniform(19, 24)
+    thickness = rng.uniform(15, 18) if grade == "small" else rng.uniform(28, 34)
     heart = anatomy.heart
     a, b, c = heart.axes
     centre = np.array(heart.centre) + [0, 0.15 * thickness, -0.25 * thickness]
@@ -135,15 +135,16 @@ def pericardial_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generato
 
 
 def hiatal_hernia(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """Stomach in the chest: a wall with air in front and fluid behind, between the heart and the spine."""
-    size = rng.uniform(22, 30, 3) / scene.pose.mean_scale * np.array([1.1, 0.8, 0.95])
+    """Stomach in the chest, between heart and spine: air in front, and behind it fluid with swallowed contrast."""
+    size = rng.uniform(26, 34, 3) / scene.pose.mean_scale * np.array([1.1, 0.8, 0.95])
     centre = np.array([rng.uniform(-14, 10), -40.0, -46.0]) + rng.uniform(-4, 4, 3)
     sac, lesion = Ellipsoid(centre, size), LESIONS["Hiatal hernia"]
     level = np.float32(centre[1] + rng.uniform(-2, 5))
+    contrast = rng.uniform(320, 420)
     scene.paint(sac, 75.0, structure=0, lesion=lesion, keep=HARD)
     scene.paint(
         sac.grown(-4.5),
-        lambda x, y, z: np.where(y > level, np.float32(AIR_HU + 60), np.float32(25)),
+        lambda x, y, z: np.where(y > level, np.float32(AIR_HU + 60), np.float32(contrast)),
         lesion=lesion,
         keep=HARD,
     )
@@ -158,11 +159,11 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
     chosen = sorted(rng.choice(free, min(number, len(free)), replace=False).tolist())
     largest = 0.0
     for name in chosen:
-        diameter = rng.uniform(27, 36)
+        diameter = rng.uniform(30, 40)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 / scene.pose.scale * rng.uniform(0.9, 1.0, 3)
         scene.paint(
-            Ellipsoid(centre, axes), rng.uniform(280, 340), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
+            Ellipsoid(centre, axes), rng.uniform(400, 460), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
         )
         largest = max(largest, diameter)
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen))

@@ -33,10 +33,21 @@ DISEASES: tuple[str, ...] = (
 """The CT-RATE diseases in the order of data/diagnosis_heads.json."""
 LESIONS: dict[str, int] = {name: value for value, name in enumerate(DISEASES, start=1)}
 """Label values of the lesion maps. Where the heart is enlarged, it is Cardiomegaly but for the lesions inside it."""
+LATERAL = (
+    "Emphysema", "Atelectasis", "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela", "Pleural effusion",
+    "Peribronchial thickening", "Consolidation", "Bronchiectasis",
+)  # fmt: skip
+"""What is on one side or on both; in a written lesion map the right part has values of its own."""
+RIGHT_OFFSET = len(DISEASES)
 DIFFUSE = ("Emphysema", "Mosaic attenuation pattern", "Interlobular septal thickening")
 """Patterns of the whole lung, which other findings may lie in."""
 SOLID: list[int] = [value for name, value in LESIONS.items() if name not in DIFFUSE]
 ZONE_BORDER = 30.0  # height in the standard adult between the upper and the lower zone of the lungs
+
+
+def lesion_values(name: str) -> list[int]:
+    """The values of a finding in a written lesion map: of its left part, or of the whole, and of its right part."""
+    return [LESIONS[name], LESIONS[name] + RIGHT_OFFSET] if name in LATERAL else [LESIONS[name]]
 
 
 @dataclass

@@ -50,7 +50,7 @@ def pleural_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
 
 def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Sharply bordered patches of denser lung between patches of normal lung, in both lungs."""
-    waves = 2 * np.pi / rng.uniform(44, 58, 3)
+    waves = 2 * np.pi / rng.uniform(54, 70, 3)
     phases = rng.uniform(0, 2 * np.pi, 3)
 
     def patches(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator)
             total = total + np.sin(u * np.float32(wave) + np.float32(phase))
         return total
 
-    value = rng.uniform(-480, -440)
+    value = rng.uniform(-400, -360)
     for one in ("left", "right"):
         _paint(
             scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
@@ -88,7 +88,7 @@ def septal_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) 
 
 
 def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """Air pockets with thin walls in the upper zones."""
+    """Air pockets with walls in the upper zones."""
     side = draw_side(rng)
     grade = str(rng.choice(["mild", "severe"]))
     number = {"mild": 9, "severe": 22}[grade]
@@ -99,11 +99,11 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
         upper = (points[:, 2] > ZONE_FLOOR) & (room > 4)
         points = points[upper] if upper.any() else points
         for _ in range(number):
-            centre, radius = points[rng.integers(len(points))], rng.uniform(13, 18)
+            centre, radius = points[rng.integers(len(points))], rng.uniform(14, 19)
             largest = max(largest, 2 * radius)
             axes = radius / scale * rng.uniform(0.85, 1.15, 3)
             pocket = Ellipsoid(centre, axes)
-            _paint(scene, one, "Emphysema", pocket.grown(1.4), -520.0)
+            _paint(scene, one, "Emphysema", pocket.grown(4.0), -300.0)
             _paint(scene, one, "Emphysema", pocket, AIR_HU + 5)
     return Finding("Emphysema", side, number * len(sides_of(side)), largest, "upper", grade)
 
@@ -121,7 +121,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
             centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
             axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
             patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
-            _paint(scene, one, "Lung opacity", patch, rng.uniform(-300, -240), strength=0.9, blur=1.6)
+            _paint(scene, one, "Lung opacity", patch, rng.uniform(-170, -110), strength=0.9, blur=1.6)
             places.append((radius, one, zone(centre[2])))
             largest = max(largest, 2 * radius)
     return Finding("Lung opacity", side, len(places), largest, max(places)[2])
@@ -130,7 +130,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """A dense, lumpy, airless patch of 54 mm and more with air-filled bronchi in it."""
     side = str(rng.choice(["left", "right"]))
-    radius = rng.uniform(27, 36)
+    radius = rng.uniform(30, 38)
     centre, _room = free_place(scene, rng, side, 0.6 * radius, any_zone(rng))
     size = radius / scene.pose.mean_scale
     value = rng.uniform(25, 55)
@@ -151,7 +151,7 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
     """Dense bands across the base of a lung that reach the pleura."""
     side = draw_side(rng)
     number = 0
-    thickness = rng.uniform(14, 18)
+    thickness = rng.uniform(17, 22)
     half = np.float32(thickness / 2 / scene.pose.mean_scale)
     for one in sides_of(side):
         for _ in range(2):
@@ -168,7 +168,7 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
 
             # collapsed lung takes up contrast
             options = {"keep_lesions": [LESIONS["Consolidation"]], "bounds": outline.bounds}
-            _paint(scene, one, "Atelectasis", band, rng.uniform(90, 120), **options)
+            _paint(scene, one, "Atelectasis", band, rng.uniform(180, 220), **options)
             number += 1
     return Finding("Atelectasis", side, number, thickness, "lower")
 
@@ -219,29 +219,29 @@ def _bronchi(
             root = np.array([SIGN[one] * 34.0, -4.0, 12.0]) + way * start
             ends = np.stack([root, root + way * length])
             radius = outer * rng.uniform(0.9, 1.1)
-            _paint(scene, one, name, Tube(ends, [radius, radius]), 35.0)
+            _paint(scene, one, name, Tube(ends, [radius, radius]), 110.0)
             _paint(scene, one, None, Tube(ends, [radius - wall, radius - wall]), AIR_HU + 10)
 
 
 def peribronchial_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Thick cuffs round narrow airways near the hilum."""
     side = draw_side(rng)
-    _bronchi(scene, rng, "Peribronchial thickening", side, 5, 10.5, 6.4, 4.0, 58.0, (0.15, 1.0))
+    _bronchi(scene, rng, "Peribronchial thickening", side, 4, 15.0, 10.5, 4.0, 60.0, (0.15, 1.0))
     return Finding("Peribronchial thickening", side, place="central")
 
 
 def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Wide airways with a thin wall in the lower zone."""
     side = draw_side(rng)
-    _bronchi(scene, rng, "Bronchiectasis", side, 4, 13.0, 4.6, 22.0, 54.0, (-0.9, -0.3))
-    return Finding("Bronchiectasis", side, size_mm=2 * 13.0 * scene.pose.mean_scale, place="lower")
+    _bronchi(scene, rng, "Bronchiectasis", side, 3, 19.0, 7.0, 24.0, 60.0, (-0.9, -0.3))
+    return Finding("Bronchiectasis", side, size_mm=2 * 19.0 * scene.pose.mean_scale, place="lower")
 
 
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules of up to 42 mm, solid with a calcified core, as of granulomas."""
+    """One to four round nodules of up to 48 mm, solid with a calcified core, as of granulomas."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
-    ranges = [(16, 19), (24, 28), (34, 42)]
+    ranges = [(20, 23), (29, 33), (40, 48)]
     top = int(rng.integers(3))
     placed: list[tuple[float, str, str]] = []
     for turn in range(number):
@@ -251,11 +251,11 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         if turn:
             diameter = min(diameter, 0.9 * placed[0][0])
         centre, room = free_place(scene, rng, one, diameter / 2 + 2, any_zone(rng))
-        diameter = float(min(diameter, max(2 * room, 8.0)))
+        diameter = float(min(diameter, max(2 * room - 5, 8.0)))  # a gap that the search grid cannot miss
         axes = diameter / 2 / scene.pose.scale
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.6 * axes), rng.uniform(600, 800))
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(600, 800))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
-    grade = "small" if size < 20 else "medium" if size < 30 else "large"
+    grade = "small" if size < 25 else "medium" if size < 35 else "large"
     return Finding("Lung nodule", joint_side([p[1] for p in placed]), number, size, f"{one} {place}", grade)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from datasets.phantom_lesions import DISEASES, LESIONS, Finding
+from datasets.phantom_lesions import DISEASES, LATERAL, Finding, lesion_values
 from datasets.phantom_text import NUMBERS
 
 YES_NO, CHOICE, REPORT, SEGMENT, DIAGNOSE = (
@@ -86,10 +86,7 @@ WHICH_SIDE = (
     "Which lung or hemithorax has {0}?",
 )
 SIDES = {"left": "Left side", "right": "Right side", "both": "Both sides"}
-SIDED = (
-    "Pleural effusion", "Emphysema", "Atelectasis", "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela",
-    "Peribronchial thickening", "Bronchiectasis",
-)  # fmt: skip
+SIDED = tuple(name for name in LATERAL if name != "Consolidation")  # of which the zone is asked for
 
 
 @dataclass(frozen=True)
@@ -131,8 +128,8 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
               ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
               f"{place.capitalize()} zone" if place else ""),
         Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
-              ("Small, below 20 mm", "Medium, 20 to 30 mm", "Large, above 30 mm"),
-              {"small": "Small, below 20 mm", "medium": "Medium, 20 to 30 mm", "large": "Large, above 30 mm"}.get(
+              ("Small, below 25 mm", "Medium, 25 to 35 mm", "Large, above 35 mm"),
+              {"small": "Small, below 25 mm", "medium": "Medium, 25 to 35 mm", "large": "Large, above 35 mm"}.get(
                   detail("Lung nodule", "grade"), "")),
         Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
               numbers, NUMBERS.get(nodes, "").capitalize(), "None"),
@@ -279,7 +276,7 @@ class QuestionWriter:
             if kind == 2 and lesions:
                 name = _pick(self.rng, lesions)
                 labels, templates = [_inline(name)], SEGMENT_LESION
-                mask_path, mask_values = lesions_path, {_inline(name): LESIONS[name]}
+                mask_path, mask_values = lesions_path, {_inline(name): lesion_values(name)}
             else:
                 labels = self.rng.choice(list(values), 2 if kind == 1 else 1, replace=False).tolist()
                 templates = SEGMENT_TWO if kind == 1 else SEGMENT_ONE

@@ -1,8 +1,8 @@
 """Radiology reports of the phantoms, from the truth about them.
 
 A report has two parts, "Findings:" and "Impression:". Every present finding is named with its side, number, size or
-place; of the absent ones some are denied. A sentence speaks of one disease and affirms or denies it plainly, so that
-evaluation.report_labels reads the labels back without a fault.
+place, and every absent one is denied, in a fixed order, as in a structured report. A sentence speaks of one disease and
+affirms or denies it plainly, so that evaluation.report_labels reads the labels back without a fault.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _sentence(choices: tuple[str, ...], rng: np.random.Generator, finding: Findi
     return text.format(**_fields(finding)) if finding else text
 
 
-def write_report(findings: dict[str, Finding], rng: np.random.Generator, deny: float = 0.35) -> str:
+def write_report(findings: dict[str, Finding], rng: np.random.Generator, deny: float = 1.0) -> str:
     """A two-part report. Each absent disease is denied with probability ``deny``."""
     lines = []
     for name in ORDER:

@@ -42,8 +42,9 @@ class CTInstruct(nn.Module):
     the order in which they arrive, so each rank must run the same modules in the same order whatever its samples ask
     for; a part that no sample needs is then run on zeros and its result multiplied by 0.
 
-    ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.  ``share_prefix``: the
-    language model reads a volume's tokens once for all questions about it; for models of `can_share_prefix` alone.
+    ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.  ``mask_volumes``: and in
+    so many of a batch's volumes, whose losses then count for all; 0 is all.  ``share_prefix``: the language model reads
+    a volume's tokens once for all questions about it; for models of `can_share_prefix` alone.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class CTInstruct(nn.Module):
         )
         self.aligned_ranks = False
         self.mask_slices = 0
+        self.mask_volumes = 0
         self.share_prefix = False
 
     @property
@@ -186,7 +188,7 @@ class CTInstruct(nn.Module):
         encoded: list[list[EncodedVolume]],
         spare: EncodedVolume | None,
     ) -> Tensor:
-        """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks."""
+        """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks or of volumes left out."""
         losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
         answers = batch.labels == self.segmentation_id
         asked: dict[int, list[tuple[int, Tensor, Tensor]]] = {}  # row, queries and targets of each volume, by its id
@@ -198,7 +200,13 @@ class CTInstruct(nn.Module):
             volume = encoded[row][batch.mask_images[row]]
             volumes[id(volume)] = volume
             asked.setdefault(id(volume), []).append((row, queries, masks[: len(queries)]))
-        for key, questions in asked.items():  # a volume's features are decoded once for all who ask about it
+        keys, weight = list(asked), 1.0
+        if self.training and 0 < self.mask_volumes < len(keys):
+            rows = sum(len(questions) for questions in asked.values())
+            keys = [keys[i] for i in torch.randperm(len(keys))[: self.mask_volumes].tolist()]
+            weight = rows / sum(len(asked[key]) for key in keys)
+        for key in keys:  # a volume's features are decoded once for all who ask about it
+            questions = asked[key]
             volume, targets = volumes[key], torch.cat([targets for *_, targets in questions])
             if self.training and self.mask_slices:
                 volume = sample_slices(volume, targets, self.mask_slices)
@@ -206,7 +214,7 @@ class CTInstruct(nn.Module):
             counts = [len(targets) for *_, targets in questions]
             parts = zip(questions, logits.split(counts, 1), volume.part_masks(targets).split(counts, 1), strict=True)
             for (row, *_), row_logits, row_targets in parts:
-                loss = sum(part_mask_loss(row_logits, row_targets))
+                loss = weight * sum(part_mask_loss(row_logits, row_targets))
                 losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
         if spare is not None and not asked:
             with _batch_statistics_kept(self.vision):

@@ -80,6 +80,21 @@ def test_queries_are_drawn_to_their_labels(model):
     assert (output.loss - without.loss).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_masks_of_some_volumes_stand_for_those_of_all(model):
+    samples = [make_sample("segmentation", model.tokenizer, seed) for seed in range(3)]
+    batch = collate(samples, model.tokenizer)
+    model.train()
+    model.vision.eval()  # dropout and batch statistics would differ from call to call
+    try:
+        whole = model(batch).metrics["segmentation/mask_loss"]
+        model.mask_volumes = 1
+        seen = {round(float(model(batch).metrics["segmentation/mask_loss"]), 5) for _ in range(40)}
+    finally:
+        model.mask_volumes = 0
+        model.eval()
+    assert len(seen) == 3 and sum(seen) / 3 == pytest.approx(float(whole), rel=1e-3)
+
+
 def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
     sample = make_sample("diagnosis", model.tokenizer, 1)
     batch = collate([sample], model.tokenizer)

@@ -124,6 +124,7 @@ def test_split_keeps_its_shares() -> None:
         (["--prevalence", "2"], "--prevalence"),
         (["--body-scale", "0.8", "0.6"], "--body-scale"),
         (["--spacing-scale", "0"], "--spacing-scale"),
+        (["--in-plane", "2", "1"], "--in-plane"),
     ],
 )
 def test_bad_options_give_one_line(

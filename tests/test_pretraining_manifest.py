@@ -10,9 +10,10 @@ import pytest
 
 from datasets.catalog import load_records, phantom_tasks
 from datasets.errors import InputError
+from datasets.label_descriptions import has_side
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
-from datasets.phantom_lesions import LESIONS
+from datasets.phantom_lesions import LATERAL, LESIONS, lesion_values
 from datasets.pretraining_manifest import load_pretraining_manifest
 
 DISEASES = ("Emphysema", "pleural effusion", "lung nodule")
@@ -184,8 +185,15 @@ def test_the_manifests_of_phantoms_are_valid(tmp_path):
         assert record.disease_label == {name.lower(): value for name, value in truth["targets"].items()}
     for record, truth in zip(records["phantom_lesion_segmentation"], truths, strict=True):
         voxels = np.asarray(nib.load(tmp_path / truth["lesions_path"]).dataobj)
-        painted = {name.lower() for name, value in LESIONS.items() if (voxels == value).any()}
+        whole = {name for name in record.names if not has_side(name)}
+        painted = {name.lower() for name in LESIONS if np.isin(voxels, lesion_values(name)).any()}
         absent = {name.lower() for name, present in truth["targets"].items() if not present}
-        assert not painted & absent and absent <= set(record.names) <= painted | absent
+        assert not painted & absent and absent <= whole <= painted | absent
         large = {f["name"].lower() for f in truth["findings"] if f["volume_ml"] >= 0.3 or f["name"] == "Cardiomegaly"}
-        assert len(large) > 3 and set(record.names) & painted == large
+        assert len(large) > 3 and whole & painted == large
+        parts = {name for name in set(record.names) - whole if np.isin(voxels, record.mask_values[name]).any()}
+        assert len(parts) > 3
+        for finding in truth["findings"]:
+            if finding["name"] in LATERAL and finding["side"] != "both":
+                other = {"left": "right", "right": "left"}[finding["side"]]
+                assert f"{other} {finding['name'].lower()}" not in parts

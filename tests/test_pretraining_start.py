@@ -44,10 +44,10 @@ def test_classification_starts_at_the_prevalence():
 
 
 @pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
-def test_transformers_of_2d1d_and_the_mask_decoder_have_rates_of_their_own(encoder):
-    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)))
+def test_transformers_of_2d1d_mask_decoder_and_projections_have_rates_of_their_own(encoder):
+    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)), deep_weight=1.0)
     names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
-    groups = parameter_groups(model, 2e-3, 0.1, 0.5)
+    groups = parameter_groups(model, 2e-3, 0.1, 0.5, 3.0)
     rates = {names[id(part)]: group["lr"] for group in groups for part in group["params"]}
     assert set(rates) == set(names.values()) and sum(len(group["params"]) for group in groups) == len(names)
     shares = {
@@ -57,11 +57,13 @@ def test_transformers_of_2d1d_and_the_mask_decoder_have_rates_of_their_own(encod
         "vision.projection_layer.": 0.5,
         "vision.transformer_decoder.": 0.5,
         "vision.mask_embed_proj.": 0.5,
+        "image_projection.": 3.0,
+        "deep_supervision.projections.": 3.0,
     }
     for name, rate in rates.items():
         share = next((share for start, share in shares.items() if name.startswith(start)), 1.0)
         assert rate == pytest.approx(2e-3 * share), name
-    assert len(groups) == (3 if encoder == "2D1D" else 2)
+    assert len(groups) == (4 if encoder == "2D1D" else 3)
 
 
 def test_tokens_keep_telling_volumes_apart_when_training_begins():

@@ -81,6 +81,7 @@ class PretrainingSettings(TrainingSettings):
     learning_rate: float = 1e-4
     attention_rate: float = 1.0  # the learning rate of 2D1D's transformers, as a share of the others'
     mask_decoder_rate: float = 1.0  # that of the mask decoder
+    projection_rate: float = 1.0  # that of the layers by which maps and tokens are compared with texts
     weight_decay: float = 1e-4
     warmup: float = 1000
     warmup_shape: Literal["linear", "log"] = "log"
@@ -103,9 +104,11 @@ TINY_PRESET = {
     "max_iters": 1500,
     "micro_batch": 4,
     "accumulation_steps": 1,
-    "learning_rate": 5e-3,
-    "attention_rate": 0.1,
-    "mask_decoder_rate": 0.2,
+    "learning_rate": 2e-3,
+    "betas": (0.9, 0.99),  # gradients shrink tenfold within a hundred steps
+    "attention_rate": 0.25,
+    "mask_decoder_rate": 0.5,
+    "projection_rate": 5.0,
     "warmup": 0.1,
     "warmup_shape": "linear",
     "workers": 0,
@@ -199,7 +202,11 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
         collate=PretrainingCollator(),
         save_model=lambda folder: save_pretraining(model, folder),
         parameter_groups=parameter_groups(
-            model, settings.learning_rate, settings.attention_rate, settings.mask_decoder_rate
+            model,
+            settings.learning_rate,
+            settings.attention_rate,
+            settings.mask_decoder_rate,
+            settings.projection_rate,
         ),
         evaluate=evaluate if validation_tasks else None,
     )
@@ -229,18 +236,30 @@ def tasks_to_validate(
 
 
 def parameter_groups(
-    model: PretrainingModel, rate: float, attention_rate: float, mask_decoder_rate: float = 1.0
+    model: PretrainingModel,
+    rate: float,
+    attention_rate: float,
+    mask_decoder_rate: float = 1.0,
+    projection_rate: float = 1.0,
 ) -> list[dict]:
-    """What the optimiser steps: everything at `rate`, but 2D1D's transformers and the mask decoder at shares of it.
+    """What the optimiser steps: everything at `rate`, but three parts at shares of it.
+
+    They are 2D1D's transformers, the mask decoder, and the layers that bring maps and tokens to the space of texts.
 
     The transformers' attention takes keys and values from the input as it is, so what a layer adds is multiplied by the
     next; at the rate that suits the convolutions they grow until all tokens are the same.  The mask decoder's queries
-    stop following the label at such a rate.
+    stop following the label at such a rate.  The projections have a direction to find for every label, from features
+    that change under them; at the rate that suits the convolutions they lag behind.
     """
     shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
     vision = model.vision
     for part in (vision.decoder, vision.projection_layer, vision.transformer_decoder, vision.mask_embed_proj):
         shares |= {id(p): mask_decoder_rate for p in part.parameters()}
+    projections = [model.image_projection]
+    if model.deep_supervision is not None:
+        projections.append(model.deep_supervision.projections)
+    for part in projections:
+        shares |= {id(p): projection_rate for p in part.parameters()}
     groups: dict[float, list[Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
