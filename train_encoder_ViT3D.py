@@ -25,12 +25,7 @@ class HyperParameters(PretrainingSettings):
 PRESETS = {
     "full": {},
     "small": {**SMALL_PRESET, "run_dir": "runs/encoder_ViT3D_small"},
-    "tiny": {  # the others are mostly convolutions, which want a higher rate
-        **TINY_PRESET,
-        "run_dir": "runs/encoder_ViT3D_tiny",
-        "learning_rate": 1e-3,
-        "mask_decoder_rate": 1.0,
-    },
+    "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_ViT3D_tiny"},
 }
 
 

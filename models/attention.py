@@ -123,7 +123,9 @@ class Transformer(nn.Module):
             for _ in range(depth)
         )
         self.norm_out = GammaLayerNorm(width)
-        for _, attention, feedforward in self.layers:
+        for position, attention, feedforward in self.layers:
+            nn.init.trunc_normal_(position.dsconv.weight, std=BRANCH_INIT)
+            nn.init.zeros_(position.dsconv.bias)
             nn.init.trunc_normal_(attention.to_out.weight, std=BRANCH_INIT)
             nn.init.trunc_normal_(feedforward[-1].weight, std=BRANCH_INIT)
 

@@ -137,8 +137,10 @@ VISION_PRESETS: dict[str, VisionConfig] = {
     # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
     "small": VisionConfig(spatial_depth=2, temporal_depth=2, query_layers=3, llm_width=576),
     "tiny": VisionConfig(
-        crop_size=(64, 64, 16),
-        patch_max=4,  # two thirds of the time of 6, at 4 mm a voxel for a small adult
+        # one deep patch, 4 mm a voxel for a small adult: where there are several, a volume is cut by its spacing, and a
+        # few hundred volumes are too few to learn what organs look like in every way of cutting
+        crop_size=(64, 64, 64),
+        patch_max=1,
         resnet_layers=(1, 1, 1, 1),
         resnet_channels=(16, 32, 64, 64),
         attention_heads=4,

@@ -6,11 +6,10 @@ import torch
 
 from datasets.anyres import patchify, place_mask
 from datasets.pretraining_batch import PretrainingBatch
-from models.configuration import VISION_PRESETS
 from models.pretraining import PretrainingModel
 from models.vision import VisionModel
+from tests.tiny_model import VISION
 
-VISION = VISION_PRESETS["tiny"]
 TEXT_WIDTH = VISION.query_width
 
 

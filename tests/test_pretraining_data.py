@@ -27,7 +27,7 @@ from datasets.volume import load_volume, read_mask
 from models.configuration import VISION_PRESETS
 from tests.ct_files import as_orientation
 
-VISION = replace(VISION_PRESETS["tiny"], crop_size=(32, 32, 8))
+VISION = replace(VISION_PRESETS["tiny"], crop_size=(32, 32, 8), patch_max=4)
 SHAPE = (50, 60, 20)
 VALUES = {"liver": 4, "spleen": [2, 3], "pancreas": 9}
 REPORTS = ("The lungs are clear.", "A nodule in the left upper lobe.")

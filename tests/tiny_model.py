@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -17,7 +18,7 @@ from models.diagnosis_heads import diseases_of
 from models.special_tokens import DISEASE_CONFIDENCE
 from models.tiny_language_model import build_tiny_language_model, train_tokenizer
 
-VISION = VISION_PRESETS["tiny"]
+VISION = replace(VISION_PRESETS["tiny"], crop_size=(64, 64, 16), patch_max=4)  # several patches, as at full size
 ANSWERS = {
     "open_vqa": "On the left side.",
     "yes_no": "Yes.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.configuration import VISION_PRESETS
 from models.encoder_2d1d import VolumePatches
 from models.vision import VisionModel
+from tests.tiny_model import VISION
 
-TINY = VISION_PRESETS["tiny"]
+TINY = VISION
 
 
 def randomise(module: torch.nn.Module) -> torch.nn.Module:

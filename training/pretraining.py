@@ -104,11 +104,10 @@ TINY_PRESET = {
     "max_iters": 1500,
     "micro_batch": 4,
     "accumulation_steps": 1,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "betas": (0.9, 0.99),  # gradients shrink tenfold within a hundred steps
     "attention_rate": 0.25,
-    "mask_decoder_rate": 0.5,
-    "projection_rate": 5.0,
+    "projection_rate": 10.0,
     "warmup": 0.1,
     "warmup_shape": "linear",
     "workers": 0,
