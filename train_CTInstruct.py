@@ -9,6 +9,7 @@ Every hyper-parameter below can be edited here or given on the command line.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -42,6 +43,7 @@ from training.loop import train
 from training.script import run_script
 from training.settings import TrainingSettings
 
+LOSSES = ("language", "diagnosis", "mask", "query")
 TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, where no manifest is given
 
 
@@ -72,6 +74,8 @@ class HyperParameters(TrainingSettings):
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
     vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder
     train_vision: bool = True  # False freezes the encoder; projector and mask decoder train all the same
+    length_power: float = 1.0  # divides the sum over an answer's n tokens by n to this power: 1 is their mean
+    loss_weights: tuple[str, ...] = ()  # of a sample's parts: language=1 diagnosis=1 mask=1 query=1, as published
     lora: bool = False  # adapters in place of the whole language model
     lora_rank: int = 8
     lora_alpha: int = 32
@@ -166,6 +170,20 @@ def with_pretrained_vision(
     return model
 
 
+def loss_weights(items: Iterable[str]) -> dict[str, float]:
+    """NAME=NUMBER for the parts of the loss; raises InputError for another name or what is no number."""
+    weights = {}
+    for item in items:
+        name, _, number = item.partition("=")
+        if name not in LOSSES:
+            raise InputError(f"--loss_weights {item}: {name!r} is not one of {', '.join(LOSSES)}")
+        try:
+            weights[name] = float(number)
+        except ValueError as error:
+            raise InputError(f"--loss_weights {item}: {number!r} is not a number; write NAME=NUMBER") from error
+    return weights
+
+
 def adapt(model: CTInstruct, settings: HyperParameters) -> None:
     """Put LoRA adapters into the language model, unless a checkpoint brought them."""
     if lora_settings(model.language_model):
@@ -194,6 +212,7 @@ def main() -> None:
     model = build_model(settings, all_records, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices, model.mask_volumes = settings.mask_slices, settings.mask_volumes
+    model.length_power, model.loss_weights = settings.length_power, loss_weights(settings.loss_weights)
     model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
         model.language_model.config.get_text_config()
     )

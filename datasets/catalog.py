@@ -14,7 +14,7 @@ from typing import Literal
 from datasets.errors import InputError
 from datasets.label_descriptions import has_side
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from datasets.phantom_lesions import DISEASES, LATERAL
+from datasets.phantom_lesions import DISEASES, LATERAL, sided_names
 from datasets.pretraining_batch import Kind
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
 
@@ -81,7 +81,7 @@ def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None
         "segmentation": (*STRUCTURES, *GROUPS),
         "lesion_segmentation": (
             *(name.lower() for name in DISEASES),
-            *(f"{side} {name.lower()}" for name in LATERAL for side in ("left", "right")),
+            *(part for name in LATERAL for part in sided_names(name)),
         ),
     }
     weights = {"lesion_segmentation": 0.0, **(weights or {})}

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
 from datasets.phantom_case import CaseOptions, PhantomCase, build_case, nifti_bytes, stream
-from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, lesion_values
+from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, lesion_values, sided_names
 from datasets.phantom_questions import QuestionWriter
 from datasets.phantom_text import write_report
 
@@ -121,9 +121,9 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
         if not truth["targets"][name] or volumes[lesion_values(name)].sum() >= MIN_LESION_ML
     }
     sides = {
-        f"{side} {name.lower()}": value
+        part: value
         for name in LATERAL
-        for side, value in zip(("left", "right"), lesion_values(name), strict=True)
+        for part, value in zip(sided_names(name), lesion_values(name), strict=True)
         if not 0 < volumes[value] < MIN_LESION_ML
     }
     lesions = {**whole, **sides}

@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import nibabel as nib
 import numpy as np
@@ -83,7 +84,7 @@ class PhantomCase:
         """0 or 1 for each CT-RATE disease, in their order."""
         return {name: int(name in self.findings) for name in DISEASES}
 
-    @property
+    @cached_property
     def sided_lesions(self) -> np.ndarray:
         """The lesion map as it is written, in which left and right parts differ (`lesion_values`)."""
         lateral = np.isin(self.lesions, [LESIONS[name] for name in LATERAL])

@@ -50,6 +50,11 @@ def lesion_values(name: str) -> list[int]:
     return [LESIONS[name], LESIONS[name] + RIGHT_OFFSET] if name in LATERAL else [LESIONS[name]]
 
 
+def sided_names(name: str) -> tuple[str, str]:
+    """What pretraining calls the left and the right part of a finding."""
+    return f"left {name.lower()}", f"right {name.lower()}"
+
+
 @dataclass
 class Finding:
     """What was painted. side: left, right, both or "" (midline); size_mm: largest diameter or thickness, scanner mm."""

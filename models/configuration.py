@@ -10,7 +10,6 @@ from typing import Any
 from datasets.errors import InputError
 
 ENCODER_NAMES = ("2D1D", "ViT3D", "ResNet3D")
-STEM_WIDTH = 64  # of a 2D ResNet, whatever its other widths
 BOTTLENECK_EXPANSION = 4
 INPLANE_STRIDE = 32  # of the last ResNet stage: a slice ends as a (c0 / 32, c1 / 32) map
 VIT_PATCHES = (4, 8, 16, 32)  # the mask decoder doubles the resolution, and looks at crop / 32 positions
@@ -21,9 +20,10 @@ class VisionConfig:
     """Shape of the encoder, of the mask decoder and of the projector to the language model.
 
     `crop_size` is one patch in voxels (in-plane x, in-plane y, slices).  `resnet_channels` are bottleneck widths: a
-    stage gives four times as many channels.  `llm_pooling` joins so many tokens of a patch along each axis to one for
-    the language model.  The `resnet` fields are shared by 2D1D and ResNet3D, `vit` ones are of ViT3D alone, with
-    `vit_patch` voxels along each axis of a token.  Defaults are the published 2D1D model beside a 7B language model.
+    stage gives four times as many channels; `stem_width` is the 2D ResNet's first convolution's, at half resolution.
+    `llm_pooling` joins so many tokens of a patch along each axis to one for the language model.  The `resnet` fields
+    are shared by 2D1D and ResNet3D, `vit` ones are of ViT3D alone, with `vit_patch` voxels along each axis of a token.
+    Defaults are the published 2D1D model beside a 7B language model.
     """
 
     encoder: str = "2D1D"
@@ -31,6 +31,7 @@ class VisionConfig:
     patch_max: int = 6
     resnet_layers: tuple[int, int, int, int] = (3, 4, 6, 3)
     resnet_channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    stem_width: int = 64
     attention_heads: int = 8
     attention_head_width: int = 64
     spatial_depth: int = 4
@@ -77,7 +78,7 @@ class VisionConfig:
     @property
     def skip_channels(self) -> tuple[int, int, int, int, int]:
         """Channels of the five ResNet feature maps, finest first."""
-        stem = self.resnet_channels[0] if self.encoder == "ResNet3D" else STEM_WIDTH  # as timm and MONAI build it
+        stem = self.resnet_channels[0] if self.encoder == "ResNet3D" else self.stem_width  # MONAI ties it to the next
         return (stem, *(BOTTLENECK_EXPANSION * width for width in self.resnet_channels))
 
     @property
@@ -142,10 +143,11 @@ VISION_PRESETS: dict[str, VisionConfig] = {
         crop_size=(64, 64, 64),
         patch_max=1,
         resnet_layers=(1, 1, 1, 1),
-        resnet_channels=(16, 32, 64, 64),
+        resnet_channels=(16, 32, 48, 48),
+        stem_width=32,
         attention_heads=4,
         attention_head_width=32,
-        spatial_depth=2,
+        spatial_depth=1,
         temporal_depth=2,
         position_bias_width=64,
         query_width=128,

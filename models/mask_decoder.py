@@ -17,7 +17,7 @@ from monai.networks.blocks import UnetrUpBlock
 from monai.networks.blocks.dynunet_block import get_conv_layer
 from torch import Tensor, nn
 
-from models.configuration import STEM_WIDTH, VisionConfig
+from models.configuration import VisionConfig
 from models.encoder_2d1d import EncodedSlices
 from models.folding import folded
 from models.recompute import recomputed
@@ -43,7 +43,7 @@ class PixelDecoder(nn.Module):
         self.decoder2 = _up_block(stages[2], stages[1])
         self.decoder3 = _up_block(stages[1], stages[0])
         self.decoder4 = _up_block(stages[0], stem)
-        self.transp_conv = get_conv_layer(2, STEM_WIDTH, config.mask_width, 2, 2, conv_only=True, is_transposed=True)
+        self.transp_conv = get_conv_layer(2, stem, config.mask_width, 2, 2, conv_only=True, is_transposed=True)
 
     def decode(
         self, encoded: EncodedSlices, queries: Tensor, embed: MaskEmbeddings, only_real_slices: bool = True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
@@ -23,9 +23,18 @@ class SliceResNet(ResNet):
     def __init__(self, config: VisionConfig) -> None:
         # as torchvision does; timm's default would begin with blocks that are mere shortcuts
         super().__init__(Bottleneck, config.resnet_layers, channels=config.resnet_channels, zero_init_last=False)
+        if config.stem_width != self.conv1.out_channels:  # timm's plain stem has one width
+            self._set_stem_width(config.stem_width, config.resnet_channels[0])
+
+    def _set_stem_width(self, width: int, planes: int) -> None:
+        self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        shortcut = downsample_conv(width, Bottleneck.expansion * planes, kernel_size=1)
+        self.layer1[0] = Bottleneck(width, planes, downsample=shortcut)
+        self.init_weights(zero_init_last=False)
 
     def stem(self, slices: Tensor) -> Tensor:
-        """(S, 1, H, W) gray -> (S, 64, H/2, W/2), the raw first convolution.
+        """(S, 1, H, W) gray -> (S, stem width, H/2, W/2), the raw first convolution.
 
         Three equal channels under weights w1, w2, w3 give what one channel gives under w1 + w2 + w3.
         """

@@ -137,6 +137,35 @@ def test_the_language_loss_is_a_loop_over_answer_tokens():
     assert torch.allclose(language_loss(logits, labels, reduction="token"), token_mean)
 
 
+def test_a_length_power_of_a_half_weighs_an_answer_by_the_root_of_its_length(model):
+    samples = [make_sample(kind, model.tokenizer, seed) for seed, kind in enumerate(("open_vqa", "yes_no"))]
+    batch = collate(samples, model.tokenizer)
+    plain = model(batch)
+    means = [plain.metrics[f"{kind}/language_loss"].item() for kind in ("open_vqa", "yes_no")]
+    lengths = [len(sample.answer_ids) for sample in samples]
+    assert plain.loss.item() == pytest.approx(sum(means) / 2, rel=1e-5)
+    try:
+        model.length_power = 0.5
+        weighted = model(batch)
+    finally:
+        model.length_power = 1.0
+    expected = sum(mean * length**0.5 for mean, length in zip(means, lengths, strict=True)) / 2
+    assert weighted.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert weighted.metrics == plain.metrics, "logs stay comparable"
+
+
+def test_loss_weights_scale_the_parts_of_a_sample(model):
+    batch = collate([make_sample("diagnosis", model.tokenizer, 3)], model.tokenizer)
+    parts = model(batch).metrics
+    try:
+        model.loss_weights = {"diagnosis": 3.0, "language": 0.5}
+        weighted = model(batch).loss.item()
+    finally:
+        model.loss_weights = {}
+    expected = 3 * parts["diagnosis/diagnosis_loss"] + 0.5 * parts["diagnosis/language_loss"]
+    assert weighted == pytest.approx(expected.item(), rel=1e-5)
+
+
 def next_token_log_probabilities(model, batch, answers):
     """Without a cache, for row 0: log-probabilities of the token after partial answers (n, m) -> (n, vocabulary)."""
     embeddings, positions = model.inputs(batch, model.encode(batch))

@@ -87,6 +87,16 @@ def test_summed_stem_equals_torchvision_on_three_equal_channels():
 
 
 @torch.no_grad()
+def test_a_stem_of_another_width_feeds_the_same_stages():
+    config = replace(TINY, stem_width=24)
+    network = SliceResNet(config).eval()
+    maps = network(torch.randn(2, 1, 64, 64))
+    assert [level.shape[1] for level in maps] == list(config.skip_channels) and maps[0].shape[1] == 24
+    expected = network.layer1(network.maxpool(network.act1(network.bn1(maps[0]))))
+    assert_close(maps[1], expected)
+
+
+@torch.no_grad()
 def test_slices_in_chunks_equal_slices_one_by_one(model: VisionModel):
     slices = torch.randn(37, 1, 64, 64)
     singles = [model.encoder.resnet2D(single[None]) for single in slices]
