@@ -17,6 +17,7 @@ from models.answering import Prediction, generate
 from models.configuration import VisionConfig
 from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
 from models.encoder_contract import EncodedVolume, VolumePatches
+from models.language_loss import AnswerPositions, answer_loss, answer_positions
 from models.language_model import token_positions
 from models.losses import part_mask_loss, weighted_bce
 from models.shared_prefix import shared_prefix
@@ -24,7 +25,7 @@ from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
 from models.vision import VisionModel
 
-__all__ = ["CTInstruct", "InstructionOutput", "Prediction", "language_loss"]
+__all__ = ["CTInstruct", "InstructionOutput", "Prediction"]
 
 
 @dataclass
@@ -95,9 +96,10 @@ class CTInstruct(nn.Module):
         encoded = self.encode(batch)
         spare = self._spare_volume(encoded) if self.aligned_ranks else None
         embeddings, positions = self.inputs(batch, encoded, spare)
-        logits, hidden = self._read(batch, embeddings, positions)
+        answers = answer_positions(batch.labels)
+        logits, hidden = self._read(batch, embeddings, positions, answers)
         losses = {
-            "language_loss": language_loss(logits, batch.labels),
+            "language_loss": answer_loss(logits, answers),
             "diagnosis_loss": self._diagnosis_losses(hidden, batch),
             "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
             "query_loss": self._query_losses(hidden, batch),
@@ -108,16 +110,19 @@ class CTInstruct(nn.Module):
         loss = sum(factors[name] * values for name, values in losses.items()).mean()
         return InstructionOutput(loss, self._metrics(losses, batch))
 
-    def _read(self, batch: InstructionBatch, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, vocabulary) from the token before the first label on, and last hidden states (B, L, hidden)."""
-        kept = batch.labels.shape[1] - _first_label(batch.labels) + 1
-        mask, keep, shared = batch.attention_mask, kept, None
+    def _read(
+        self, batch: InstructionBatch, embeddings: Tensor, positions: Tensor, answers: AnswerPositions
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden)."""
+        mask, shared = batch.attention_mask, None
+        rows, columns = answers.rows, answers.columns
         if self.share_prefix:
             shared = shared_prefix(batch.input_ids, mask, batch.input_ids == self.image_id, batch.volumes_of)
         if shared is not None:
-            keep, places = shared.column[:, -kept:].unique(return_inverse=True)
+            rows, columns = shared.group[rows, columns], shared.column[rows, columns]
             embeddings, positions = shared.pack(embeddings), shared.pack_positions(positions)
             mask = shared.additive_mask(embeddings.dtype)
+        keep, places = columns.unique(return_inverse=True)  # a report's length of logits for each row would be large
         output = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=mask,
@@ -126,10 +131,8 @@ class CTInstruct(nn.Module):
             logits_to_keep=keep,
             use_cache=False,
         )
-        logits, hidden = output.logits, output.hidden_states[-1]
-        if shared is None:
-            return logits, hidden
-        return logits[shared.group[:, -kept:], places], shared.unpack(hidden)
+        hidden = output.hidden_states[-1]
+        return output.logits[rows, places], hidden if shared is None else shared.unpack(hidden)
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
         """Encode each volume of the batch once, whatever the number of questions about it; a list a row."""
@@ -273,32 +276,6 @@ class CTInstruct(nn.Module):
     ) -> list[Prediction]:
         """Answer each question of a batch without answers; see `models.answering.generate`."""
         return generate(self, batch, num_beams, max_new_tokens, encoded, masks_of_all_beams)
-
-
-def language_loss(logits: Tensor, labels: Tensor, reduction: str = "sample") -> Tensor:
-    """Cross-entropy of the next token where labels are not -100.
-
-    Args:
-        logits: (B, K, vocabulary), the last K positions of the row.
-        labels: (B, L) with L >= K - 1.
-        reduction: "sample" gives (B,), each row's mean over its own tokens, so that a batch equals the mean of its
-            samples; "token" gives (), the mean over all tokens of the batch, as transformers and the release do.
-    """
-    kept = logits.shape[1]
-    shifted = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, -kept:]
-    losses = F.cross_entropy(
-        logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-    ).view(shifted.shape)
-    counts = (shifted != IGNORED_LABEL).sum(1)
-    if reduction == "token":
-        return losses.sum() / counts.sum().clamp_min(1)
-    return losses.sum(1) / counts.clamp_min(1)
-
-
-def _first_label(labels: Tensor) -> int:
-    """The first position of any row that a loss is taken at (0 where there is none)."""
-    columns = (labels != IGNORED_LABEL).any(0).nonzero()
-    return int(columns[0]) if len(columns) else 0
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from models.ctinstruct import language_loss
 from models.diagnosis_heads import diseases_of, positive_weights
+from models.language_loss import answer_loss, answer_positions
 from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct
 
 KINDS = list(ANSWERS)
@@ -127,14 +127,15 @@ def test_visual_tokens_reach_the_answer_and_padding_does_not(model):
 
 
 def test_the_language_loss_is_a_loop_over_answer_tokens():
-    logits, labels = torch.randn(2, 5, 11), torch.tensor([[-100, -100, -100, 4, 7, 2], [-100, -100, 1, 2, 9, 10]])
-    rows = [  # five logits are kept of six: number k stands at position k + 1 and predicts position k + 2
-        [-logits[r, p - 2].log_softmax(-1)[labels[r, p]] for p in range(2, 6) if labels[r, p] != -100] for r in range(2)
-    ]
-    expected = torch.stack([torch.stack(terms).mean() for terms in rows])
-    assert torch.allclose(language_loss(logits, labels), expected)
+    labels = torch.tensor([[-100, -100, -100, 4, 7, 2], [-100] * 6, [-100, -100, 1, 2, 9, 10]])
+    logits = torch.randn(3, 6, 11)
+    rows = [[-logits[r, p - 1].log_softmax(-1)[labels[r, p]] for p in range(6) if labels[r, p] != -100] for r in (0, 2)]
+    answers = answer_positions(labels)
+    kept = logits[answers.rows, answers.columns]
+    expected = torch.stack([torch.stack(rows[0]).mean(), torch.zeros(()), torch.stack(rows[1]).mean()])
+    assert torch.allclose(answer_loss(kept, answers), expected)
     token_mean = torch.stack([term for terms in rows for term in terms]).mean()
-    assert torch.allclose(language_loss(logits, labels, reduction="token"), token_mean)
+    assert torch.allclose(answer_loss(kept, answers, reduction="token"), token_mean)
 
 
 def test_a_length_power_of_a_half_weighs_an_answer_by_the_root_of_its_length(model):
