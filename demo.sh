@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 tuning=6 test=2 pretraining=4 iterations=10
 else
-    count=240 tuning=500 test=40 pretraining=1500 iterations=300
+    count=440 tuning=360 test=40 pretraining=1150 iterations=350
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -34,26 +34,27 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "1. phantom CTs: $count for pretraining, $tuning others for tuning, $test more for the test"
 phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$cores" "${@:4}"; }
-phantoms phantoms "$count" "$seed" --split 0.834 0.166 0 --in-plane 1.4 2.2 --between 1.8 3.2
-phantoms tuning_phantoms "$tuning" $((seed + 1000)) --split 1 0 0 --questions-per-case 8 \
-    --in-plane 1.8 2.6 --between 2.4 3.8
+phantoms phantoms "$count" "$seed" --split 0.909 0.091 0 --in-plane 2.2 3.0 --between 2.6 4.0
+phantoms tuning_phantoms "$tuning" $((seed + 1000)) --split 1 0 0 --questions-per-case 16 \
+    --in-plane 2.2 3.0 --between 2.6 4.0
 phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 3 \
-    --body-scale 0.58 0.82 --in-plane 1.2 2.0 --between 1.6 3.5
+    --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 2.2 4.4
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
-    --task_weights phantom_image_text=0.7,phantom_classification=1,phantom_segmentation=2,phantom_lesion_segmentation=5 \
-    --deep_only_tasks phantom_lesion_segmentation --micro_batch $((4 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
+    --task_weights phantom_image_text=0.7,phantom_classification=3,phantom_segmentation=4,phantom_lesion_segmentation=3 \
+    --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 18 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --train_vision false --learning_rate 1.5e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
+    --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
     --questions_per_volume 18 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=40,segmentation=6,yes_no=12,multiple_choice=5,open_vqa=5,report_generation=4 \
+    --task_weights diagnosis=40,segmentation=6,yes_no=12,multiple_choice=8,open_vqa=6,report_generation=12 \
+    --length_power 0 --loss_weights diagnosis=18,query=10,mask=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 

@@ -20,7 +20,7 @@ from models.encoder_contract import EncodedVolume, VolumePatches
 from models.language_loss import AnswerPositions, answer_loss, answer_positions
 from models.language_model import token_positions
 from models.losses import part_mask_loss, weighted_bce
-from models.shared_prefix import shared_prefix
+from models.shared_prefix import SharedPrefix, shared_prefix
 from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
 from models.vision import VisionModel
@@ -95,9 +95,8 @@ class CTInstruct(nn.Module):
         """Losses of a batch whose samples may differ in task, size and number of volumes."""
         encoded = self.encode(batch)
         spare = self._spare_volume(encoded) if self.aligned_ranks else None
-        embeddings, positions = self.inputs(batch, encoded, spare)
         answers = answer_positions(batch.labels)
-        logits, hidden = self._read(batch, embeddings, positions, answers)
+        logits, hidden = self._read(batch, encoded, spare, answers)
         losses = {
             "language_loss": answer_loss(logits, answers),
             "diagnosis_loss": self._diagnosis_losses(hidden, batch),
@@ -111,16 +110,20 @@ class CTInstruct(nn.Module):
         return InstructionOutput(loss, self._metrics(losses, batch))
 
     def _read(
-        self, batch: InstructionBatch, embeddings: Tensor, positions: Tensor, answers: AnswerPositions
+        self,
+        batch: InstructionBatch,
+        encoded: list[list[EncodedVolume]],
+        spare: EncodedVolume | None,
+        answers: AnswerPositions,
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden)."""
         mask, shared = batch.attention_mask, None
         rows, columns = answers.rows, answers.columns
         if self.share_prefix:
             shared = shared_prefix(batch.input_ids, mask, batch.input_ids == self.image_id, batch.volumes_of)
+        embeddings, positions = self.inputs(batch, encoded, spare, shared)
         if shared is not None:
             rows, columns = shared.group[rows, columns], shared.column[rows, columns]
-            embeddings, positions = shared.pack(embeddings), shared.pack_positions(positions)
             mask = shared.additive_mask(embeddings.dtype)
         keep, places = columns.unique(return_inverse=True)  # a report's length of logits for each row would be large
         output = self.language_model(
@@ -151,19 +154,38 @@ class CTInstruct(nn.Module):
         return patches.to(weight.device, weight.dtype, non_blocking=True)
 
     def inputs(
-        self, batch: InstructionBatch, encoded: list[list[EncodedVolume]], spare: EncodedVolume | None = None
+        self,
+        batch: InstructionBatch,
+        encoded: list[list[EncodedVolume]],
+        spare: EncodedVolume | None = None,
+        shared: SharedPrefix | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, L, hidden) with visual tokens in place, and rotary positions."""
-        embeddings = self.language_model.get_input_embeddings()(batch.input_ids)
-        image_mask = batch.input_ids == self.image_id
-        visual = [self.vision.llm_tokens(volume) for row in encoded for volume in row]
-        if visual:
-            embeddings = embeddings.masked_scatter(image_mask.unsqueeze(-1), torch.cat(visual).to(embeddings.dtype))
-        elif spare is not None:
-            embeddings = embeddings + 0 * self.vision.llm_tokens(spare).sum()
+        """Embeddings (B, L, hidden) with visual tokens in place, and rotary positions; packed where rows are shared."""
+        ids, image_mask = batch.input_ids, batch.input_ids == self.image_id
         grids = [[self.vision.llm_grid(volume) for volume in row] for row in encoded]
         config = self.language_model.config.get_text_config()
-        return embeddings, token_positions(config, batch.attention_mask, image_mask, grids)
+        positions = token_positions(config, batch.attention_mask, image_mask, grids)
+        visual, places = self._visual_tokens(encoded)
+        index = torch.zeros_like(ids)
+        index[image_mask] = places.to(ids.device)
+        if shared is not None:
+            ids, image_mask, index = shared.pack(ids), shared.pack(image_mask), shared.pack(index)
+            positions = shared.pack_positions(positions)
+        embeddings = self.language_model.get_input_embeddings()(ids)
+        if visual is not None:
+            embeddings = torch.where(image_mask.unsqueeze(-1), visual.to(embeddings.dtype)[index], embeddings)
+        elif spare is not None:
+            embeddings = embeddings + 0 * self.vision.llm_tokens(spare).sum()
+        return embeddings, positions
+
+    def _visual_tokens(self, encoded: list[list[EncodedVolume]]) -> tuple[Tensor | None, Tensor]:
+        """Tokens of the distinct volumes (T, hidden), None without any; and which of them the rows hold, in order."""
+        distinct = {id(volume): volume for row in encoded for volume in row}
+        if not distinct:
+            return None, torch.zeros(0, dtype=torch.long)
+        tokens = [self.vision.llm_tokens(volume) for volume in distinct.values()]
+        ranges = dict(zip(distinct, torch.arange(sum(map(len, tokens))).split([*map(len, tokens)]), strict=True))
+        return torch.cat(tokens), torch.cat([ranges[id(volume)] for row in encoded for volume in row])
 
     def _spare_volume(self, encoded: list[list[EncodedVolume]]) -> EncodedVolume:
         """Any volume of the batch, or one slice of zeros, to run the parts on that no sample asks for."""
