@@ -54,7 +54,7 @@ launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
     --questions_per_volume 18 --micro_batch $((6 / ranks)) \
     --task_weights diagnosis=40,segmentation=6,yes_no=12,multiple_choice=8,open_vqa=6,report_generation=12 \
-    --length_power 0 --loss_weights diagnosis=18,query=10,mask=2 \
+    --length_power 0 --loss_weights diagnosis=18,query=40,mask=5 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
