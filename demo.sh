@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 tuning=6 test=2 pretraining=4 iterations=10
 else
-    count=440 tuning=360 test=40 pretraining=1150 iterations=350
+    count=440 tuning=360 test=40 pretraining=1100 iterations=330
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -53,8 +53,8 @@ launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
     --questions_per_volume 18 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=40,segmentation=6,yes_no=12,multiple_choice=8,open_vqa=6,report_generation=12 \
-    --length_power 0 --loss_weights diagnosis=18,query=40,mask=5 \
+    --task_weights diagnosis=40,segmentation=6,yes_no=16,multiple_choice=8,open_vqa=6,report_generation=24 \
+    --length_power 0.25 --loss_weights diagnosis=10,query=10,mask=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
