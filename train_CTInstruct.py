@@ -179,8 +179,10 @@ def loss_weights(items: Iterable[str]) -> dict[str, float]:
             raise InputError(f"--loss_weights {item}: {name!r} is not one of {', '.join(LOSSES)}")
         try:
             weights[name] = float(number)
-        except ValueError as error:
-            raise InputError(f"--loss_weights {item}: {number!r} is not a number; write NAME=NUMBER") from error
+        except ValueError:
+            weights[name] = -1.0
+        if not 0 <= weights[name] < float("inf"):
+            raise InputError(f"--loss_weights {item}: {number!r} is not a number of 0 or more; write NAME=NUMBER")
     return weights
 
 
@@ -201,6 +203,7 @@ def adapt(model: CTInstruct, settings: HyperParameters) -> None:
 
 def main() -> None:
     settings = parse(HyperParameters, PRESETS)
+    weights_of_losses = loss_weights(settings.loss_weights)
     ranks = distributed.initialize()
     random_state.seed_all(settings.seed)
     if settings.preset == "tiny":
@@ -212,7 +215,7 @@ def main() -> None:
     model = build_model(settings, all_records, ranks.device)
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices, model.mask_volumes = settings.mask_slices, settings.mask_volumes
-    model.length_power, model.loss_weights = settings.length_power, loss_weights(settings.loss_weights)
+    model.length_power, model.loss_weights = settings.length_power, weights_of_losses
     model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
         model.language_model.config.get_text_config()
     )

@@ -20,7 +20,7 @@ class VisionConfig:
     """Shape of the encoder, of the mask decoder and of the projector to the language model.
 
     `crop_size` is one patch in voxels (in-plane x, in-plane y, slices).  `resnet_channels` are bottleneck widths: a
-    stage gives four times as many channels; `stem_width` is the 2D ResNet's first convolution's, at half resolution.
+    stage gives four times as many channels; `stem_width` is of 2D1D's first convolution alone.
     `llm_pooling` joins so many tokens of a patch along each axis to one for the language model.  The `resnet` fields
     are shared by 2D1D and ResNet3D, `vit` ones are of ViT3D alone, with `vit_patch` voxels along each axis of a token.
     Defaults are the published 2D1D model beside a 7B language model.

@@ -30,7 +30,7 @@ __all__ = ["CTInstruct", "InstructionOutput", "Prediction"]
 
 @dataclass
 class InstructionOutput:
-    """``loss``: mean over the batch's samples of the sum of a sample's losses.  ``metrics``: their parts, for logs."""
+    """``loss``: mean over samples of the weighted sum of a sample's losses.  ``metrics``: the losses, unweighted."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -103,9 +103,8 @@ class CTInstruct(nn.Module):
             "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
             "query_loss": self._query_losses(hidden, batch),
         }
-        lengths = (batch.labels != IGNORED_LABEL).sum(1).clamp_min(1)
         factors = {name: self.loss_weights.get(name.removesuffix("_loss"), 1.0) for name in losses}
-        factors["language_loss"] *= lengths ** (1 - self.length_power)
+        factors["language_loss"] *= answers.lengths ** (1 - self.length_power)
         loss = sum(factors[name] * values for name, values in losses.items()).mean()
         return InstructionOutput(loss, self._metrics(losses, batch))
 
@@ -125,7 +124,7 @@ class CTInstruct(nn.Module):
         if shared is not None:
             rows, columns = shared.group[rows, columns], shared.column[rows, columns]
             mask = shared.additive_mask(embeddings.dtype)
-        keep, places = columns.unique(return_inverse=True)  # a report's length of logits for each row would be large
+        keep, places = columns.unique(return_inverse=True)  # of packed rows, far fewer than a report is long
         output = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=mask,
@@ -165,15 +164,18 @@ class CTInstruct(nn.Module):
         grids = [[self.vision.llm_grid(volume) for volume in row] for row in encoded]
         config = self.language_model.config.get_text_config()
         positions = token_positions(config, batch.attention_mask, image_mask, grids)
-        visual, places = self._visual_tokens(encoded)
-        index = torch.zeros_like(ids)
-        index[image_mask] = places.to(ids.device)
+        place_of = ids.new_zeros(ids.shape)
         if shared is not None:
-            ids, image_mask, index = shared.pack(ids), shared.pack(image_mask), shared.pack(index)
-            positions = shared.pack_positions(positions)
+            ids, positions = shared.pack(ids), shared.pack_positions(positions)
+        # before the visual tokens, so that gradients come in one order whether a rank has volumes or a spare one
         embeddings = self.language_model.get_input_embeddings()(ids)
+        visual, places = self._visual_tokens(encoded)
         if visual is not None:
-            embeddings = torch.where(image_mask.unsqueeze(-1), visual.to(embeddings.dtype)[index], embeddings)
+            place_of[image_mask] = places.to(ids.device)
+            if shared is not None:
+                image_mask, place_of = shared.pack(image_mask), shared.pack(place_of)
+            visual = visual.to(embeddings.dtype)[place_of[image_mask]]
+            embeddings = embeddings.masked_scatter(image_mask.unsqueeze(-1), visual)
         elif spare is not None:
             embeddings = embeddings + 0 * self.vision.llm_tokens(spare).sum()
         return embeddings, positions

@@ -19,6 +19,11 @@ class AnswerPositions:
     targets: Tensor
     count: int
 
+    @property
+    def lengths(self) -> Tensor:
+        """(count,): answer tokens of each row, 1 where it has none."""
+        return self.rows.bincount(minlength=self.count).clamp_min(1)
+
 
 def answer_positions(labels: Tensor) -> AnswerPositions:
     """Where labels (B, L) are not -100: a token is predicted by the column before its own."""
@@ -37,5 +42,4 @@ def answer_loss(logits: Tensor, answers: AnswerPositions, reduction: str = "samp
     losses = F.cross_entropy(logits.float(), answers.targets, reduction="none")
     if reduction == "token":
         return losses.sum() / max(len(losses), 1)
-    lengths = answers.rows.bincount(minlength=answers.count).clamp_min(1)
-    return losses.new_zeros(answers.count).index_add(0, answers.rows, losses) / lengths
+    return losses.new_zeros(answers.count).index_add(0, answers.rows, losses) / answers.lengths

@@ -29,7 +29,8 @@ class SliceResNet(ResNet):
     def _set_stem_width(self, width: int, planes: int) -> None:
         self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        shortcut = downsample_conv(width, Bottleneck.expansion * planes, kernel_size=1)
+        output = Bottleneck.expansion * planes
+        shortcut = downsample_conv(width, output, kernel_size=1) if width != output else None
         self.layer1[0] = Bottleneck(width, planes, downsample=shortcut)
         self.init_weights(zero_init_last=False)
 

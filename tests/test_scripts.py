@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate_CTInstruct
+import train_CTInstruct
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
@@ -136,3 +137,10 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
     assert not earlier.exists()
     with pytest.raises(InputError, match=r"answer\.txt: cannot be made \(File exists\)"):
         answer_question(model, dataset, [str(IMAGE)], "?", "CT-RATE", tmp_path / "answer.txt", GenerationOptions(1, 10))
+
+
+def test_loss_weights_are_read_and_bad_ones_named():
+    assert train_CTInstruct.loss_weights(["diagnosis=18", "query=0.5"]) == {"diagnosis": 18.0, "query": 0.5}
+    for item in ("dice=1", "mask=much", "mask=nan", "mask=-1", "mask=inf", "mask"):
+        with pytest.raises(InputError, match=f"--loss_weights {item}:"):
+            train_CTInstruct.loss_weights([item])

@@ -283,12 +283,15 @@ def test_a_bf16_run_with_frozen_weights_resumes_to_the_same_bits(tmp_path):
     assert_equal_to_the_bit(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_run_that_differs_cannot_be_resumed(tmp_path):
+def test_a_run_that_differs_cannot_be_resumed(tmp_path, monkeypatch):
     run(tmp_path, "--max_iters", "4", "--no_unfreeze")
     with pytest.raises(InputError, match="sampler seed was 0 and is now 1"):
         run(tmp_path, "--resume", "--no_unfreeze", "--seed", "1")
     with pytest.raises(InputError, match="settings zero_stage was 2 and is now 1"):
         run(tmp_path, "--resume", "--no_unfreeze", "--zero_stage", "1")
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="settings weight_layout was aligned"):
+        patch.setattr("training.loop.WEIGHT_LAYOUT", "another")
+        run(tmp_path, "--resume", "--no_unfreeze")
     with pytest.raises(InputError, match="architecture was"):
         run(tmp_path, "--resume")
     build = toy_task.ToyModel.__init__

@@ -11,6 +11,8 @@ from datasets.errors import InputError
 from training import zero3
 from training.settings import TrainingSettings
 
+WEIGHT_LAYOUT = "aligned"  # names the order of `in_aligned_order`
+
 
 def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
     """ "bf16" or "fp32"; raises InputError for a combination that DeepSpeed cannot train."""

@@ -23,7 +23,7 @@ from datasets.errors import InputError
 from training import checkpoint_store, distributed, random_state, training_state, zero3
 from training.arguments import to_dict
 from training.batches import BadInput, Sampler, batches, move_to
-from training.deepspeed_config import build_engine, resolve_precision
+from training.deepspeed_config import WEIGHT_LAYOUT, build_engine, resolve_precision
 from training.distributed import Ranks
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
@@ -80,6 +80,7 @@ def train(
     if precision == "bf16":
         model.bfloat16()  # as the engine does, but before frozen weights are compared with those of a checkpoint
     fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
+    fixed["weight_layout"] = WEIGHT_LAYOUT  # ZeRO's states are flat: in another order they would fit, and be wrong
     description = training_state.describe(model, fixed, sampler.fingerprint())
     if resumed_from:
         _check_fits(resumed_from, description)
