@@ -24,7 +24,8 @@ LAYERS, CHANNELS = (1, 1, 1, 1), (64, 16, 16, 16)  # the stems of timm and MONAI
 
 
 def config(encoder: str, **changes) -> VisionConfig:
-    return replace(vision_preset("tiny", encoder), resnet_layers=LAYERS, resnet_channels=CHANNELS, **changes)
+    widths = {"resnet_layers": LAYERS, "resnet_channels": CHANNELS, "stem_width": 64}
+    return replace(vision_preset("tiny", encoder), **widths, **changes)
 
 
 def small_resnet(**changes) -> ResNet:
@@ -50,9 +51,8 @@ def test_2d1d_takes_a_full_resnet50_exactly(tmp_path: Path, ending: str):
     path = written(tmp_path, source, ending)
     small = dict(spatial_depth=1, temporal_depth=1, crop_size=(32, 32, 2), query_layers=1)
     full = vision_preset("full")
-    vision = VisionModel(
-        replace(vision_preset("tiny"), resnet_layers=full.resnet_layers, resnet_channels=full.resnet_channels, **small)
-    )
+    widths = {name: getattr(full, name) for name in ("resnet_layers", "resnet_channels", "stem_width")}
+    vision = VisionModel(replace(vision_preset("tiny"), **widths, **small))
     others = {n: t.clone() for n, t in vision.state_dict().items() if not n.startswith("encoder.resnet2D.")}
     load_pretrained_backbone(vision, path)
     for name, tensor in source.state_dict().items():

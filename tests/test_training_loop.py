@@ -289,7 +289,7 @@ def test_a_run_that_differs_cannot_be_resumed(tmp_path, monkeypatch):
         run(tmp_path, "--resume", "--no_unfreeze", "--seed", "1")
     with pytest.raises(InputError, match="settings zero_stage was 2 and is now 1"):
         run(tmp_path, "--resume", "--no_unfreeze", "--zero_stage", "1")
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="settings weight_layout was aligned"):
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="settings weight_layout was 'aligned'"):
         patch.setattr("training.loop.WEIGHT_LAYOUT", "another")
         run(tmp_path, "--resume", "--no_unfreeze")
     with pytest.raises(InputError, match="architecture was"):

@@ -73,7 +73,8 @@ def test_full_size_has_the_published_names_and_shapes():
 def test_summed_stem_equals_torchvision_on_three_equal_channels():
     torch.manual_seed(0)
     reference = randomise(torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 2, 1])).eval()
-    own = SliceResNet(replace(TINY, resnet_layers=(1, 1, 2, 1), resnet_channels=(64, 128, 256, 512))).eval()
+    widths = {"resnet_layers": (1, 1, 2, 1), "resnet_channels": (64, 128, 256, 512), "stem_width": 64}
+    own = SliceResNet(replace(TINY, **widths)).eval()
     own.load_state_dict(reference.state_dict(), strict=True)
     maps: dict[str, Tensor] = {}
     for name in ("conv1", "layer1", "layer2", "layer3", "layer4"):
