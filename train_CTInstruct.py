@@ -23,6 +23,7 @@ from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.label_descriptions import canonical
 from datasets.manifest import InstructionRecord, load_manifest, manifest_texts
 from datasets.mixture import load_mixture
+from datasets.named_numbers import named_numbers
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from evaluation.validation import held_out_losses
 from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
@@ -171,19 +172,8 @@ def with_pretrained_vision(
 
 
 def loss_weights(items: Iterable[str]) -> dict[str, float]:
-    """NAME=NUMBER for the parts of the loss; raises InputError for another name or what is no number."""
-    weights = {}
-    for item in items:
-        name, _, number = item.partition("=")
-        if name not in LOSSES:
-            raise InputError(f"--loss_weights {item}: {name!r} is not one of {', '.join(LOSSES)}")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            weights[name] = -1.0
-        if not 0 <= weights[name] < float("inf"):
-            raise InputError(f"--loss_weights {item}: {number!r} is not a number of 0 or more; write NAME=NUMBER")
-    return weights
+    """NAME=NUMBER for the parts of the loss; raises InputError for another name or what is no number of 0 or more."""
+    return named_numbers(items, LOSSES, "--loss_weights", "")
 
 
 def adapt(model: CTInstruct, settings: HyperParameters) -> None:

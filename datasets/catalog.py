@@ -13,6 +13,7 @@ from typing import Literal
 
 from datasets.errors import InputError
 from datasets.label_descriptions import has_side
+from datasets.named_numbers import named_numbers
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
 from datasets.phantom_lesions import DISEASES, LATERAL, sided_names
 from datasets.pretraining_batch import Kind
@@ -111,17 +112,7 @@ def select_tasks(
     """
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise InputError(f"{unknown[0]!r} is not a kind of pretraining; choose from {', '.join(KINDS)}")
-    given: dict[str, float] = {}
-    for item in weights:
-        name, _, number = item.rpartition("=")
-        if name not in {task.name for task in tasks}:
-            raise InputError(f"task weight {item}: {name!r} is not one of the tasks {', '.join(t.name for t in tasks)}")
-        try:
-            given[name] = float(number)
-        except ValueError:
-            given[name] = -1.0
-        if not 0 <= given[name] < float("inf"):
-            raise InputError(f"task weight {item}: {number!r} is not a number of 0 or more; write NAME=NUMBER")
+    given = named_numbers(weights, [task.name for task in tasks], "task weight", "the tasks ")
     weighed = [replace(task, weight=given.get(task.name, task.weight)) for task in tasks]
     chosen = [task for task in weighed if task.kind in kinds and task.weight > 0]
     if not chosen:

@@ -130,7 +130,7 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
 
 
 def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
-    config = vision_preset("tiny")
+    config = replace(vision_preset("tiny"), resnet_channels=(16, 32, 64, 64), stem_width=64, spatial_depth=2)
     torch.manual_seed(1)
     vision = VisionModel(config).eval()
     patches, marks = torch.randn(1, *config.crop_size), torch.ones(1, config.crop_size[2])
@@ -141,10 +141,7 @@ def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
     mask = torch.zeros(1, *config.crop_size, dtype=torch.int8)
     mask[0, 40:48, 8:16, 5] = 1
     target = cell_targets(plain.part_masks(mask), [difference.shape[1:]])[0][:, 0]
-    assert int(target.sum()) == 4
-    places = torch.stack(torch.meshgrid(*map(torch.arange, target.shape), indexing="ij")).flatten(1).float()
-    centre, seen = ((places * weight.flatten()).sum(1) / weight.sum() for weight in (target.float(), difference))
-    assert (centre - seen).abs().max() < 0.75, "in cells of slices, rows and columns"
+    assert int(target.sum()) == 4 and bool(target.flatten()[difference.argmax()])
 
 
 def test_it_works_in_bfloat16() -> None:
