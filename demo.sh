@@ -15,9 +15,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
-    count=12 tuning=6 test=2 pretraining=4 iterations=10
+    count=12 test=2 pretraining=4 iterations=10
 else
-    count=440 tuning=360 test=40 pretraining=1100 iterations=330
+    count=860 test=40 pretraining=1300 iterations=340
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -32,13 +32,11 @@ launch() {
 }
 step() { printf '\n== %s\n' "$*"; }
 
-step "1. phantom CTs: $count for pretraining, $tuning others for tuning, $test more for the test"
+step "1. phantom CTs: $count to learn from, $test more for the test"
 phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$cores" "${@:4}"; }
-phantoms phantoms "$count" "$seed" --split 0.909 0.091 0 --in-plane 2.2 3.0 --between 2.6 4.0
-phantoms tuning_phantoms "$tuning" $((seed + 1000)) --split 1 0 0 --questions-per-case 16 \
-    --in-plane 2.2 3.0 --between 2.6 4.0
+phantoms phantoms "$count" "$seed" --split 0.94 0.06 0 --questions-per-case 16 --in-plane 2.2 3.0 --between 3.4 5.0
 phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 3 \
-    --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 2.2 4.4
+    --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
@@ -54,9 +52,9 @@ launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
     --questions_per_volume 18 --micro_batch $((6 / ranks)) \
     --task_weights diagnosis=40,segmentation=6,yes_no=16,multiple_choice=8,open_vqa=6,report_generation=24 \
-    --length_power 0.25 --loss_weights diagnosis=10,query=10,mask=2 \
+    --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
-    --manifests "$out/tuning_phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
+    --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
 step "4. evaluate on held-out phantoms"
 evaluate() {

@@ -121,7 +121,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
             centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
             axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
             patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
-            _paint(scene, one, "Lung opacity", patch, rng.uniform(-170, -110), strength=0.9, blur=1.6)
+            _paint(scene, one, "Lung opacity", patch, rng.uniform(-340, -280), strength=0.9, blur=1.6)
             places.append((radius, one, zone(centre[2])))
             largest = max(largest, 2 * radius)
     return Finding("Lung opacity", side, len(places), largest, max(places)[2])

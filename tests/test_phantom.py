@@ -141,7 +141,7 @@ HU_OF = {  # range of the median HU inside the mask
     "Emphysema": (-1010, -800),
     "Atelectasis": (-150, 230),
     "Lung nodule": (0, 400),
-    "Lung opacity": (-330, -130),
+    "Lung opacity": (-470, -280),
     "Pulmonary fibrotic sequela": (-150, 50),
     "Pleural effusion": (-20, 30),
     "Mosaic attenuation pattern": (-540, -380),
