@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.errors import InputError
 from datasets.manifest import TASKS, InstructionRecord, load_manifest
+from datasets.named_numbers import named_numbers, number_of
 
 _FACTS = Path(__file__).resolve().parent.parent / "data" / "instruction_tasks.json"
 
@@ -48,7 +49,7 @@ def load_mixture(
             raise InputError(f"{path}: a second manifest named {name}; rename one, since parts go by their file's name")
         parts[name] = load_manifest(path)
         if separator:
-            given[name] = _number(weight, item)
+            given[name] = number_of(weight, f"--manifests {item}")
     if task_weights:
         if given:
             raise InputError("--task_weights and a weight on a manifest exclude each other: use one of them")
@@ -69,18 +70,5 @@ def _by_task(
     for records in parts.values():
         for record in records:
             groups[record.task].append(record)
-    weights = dict.fromkeys(groups, 1.0)
-    for item in task_weights:
-        task, _, weight = item.partition("=")
-        if task not in TASKS:
-            raise InputError(f"--task_weights {item}: {task!r} is not one of {', '.join(TASKS)}")
-        if task in groups:
-            weights[task] = _number(weight, item)
-    return dict(groups), weights
-
-
-def _number(text: str, item: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"{item}: {text!r} is not a weight; write NAME=NUMBER") from error
+    given = named_numbers(task_weights, TASKS, "--task_weights", "")
+    return dict(groups), {task: given.get(task, 1.0) for task in groups}

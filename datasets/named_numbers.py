@@ -1,4 +1,4 @@
-"""NAME=NUMBER on the command line."""
+"""Numbers behind an equals sign on the command line: NAME=NUMBER, PATH=NUMBER."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ def named_numbers(items: Iterable[str], names: Collection[str], option: str, wha
         name, _, number = item.partition("=")
         if name not in names:
             raise InputError(f"{option} {item}: {name!r} is not one of {what}{', '.join(names)}")
-        try:
-            numbers[name] = float(number)
-        except ValueError:
-            numbers[name] = -1.0
-        if not 0 <= numbers[name] < float("inf"):
-            raise InputError(f"{option} {item}: {number!r} is not a number of 0 or more; write NAME=NUMBER")
+        numbers[name] = number_of(number, f"{option} {item}")
     return numbers
+
+
+def number_of(text: str, item: str) -> float:
+    """A number of 0 or more; raises InputError, which begins with ``item``, for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise InputError(f"{item}: {text!r} is not a number of 0 or more; give one behind the =")
+    return number

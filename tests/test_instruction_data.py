@@ -167,7 +167,8 @@ def test_mixtures_weigh_by_option_by_published_name_or_by_size(phantom_manifest)
     [
         ([], [], "--manifests is empty"),
         (["{train}", "{train}"], [], "a second manifest named train"),
-        (["{train}=heavy"], [], "'heavy' is not a weight"),
+        (["{train}=heavy"], [], "'heavy' is not a number of 0 or more"),
+        (["{train}=-1"], [], "'-1' is not a number of 0 or more"),
         (["{train}"], ["poetry=1"], "'poetry' is not one of"),
         (["{train}=1"], ["segmentation=1"], "exclude each other"),
         (["{train}", "{known}"], [], "manifest train has no weight"),
