@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datasets.anyres import PatchedVolume
 from datasets.instruction import IGNORED_LABEL, InstructionBatch
 from models.answering import Prediction, generate
+from models.batch_statistics import batch_statistics_kept
 from models.configuration import VisionConfig
 from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
 from models.encoder_contract import EncodedVolume, VolumePatches
@@ -196,7 +196,7 @@ class CTInstruct(nn.Module):
                 return row[0]
         c0, c1, _ = self.config.crop_size
         weight = self.vision.bridger[0].weight
-        with _batch_statistics_kept(self.vision):
+        with batch_statistics_kept(self.vision):
             return self.vision.encode(weight.new_zeros(1, c0, c1, 1), weight.new_ones(1, 1), (1, 1, 1))
 
     def _diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
@@ -210,7 +210,7 @@ class CTInstruct(nn.Module):
                 count = len(logits)
                 weights = positive_weights(label_set).to(logits.device)[:count]
                 loss = weighted_bce(logits, batch.targets[row][:count], weights)
-                losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+                losses = _added(losses, row, loss)
             if not rows and self.aligned_ranks:
                 idle = hidden.new_zeros(len(diseases_of(label_set)), hidden.shape[-1])
                 losses = losses + 0 * self.diagnosis_heads(idle, label_set).sum()
@@ -250,9 +250,9 @@ class CTInstruct(nn.Module):
             parts = zip(questions, logits.split(counts, 1), volume.part_masks(targets).split(counts, 1), strict=True)
             for (row, *_), row_logits, row_targets in parts:
                 loss = weight * sum(part_mask_loss(row_logits, row_targets))
-                losses = losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+                losses = _added(losses, row, loss)
         if spare is not None and not asked:
-            with _batch_statistics_kept(self.vision):
+            with batch_statistics_kept(self.vision):
                 logits = self.vision.decode_masks(spare.excerpt(), hidden[:1, -1], only_real_slices=False)
             losses = losses + 0 * logits.sum()
         return losses
@@ -271,7 +271,7 @@ class CTInstruct(nn.Module):
                 continue
             queries = self.vision.qwen2biolord(states).float()
             distances = (queries - targets[: len(queries)].float()).square().sum(-1)
-            losses = losses + distances.mean() * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
+            losses = _added(losses, row, distances.mean())
         return losses
 
     def _metrics(self, losses: dict[str, Tensor], batch: InstructionBatch) -> dict[str, Tensor]:
@@ -302,14 +302,6 @@ class CTInstruct(nn.Module):
         return generate(self, batch, num_beams, max_new_tokens, encoded, masks_of_all_beams)
 
 
-@contextmanager
-def _batch_statistics_kept(module: nn.Module):
-    """Within it, batch normalisation uses its running statistics and leaves them alone."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.train()
+def _added(losses: Tensor, row: int, loss: Tensor) -> Tensor:
+    """Losses (B,) with a number added to one row's; a copy, as autograd needs."""
+    return losses + loss * F.one_hot(torch.tensor(row, device=losses.device), len(losses))
