@@ -54,8 +54,8 @@ class DeepSupervision(nn.Module):
         structure is in few of the tokens, so those that hold it weigh more; Dice would leave such rare ones without a
         gradient in the beginning.
 
-        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1; similarity: tokens (..., C) and queries ->
-        cosines (..., n).
+        queries (n, query width); masks (n, x*c0, y*c1, z*d), 0, 1 or -1 in the padding; similarity: tokens (..., C) and
+        queries -> cosines (..., n).
         """
         *maps, tokens = encoded.deep_maps()
         scores = [
@@ -65,7 +65,7 @@ class DeepSupervision(nn.Module):
         if similarity is not None:
             cosines = similarity(tokens.movedim(1, -1), queries).movedim(-1, 1)
             scores.append(cosines * self.token_log_scale.float().exp() + self.token_bias.float())
-        targets = cell_targets(encoded.part_masks(masks), [score.shape[2:] for score in scores])
+        targets = volume_targets(encoded, masks, [score.shape[2:] for score in scores])
         of_maps = [
             sum(part_mask_loss(score, target))
             for score, target in zip(scores[: len(maps)], targets[: len(maps)], strict=True)
@@ -77,8 +77,28 @@ class DeepSupervision(nn.Module):
 
     def presence_loss(self, scores: Tensor, masks: Tensor) -> Tensor:
         """BCE of which structures the volume has; scores (n,) of the volume as a whole, masks as for `forward`."""
-        held = (masks == 1).flatten(1).any(1).to(scores)
+        held = structures_held(masks).to(scores)
         return F.binary_cross_entropy_with_logits(scores + self.presence_bias.float(), held)
+
+
+def structures_held(masks: Tensor) -> Tensor:
+    """(n,) bool: which of the masks (n, ...) have a voxel."""
+    return masks.flatten(1).amax(1) == 1
+
+
+def volume_targets(encoded: EncodedVolume, masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
+    """`cell_targets` of a volume's masks (n, x*c0, y*c1, z*d), whose padding is the same for all.
+
+    Only structures that the volume holds are counted: of 36 lesions with their sides, most patients lack 25.
+    """
+    counted = structures_held(masks)
+    counted[0] |= ~counted.any()  # one at least, for the padding
+    targets = []
+    for found in cell_targets(encoded.part_masks(masks[counted]), grids):
+        target = found.new_zeros(len(found), len(masks), *found.shape[2:])
+        target[:, counted] = found
+        targets.append(target.masked_fill(found[:, :1] == IGNORED, IGNORED))
+    return targets
 
 
 def cell_targets(masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from datasets.anyres import patchify, place_mask
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
 from models.configuration import ENCODER_NAMES, vision_preset
-from models.deep_supervision import BACKGROUND_LOGIT, FEWEST_VOXELS, DeepSupervision, cell_targets
+from models.deep_supervision import BACKGROUND_LOGIT, FEWEST_VOXELS, DeepSupervision, cell_targets, volume_targets
 from models.encoder_contract import VolumePatches
 from models.losses import mask_loss
 from models.pretrained_vision import load_pretraining, save_pretraining
@@ -106,6 +106,18 @@ def test_a_part_and_its_masks_are_of_the_same_voxels(name: str) -> None:
     assert index == expected and int(parts.sum()) == 1
     inside = (-1, -1) if name == "2D1D" else (-1, -1, middle % config.crop_size[2])
     assert int(parts[(index, 0, *inside)]) == 1
+
+
+@pytest.mark.parametrize("name", ENCODER_NAMES)
+@pytest.mark.parametrize("absent", [[], [1], [0, 2], [0, 1, 2]])
+def test_structures_that_a_volume_has_not_got_need_not_be_counted(name: str, absent: list[int]) -> None:
+    _, encoded, masks = encode(name)
+    masks[absent] = masks[absent].clamp(max=0)
+    grids = [features.shape[2:] for features in encoded.deep_maps()]
+    for found, truth in zip(
+        volume_targets(encoded, masks, grids), cell_targets(encoded.part_masks(masks), grids), strict=True
+    ):
+        assert torch.equal(found, truth)
 
 
 def test_padding_slices_take_no_part() -> None:
