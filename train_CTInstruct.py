@@ -221,7 +221,7 @@ def main() -> None:
 
     embeddings = None
     if settings.query_text_encoder:
-        labels = [label for record in all_records for label in record.labels]
+        labels = [label for record in (*all_records, *validation) for label in record.labels]
         embeddings = label_embeddings(settings.query_text_encoder, labels, model.config.query_width)
     most_images = max(len(record.image_path) for record in all_records)
     dataset = InstructionDataset(

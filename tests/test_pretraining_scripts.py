@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,10 +54,12 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
     repeated = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert repeated["step"] == scores["step"] == 3 and repeated["encoder"] == encoder
     assert repeated["phantom_segmentation/dice"] == pytest.approx(scores["phantom_segmentation/dice"], abs=1e-3)
+    held_out = with_a_label_of_its_own(phantoms, tmp_path / "held_out.json")
     tuned = run(
         "train_CTInstruct.py",
         *TINY,
         *("--manifests", str(phantoms / "train.json"), "--run_dir", str(tmp_path / "tuned")),
+        *("--validation_manifest", str(held_out), "--eval_interval", "1"),
         *("--pretrained_vision", str(tmp_path / "run"), "--max_iters", "1"),
         *("--query_text_encoder", str(tmp_path / "run" / "text_encoder")),
     )
@@ -67,6 +70,17 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
     words = load_checkpoint(tmp_path / "tuned" / "checkpoints" / "step_000001" / "model").language_model
     table = words.get_input_embeddings().weight  # begun by `start_grounded`, which leaves its second half to images
     assert table[:, 64:].std() < 0.1 * table[:, :64].std()
+
+
+def with_a_label_of_its_own(phantoms: Path, path: Path) -> Path:
+    """A manifest of one question that asks for a mask by a name that no training question has."""
+    records = json.loads((phantoms / "train.json").read_text())
+    record = next(r for r in records if r["task"] == "segmentation" and len(r["labels"]) == 1)
+    (value,) = record["mask_values"].values()
+    record |= {"labels": ["gallbladder"], "mask_values": {"gallbladder": value}}
+    record |= {name: str(phantoms / record[name]) for name in ("image_path", "mask_path")}
+    path.write_text(json.dumps([record]))
+    return path
 
 
 def test_missing_manifests_are_all_named_at_once(tmp_path):
