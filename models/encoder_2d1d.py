@@ -20,7 +20,7 @@ class EncodedSlices(EncodedVolume):
     """One token a slice of a patch: tokens (P, d, C), valid (P, d), False in padding slices.
 
     skips: the five feature maps (rows, C_i, h_i, w_i), one row for each *distinct* slice, so that padding is held
-    once.  slice_rows (P, d): the row of each slice.  Volumes encoded together share the maps.
+    once.  slice_rows (P, d): the row of each slice.
     """
 
     slice_rows: Tensor
@@ -70,23 +70,22 @@ class Encoder2D1D(nn.Module):
         self.enc_temporal_transformer.gradient_checkpointing = enabled
 
     def encode_many(self, volumes: Sequence[VolumePatches]) -> list[EncodedSlices]:
-        """Encode volumes of any grids; their distinct slices go through the ResNet as one batch.
+        """Encode volumes of any grids; the distinct slices of each go through the ResNet as one batch.
 
         Raises ValueError where a volume's shapes do not fit each other or the configuration's crop size.
         """
         device = self.resnet2D.conv1.weight.device
         volumes = [checked(volume, self.crop_size, device) for volume in volumes]
-        slices = torch.cat([rearrange(volume.patches, "p h w d -> (p d) 1 h w") for volume in volumes])
-        distinct, rows = merge_zero_slices(slices)
-        skips = self.resnet2D(distinct)
-        vectors = slice_vectors(skips[-1])
-        rows_of = rows.split([volume.slice_marks.numel() for volume in volumes])
+        merged = [merge_zero_slices(rearrange(volume.patches, "p h w d -> (p d) 1 h w")) for volume in volumes]
+        counts = [len(distinct) for distinct, _ in merged]
+        levels = self.resnet2D(torch.cat([distinct for distinct, _ in merged]))
+        skips_of = zip(*(split_channels_last(level, counts) for level in levels), strict=True)
         encoded = []
-        for volume, volume_rows in zip(volumes, rows_of, strict=True):
-            slice_rows = volume_rows.view(volume.slice_marks.shape)
+        for volume, skips, (_, rows) in zip(volumes, skips_of, merged, strict=True):
+            slice_rows = rows.view(volume.slice_marks.shape)
             valid = volume.slice_marks > 0
-            tokens = self._attend(vectors[slice_rows], valid, volume.patch_grid)
             grid = volume.patch_grid
+            tokens = self._attend(slice_vectors(skips[-1])[slice_rows], valid, grid)
             encoded.append(
                 EncodedSlices(tokens=tokens, valid=valid, skips=skips, slice_rows=slice_rows, patch_grid=grid)
             )
@@ -102,6 +101,15 @@ class Encoder2D1D(nn.Module):
         key_mask = rearrange(valid, "(z x y) d -> (x y) (z d)", z=z, x=x, y=y)
         tokens = self.enc_temporal_transformer(tokens, video_shape, key_mask=key_mask)
         return rearrange(tokens, "(x y) (z d) c -> (z x y) d c", z=z, x=x, y=y)
+
+
+def split_channels_last(maps: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Maps (S, C, h, w) -> (n, C, h, w) for each n of the counts, which sum to S.
+
+    Taking rows of maps that all volumes share would cost each of them a gradient of the size of the batch.  Cut with the
+    channels last, they bring back a gradient in the network's own layout; another one makes its backward pass slower.
+    """
+    return [part.permute(0, 3, 1, 2) for part in maps.permute(0, 2, 3, 1).split(counts)]
 
 
 def merge_zero_slices(slices: Tensor) -> tuple[Tensor, Tensor]:
