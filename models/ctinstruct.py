@@ -20,6 +20,7 @@ from models.encoder_contract import EncodedVolume, VolumePatches
 from models.language_loss import AnswerPositions, answer_loss, answer_positions
 from models.language_model import token_positions
 from models.losses import part_mask_loss, weighted_bce
+from models.packed_attention import use_packed_attention
 from models.shared_prefix import SharedPrefix, shared_prefix
 from models.slice_sampling import sample_slices
 from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
@@ -116,14 +117,15 @@ class CTInstruct(nn.Module):
         answers: AnswerPositions,
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden)."""
-        mask, shared = batch.attention_mask, None
+        mask, shared, packed = batch.attention_mask, None, {}
         rows, columns = answers.rows, answers.columns
         if self.share_prefix:
             shared = shared_prefix(batch.input_ids, mask, batch.input_ids == self.image_id, batch.volumes_of)
         embeddings, positions = self.inputs(batch, encoded, spare, shared)
         if shared is not None:
             rows, columns = shared.group[rows, columns], shared.column[rows, columns]
-            mask = shared.additive_mask(embeddings.dtype)
+            use_packed_attention(self.language_model)
+            mask, packed = None, {"packed": shared.layout}
         keep, places = columns.unique(return_inverse=True)  # of packed rows, far fewer than a report is long
         output = self.language_model(
             inputs_embeds=embeddings,
@@ -132,6 +134,7 @@ class CTInstruct(nn.Module):
             output_hidden_states=True,
             logits_to_keep=keep,
             use_cache=False,
+            **packed,
         )
         hidden = output.hidden_states[-1]
         return output.logits[rows, places], hidden if shared is None else shared.unpack(hidden)

@@ -3,7 +3,7 @@
 A row of the batch is a chat whose beginning, up to the last visual token and on for as long as the rows agree, is the
 same for all questions about the same volumes.  A language model with causal attention gives that beginning the same
 states in each of those rows.  So the rows of a volume become one sequence, the beginning and then every row's own part,
-with a mask that lets a part see the beginning and itself alone; every token keeps the position it has in its own row.
+where a part sees the beginning and itself alone; every token keeps the position it has in its own row.
 The states are those of separate rows (Zheng et al. 2024 share prefixes in this way at inference).
 """
 
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.packed_attention import PackedLayout, packed_layout
+
 
 @dataclass(frozen=True)
 class SharedPrefix:
@@ -22,14 +24,14 @@ class SharedPrefix:
 
     group, column: (B, L) int64; padding of a row points at the row's first token.
     row, position: (G, K) int64, the token of the rows that a packed place takes; spare places take any.
-    mask: (G, 1, K, K) bool, what each packed place (third axis) may look at.
+    layout: what each packed place looks at.
     """
 
     group: Tensor
     column: Tensor
     row: Tensor
     position: Tensor
-    mask: Tensor
+    layout: PackedLayout
 
     def pack(self, rows: Tensor) -> Tensor:
         """(B, L, ...) -> (G, K, ...)."""
@@ -42,11 +44,6 @@ class SharedPrefix:
     def unpack(self, packed: Tensor) -> Tensor:
         """(G, K, ...) -> (B, L, ...)."""
         return packed[self.group, self.column]
-
-    def additive_mask(self, dtype: torch.dtype) -> Tensor:
-        """The mask to be added to attention's logits, which every attention of transformers takes."""
-        lowest = torch.finfo(dtype).min
-        return torch.zeros(self.mask.shape, dtype=dtype, device=self.mask.device).masked_fill(~self.mask, lowest)
 
 
 def shared_prefix(
@@ -89,11 +86,8 @@ def shared_prefix(
             taken_row[index, cursor : cursor + own] = row
             taken_position[index, cursor : cursor + own] = torch.arange(own) + begin
             cursor += own
-    looked_at, looking = part.unsqueeze(1), part.unsqueeze(2)
-    earlier = torch.ones(places, places, dtype=torch.bool).tril()
-    mask = ((looked_at == looking) | (looked_at == 0)) & earlier
-    tensors = (group, column, taken_row, taken_position, mask.unsqueeze(1))
-    return SharedPrefix(*(tensor.to(input_ids.device) for tensor in tensors))
+    tensors = (tensor.to(input_ids.device) for tensor in (group, column, taken_row, taken_position))
+    return SharedPrefix(*tensors, packed_layout(part.to(input_ids.device)))
 
 
 def _shared_length(input_ids: Tensor, image_mask: Tensor, starts: Sequence[int], rows: Sequence[int]) -> int:

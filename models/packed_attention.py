@@ -1,0 +1,106 @@
+"""Attention over packed sequences: a beginning that all parts see, and parts that do not see each other.
+
+A mask over the whole sequence would have most of the scores computed to be thrown away: 18 questions about a volume see
+a fifth of what such a square holds.  So the parts are gathered into blocks of about the same length, and each block
+attends to its own tokens and to the beginning.  Results are those of the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "packed"
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """Parts of similar length, of any sequence; indices count the places of all sequences end to end.
+
+    queries (n, L): a part's places, the last one repeated.  keys (n, M): the places it may look at, the first one
+    repeated.  mask (n, 1, L, M) bool: which of them each of its places looks at.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Blocks, and for each place (G * K) where their outputs, end to end, hold its own; spare places hold any."""
+
+    blocks: list[AttentionBlock]
+    order: Tensor
+
+
+def packed_layout(part: Tensor) -> PackedLayout:
+    """The layout of sequences whose places belong to the beginning (0), to a part (1, 2, ...) or to nothing (-1).
+
+    part: (G, K) int64; the beginning comes first, and each part is one run.
+    """
+    places = part.shape[1]
+    runs: list[tuple[int, int, int, int]] = []  # first place and length of a part, and of its beginning
+    for group, row in enumerate(part.tolist()):
+        start, beginning = group * places, row.count(0)
+        runs += [(start, beginning, start, 0)] if beginning else []
+        for number in range(1, max(row) + 1):
+            runs.append((start + row.index(number), row.count(number), start, beginning))
+    buckets: dict[tuple[int, bool], list[tuple[int, int, int, int]]] = {}
+    for run in runs:  # lengths within a factor of two
+        buckets.setdefault((run[1].bit_length(), run[3] == 0), []).append(run)
+    order = torch.zeros(part.numel(), dtype=torch.long)
+    blocks, taken = [], 0
+    for members in buckets.values():
+        first, length, start, beginning = torch.tensor(members).T.unsqueeze(2)
+        own, before = torch.arange(int(length.max())), torch.arange(int(beginning.max()))
+        queries = first + own.minimum(length - 1)
+        keys = torch.cat([start + before.minimum((beginning - 1).clamp_min(0)), queries], dim=1)
+        looked_at = (own <= own[:, None]).expand(len(members), -1, -1)
+        seen_before = (before < beginning).unsqueeze(1).expand(-1, len(own), -1)
+        blocks.append(AttentionBlock(queries, keys, torch.cat([seen_before, looked_at], dim=2).unsqueeze(1)))
+        order[queries] = taken + torch.arange(queries.numel()).view(queries.shape).minimum(
+            (torch.arange(len(members)) * len(own)).unsqueeze(1) + length - 1
+        )
+        taken += queries.numel()
+    device = part.device
+    moved = [AttentionBlock(*(tensor.to(device) for tensor in vars(block).values())) for block in blocks]
+    return PackedLayout(moved, order.to(device))
+
+
+def attend_packed(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    packed: PackedLayout | None = None,
+    **options,
+) -> tuple[Tensor, None]:
+    """transformers' interface of attention: query, key, value (G, heads, K, C) -> (G, K, heads, C).
+
+    Without a layout it is transformers' own attention.
+    """
+    if packed is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    shape = query.transpose(1, 2).shape
+    query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    outputs = []
+    for block in packed.blocks:
+        states = (query[block.queries], key[block.keys], value[block.keys])
+        attended, _ = sdpa_attention_forward(module, *(x.transpose(1, 2) for x in states), block.mask, **options)
+        outputs.append(attended.flatten(0, 1))
+    return torch.cat(outputs)[packed.order].view(shape), None
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Let a model take ``packed=PackedLayout`` in its forward pass; without it nothing changes."""
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend_packed)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+    model.config.get_text_config()._attn_implementation = NAME
