@@ -15,6 +15,7 @@ from datasets.errors import InputError
 from datasets.label_descriptions import has_side
 from datasets.named_numbers import named_numbers
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
+from datasets.phantom_details import DETAILS
 from datasets.phantom_lesions import DISEASES, LATERAL, sided_names
 from datasets.pretraining_batch import Kind
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
@@ -71,36 +72,35 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
 def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None) -> list[PretrainingTask]:
     """The tasks of a folder that `datasets.phantom` wrote, by their names with `phantom_` in front:
 
-    image_text, classification (diseases), segmentation (organs) and lesion_segmentation.
+    image_text, classification (diseases), detail_classification (diseases with side, number, size, zone and kind),
+    segmentation (organs) and lesion_segmentation.
 
-    weights: by name without `phantom_`; where not given 1, and 0 for lesions, which the mask decoder cannot learn in a
-    few hundred steps from scratch and which keep it from the rest; deep supervision alone can learn from them.
+    weights: by name without `phantom_`; where not given 1, but 0 for details, which have the diseases once more, and
+    for lesions, which the mask decoder cannot learn in a few hundred steps from scratch and which keep it from the
+    rest; deep supervision alone can learn from them.
     """
-    labels = {
-        "image_text": (),
-        "classification": tuple(disease.lower() for disease in DISEASES),
-        "segmentation": (*STRUCTURES, *GROUPS),
-        "lesion_segmentation": (
-            *(name.lower() for name in DISEASES),
-            *(part for name in LATERAL for part in sided_names(name)),
-        ),
+    diseases = tuple(disease.lower() for disease in DISEASES)
+    sides = tuple(part for name in LATERAL for part in sided_names(name))
+    tasks: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
+        "image_text": ("image_text", "image_text", ()),
+        "classification": ("classification", "classification", diseases),
+        "detail_classification": ("classification", "details", (*diseases, *DETAILS)),
+        "segmentation": ("segmentation", "segmentation", (*STRUCTURES, *GROUPS)),
+        "lesion_segmentation": ("segmentation", "segmentation", (*diseases, *sides)),
     }
-    weights = {"lesion_segmentation": 0.0, **(weights or {})}
-    tasks = []
-    for name in labels:
-        kind = name.removeprefix("lesion_")
-        tasks.append(
-            PretrainingTask(
-                name=f"phantom_{name}",
-                kind=kind,
-                weight=float(weights.get(name, 1.0)),
-                manifest=f"{_braces_kept(folder)}/pretraining/{kind}_{{split}}.json",
-                labels=labels[name],
-                loss="BCE" if kind == "classification" else None,
-                drop_other_labels=kind == "segmentation",  # organs and lesions stand in one manifest
-            )
+    weights = {"detail_classification": 0.0, "lesion_segmentation": 0.0, **(weights or {})}
+    return [
+        PretrainingTask(
+            name=f"phantom_{name}",
+            kind=kind,
+            weight=float(weights.get(name, 1.0)),
+            manifest=f"{_braces_kept(folder)}/pretraining/{manifest}_{{split}}.json",
+            labels=labels,
+            loss="BCE" if kind == "classification" else None,
+            drop_other_labels=kind == "segmentation",  # organs and lesions stand in one manifest
         )
-    return tasks
+        for name, (kind, manifest, labels) in tasks.items()
+    ]
 
 
 def select_tasks(

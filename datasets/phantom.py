@@ -3,8 +3,8 @@
     python -m datasets.phantom --out runs/phantoms --count 60 --seed 0 --workers 2
 
 The folder then holds volumes/ and masks/ (NIfTI), train.json, val.json, test.json (instruction manifests, split by
-patient), pretraining/{classification,image_text,segmentation}_{train,val,test}.json and cases.json, the truth of every
-case. Paths in a manifest are relative to the manifest. The same seed and options give the same bytes, whatever
+patient), pretraining/{classification,details,image_text,segmentation}_{train,val,test}.json and cases.json, the truth
+of every case. Paths in a manifest are relative to the manifest. The same seed and options give the same bytes, whatever
 the number of workers, and case i is the same whatever the count.
 """
 
@@ -25,11 +25,13 @@ from tqdm import tqdm
 from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
 from datasets.phantom_case import CaseOptions, PhantomCase, build_case, nifti_bytes, stream
+from datasets.phantom_details import detail_targets
 from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, lesion_values, sided_names
 from datasets.phantom_questions import QuestionWriter
 from datasets.phantom_text import write_report
 
 SPLITS = ("train", "val", "test")
+PRETRAINING = ("classification", "details", "image_text", "segmentation")
 MIN_LESION_ML = 0.3  # a smaller lesion is not asked for
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -108,7 +110,7 @@ def write_case(index: int, options: DatasetOptions) -> dict:
 
 
 def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]]:
-    """Records of the three kinds of pretraining; their manifests lie one folder below."""
+    """Records of each of `PRETRAINING`; their manifests lie one folder below."""
     image = {"image_path": f"../{truth['image_path']}"}
     values = {**STRUCTURES, **GROUPS}
     masks = [{**image, "labels": list(values), "mask_path": f"../{truth['structures_path']}", "mask_values": values}]
@@ -130,6 +132,7 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
     masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {
         "classification": [{**image, "disease_label": truth["targets"]}],
+        "details": [{**image, "disease_label": {**truth["targets"], **detail_targets(case.findings)}}],
         "image_text": [{**image, "report": truth["report"]}],
         "segmentation": masks,
     }
@@ -153,9 +156,9 @@ def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:
     for split in SPLITS:
         chosen = [case for case in cases if case["truth"]["split"] == split]
         _write_json(options.out / f"{split}.json", [record for case in chosen for record in case["instruction"]])
-        for kind in ("classification", "image_text", "segmentation"):
-            records = [record for case in chosen for record in case["pretraining"][kind]]
-            _write_json(options.out / "pretraining" / f"{kind}_{split}.json", records)
+        for name in PRETRAINING:
+            records = [record for case in chosen for record in case["pretraining"][name]]
+            _write_json(options.out / "pretraining" / f"{name}_{split}.json", records)
     truths = [case["truth"] for case in cases]
     _write_json(options.out / "cases.json", truths)
     return truths

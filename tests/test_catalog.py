@@ -66,7 +66,7 @@ def test_records_are_found_in_a_folder_with_braces_in_its_name(tmp_path):
 def test_tasks_are_chosen_by_kind_and_weight():
     tasks = phantom_tasks("phantoms", weights={"segmentation": 2})
     assert {task.name.removeprefix("phantom_"): task.weight for task in tasks} == {
-        **{"image_text": 1, "classification": 1},
+        **{"image_text": 1, "classification": 1, "detail_classification": 0},
         **{"segmentation": 2, "lesion_segmentation": 0},
     }
     kinds = [task.kind for task in select_tasks(tasks, ["segmentation", "image_text"])]

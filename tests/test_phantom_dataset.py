@@ -87,7 +87,7 @@ def test_manifests_load_and_agree_with_the_truth(dataset: Path) -> None:
                 mask = np.asarray(nib.load(record.mask_path).dataobj)
                 for label in record.labels:
                     assert np.isin(mask, record.mask_values[label]).sum() > 10
-        for kind in ("classification", "image_text", "segmentation"):
+        for kind in ("classification", "details", "image_text", "segmentation"):
             rows = json.loads((dataset / "pretraining" / f"{kind}_{split}.json").read_text())
             assert {Path(row["image_path"]).name for row in rows} == {f"{name}.nii.gz" for name in patients[split]}
             for row in rows:

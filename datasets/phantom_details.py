@@ -1,0 +1,58 @@
+"""What else than its presence pretraining learns of a finding: side, number, size, zone and kind, as labels.
+
+Questions and reports are about them, and a volume's mask does not say them in so many words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from datasets.phantom_lesions import LATERAL, Finding, sided_names, sides_of
+from datasets.phantom_text import NUMBERS
+
+GRADES = {
+    "Arterial wall calcification": ("mild", "severe"),
+    "Emphysema": ("mild", "severe"),
+    "Lung nodule": ("small", "medium", "large"),
+    "Pericardial effusion": ("small", "large"),
+    "Pleural effusion": ("small", "moderate", "large"),
+}
+COUNTS = {  # how many there can be, and what one and several are called
+    "Coronary artery wall calcification": (3, "calcified coronary artery", "calcified coronary arteries"),
+    "Lung nodule": (4, "lung nodule", "lung nodules"),
+    "Lymphadenopathy": (3, "enlarged lymph node", "enlarged lymph nodes"),
+}
+DEVICES = ("pacemaker", "port catheter", "sternal wires", "spinal rods")
+ZONES = ("left upper", "left lower", "right upper", "right lower")
+
+DETAILS: dict[str, tuple[str, Callable[[Finding], bool]]] = {}
+"""By label the finding that it is a detail of, and whether a present one has it."""
+
+
+def _add_details() -> None:
+    for name in LATERAL:
+        for side, label in zip(("left", "right"), sided_names(name), strict=True):
+            DETAILS[label] = name, lambda finding, side=side: side in sides_of(finding.side)
+    for name, grades in GRADES.items():
+        for grade in grades:
+            DETAILS[f"{grade} {name.lower()}"] = name, lambda finding, grade=grade: finding.grade == grade
+    for name, (most, one, several) in COUNTS.items():
+        for number in range(1, most + 1):
+            label = f"{NUMBERS[number]} {one if number == 1 else several}"
+            DETAILS[label] = name, lambda finding, number=number: finding.count == number
+    for device in DEVICES:
+        DETAILS[device] = "Medical material", lambda finding, device=device: finding.kind == device
+    for zone in ZONES:
+        DETAILS[f"{zone} zone nodule"] = "Lung nodule", lambda finding, zone=zone: finding.place == zone
+        DETAILS[f"{zone} zone consolidation"] = (
+            "Consolidation",
+            lambda finding, zone=zone: f"{finding.side} {finding.place}" == zone,
+        )
+
+
+_add_details()
+
+
+def detail_targets(findings: Mapping[str, Finding]) -> dict[str, int | None]:
+    """For each of ``DETAILS`` 1 or 0, or None where the finding is absent and there is nothing to be told apart."""
+    return {label: int(holds(findings[name])) if name in findings else None for label, (name, holds) in DETAILS.items()}

@@ -1,0 +1,120 @@
+"""Details that pretraining learns of a finding, against the lesion masks and against the answers to questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from datasets.catalog import load_records, phantom_tasks
+from datasets.label_descriptions import describe
+from datasets.phantom import DatasetOptions, write_dataset
+from datasets.phantom_case import CaseOptions
+from datasets.phantom_details import DETAILS, detail_targets
+from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, Finding
+
+QUESTIONS = {  # what is asked -> the label that its answer, in lower case, is part of
+    "On which side is the": "{answer} {finding}",
+    "How many lung nodules": "{answer} lung nodule",
+    "Where is the largest lung nodule": "{answer} nodule",
+    "How large is the largest lung nodule": "{answer} lung nodule",
+    "How many enlarged lymph nodes": "{answer} enlarged lymph node",
+    "How large is the pleural effusion": "{answer} pleural effusion",
+    "Where is the consolidation": "{answer} consolidation",
+    "Which medical device is seen": "{answer}",
+    "How many coronary arteries": "{answer} calcified coronary arter",
+    "How severe is the calcification of the aorta": "{answer} arterial wall calcification",
+    "How severe is the emphysema": "{answer} emphysema",
+    "How large is the pericardial effusion": "{answer} pericardial effusion",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("details")
+    case = CaseOptions(prevalence=0.6, in_plane=(6.0, 7.0), between=(6.0, 7.0))
+    write_dataset(DatasetOptions(out, count=8, seed=5, split=(1, 0, 0), questions_per_case=99, case=case))
+    return out
+
+
+def details_of(folder: Path) -> dict[str, dict[str, int | None]]:
+    rows = json.loads((folder / "pretraining" / "details_train.json").read_text())
+    return {Path(row["image_path"]).name.removesuffix(".nii.gz"): row["disease_label"] for row in rows}
+
+
+def test_sides_are_those_of_the_masks(folder: Path) -> None:
+    seen = {0: 0, 1: 0}
+    for case in json.loads((folder / "cases.json").read_text()):
+        found, details = set(np.unique(nib.load(folder / case["lesions_path"]).dataobj)), details_of(folder)[case["id"]]
+        assert {name: details[name] for name in DISEASES} == case["targets"]
+        for name in LATERAL:
+            value = DISEASES.index(name) + 1
+            for side, side_value in (("left", value), ("right", value + RIGHT_OFFSET)):
+                known = details[f"{side} {name.lower()}"]
+                if not case["targets"][name]:
+                    assert known is None
+                elif found & {value, value + RIGHT_OFFSET}:  # not too small for any voxel
+                    assert known == (side_value in found), (case["id"], side, name)
+                    seen[known] += 1
+    assert min(seen.values()) > 5
+
+
+def test_what_questions_are_answered_with_holds(folder: Path) -> None:
+    checked = set()
+    for record in json.loads((folder / "train.json").read_text()):
+        text, details = record["question"][1]["text"], details_of(folder)[record["patient_id"]]
+        answer = record["answer"].split(" (")[0].rstrip(".").split(",")[0].lower()
+        stem = next((stem for stem in QUESTIONS if text.startswith(stem)), None)
+        if stem is None or record["task"] not in ("open_vqa", "multiple_choice") or answer == "none":
+            continue
+        finding = text.removeprefix(stem).split("?")[0].strip()
+        for side in ("left", "right") if answer == "both sides" else [answer.removesuffix(" side")]:
+            label = QUESTIONS[stem].format(answer=side, finding=finding)
+            true = [name for name, value in details.items() if value == 1 and name.startswith(label)]
+            assert len(true) == 1, (label, true)
+            checked.add((stem, side))
+    assert {stem for stem, _ in checked} == set(QUESTIONS)
+
+
+def test_one_of_each_kind_of_detail_holds(folder: Path) -> None:
+    kinds = {
+        "Arterial wall calcification": ["mild", "severe"],
+        "Emphysema": ["mild", "severe"],
+        "Lung nodule": ["small", "medium", "large"],
+        "Pleural effusion": ["small", "moderate", "large"],
+        "Pericardial effusion": ["small", "large"],
+    }
+    groups = [(name, [f"{grade} {name.lower()}" for grade in grades]) for name, grades in kinds.items()]
+    places = ["left upper", "left lower", "right upper", "right lower"]
+    groups.append(("Lung nodule", [f"{place} zone nodule" for place in places]))
+    groups.append(("Consolidation", [f"{place} zone consolidation" for place in places]))
+    groups.append(("Lung nodule", ["one lung nodule", *(f"{n} lung nodules" for n in ("two", "three", "four"))]))
+    groups.append(
+        ("Lymphadenopathy", ["one enlarged lymph node", "two enlarged lymph nodes", "three enlarged lymph nodes"])
+    )
+    groups.append(("Medical material", ["pacemaker", "port catheter", "sternal wires", "spinal rods"]))
+    for details in details_of(folder).values():
+        for name, labels in groups:
+            assert [details[label] for label in labels].count(1) == details[name], labels
+
+
+def test_what_an_absent_finding_would_look_like_is_unknown() -> None:
+    assert set(detail_targets({}).values()) == {None}
+    alone = detail_targets({"Lung nodule": Finding("Lung nodule", "both", 2, 30.0, "left upper", "medium")})
+    known = {name: value for name, value in alone.items() if value is not None}
+    assert {name for name, value in known.items() if value} == {
+        "left lung nodule", "right lung nodule", "two lung nodules", "left upper zone nodule", "medium lung nodule",
+    }  # fmt: skip
+    assert len(known) == 2 + 4 + 4 + 3
+
+
+def test_the_task_knows_diseases_and_details_and_each_has_a_description(folder: Path) -> None:
+    task = next(task for task in phantom_tasks(folder) if task.name == "phantom_detail_classification")
+    assert (task.kind, task.loss, task.weight) == ("classification", "BCE", 0)
+    assert task.labels == (*(name.lower() for name in DISEASES), *DETAILS) and task.sided
+    assert len({describe(label) for label in task.labels}) == len(task.labels)
+    for record in load_records([task])[task.name]:
+        assert list(record.disease_label) == list(task.labels)
