@@ -106,8 +106,8 @@ class Encoder2D1D(nn.Module):
 def split_channels_last(maps: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Maps (S, C, h, w) -> (n, C, h, w) for each n of the counts, which sum to S.
 
-    Taking rows of maps that all volumes share would cost each of them a gradient of the size of the batch.  Cut with the
-    channels last, they bring back a gradient in the network's own layout; another one makes its backward pass slower.
+    Taking rows of maps that all volumes share would cost each of them a gradient of the size of the batch.  Cut with
+    the channels last, they bring back a gradient in the network's own layout; another makes its backward pass slower.
     """
     return [part.permute(0, 3, 1, 2) for part in maps.permute(0, 2, 3, 1).split(counts)]
 
