@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=40 pretraining=1300 iterations=340
+    count=860 test=40 pretraining=1300 iterations=600
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -43,10 +43,11 @@ phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-ca
     --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
-step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases, organs and lesions"
+step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and their details, organs and lesions"
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
-    --task_weights phantom_image_text=0.7,phantom_classification=3,phantom_segmentation=4,phantom_lesion_segmentation=3 \
+    --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
+    phantom_segmentation=4,phantom_lesion_segmentation=3 \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 

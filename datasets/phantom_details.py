@@ -20,7 +20,7 @@ GRADES = {
 COUNTS = {  # how many there can be, and what one and several are called
     "Coronary artery wall calcification": (3, "calcified coronary artery", "calcified coronary arteries"),
     "Lung nodule": (4, "lung nodule", "lung nodules"),
-    "Lymphadenopathy": (3, "enlarged lymph node", "enlarged lymph nodes"),
+    "Lymphadenopathy": (4, "enlarged lymph node", "enlarged lymph nodes"),
 }
 DEVICES = ("pacemaker", "port catheter", "sternal wires", "spinal rods")
 ZONES = ("left upper", "left lower", "right upper", "right lower")

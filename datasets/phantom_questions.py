@@ -224,17 +224,18 @@ class QuestionWriter:
         ]
 
     def multiple_choice(self, limit: int) -> list[dict]:
-        """Three or four choices with letters; the right one is at a random place."""
-        pool = [(t.questions, list(t.options), t.answer) for t in topics(self.findings) if t.answer]
-        if self.present and len(self.missing) >= 3:
-            right = _pick(self.rng, self.present)
-            pool.append((WHICH_PRESENT, [right, *self.rng.choice(self.missing, 3, replace=False).tolist()], right))
-        if self.missing and len(self.present) >= 3:
-            right = _pick(self.rng, self.missing)
-            pool.append((WHICH_ABSENT, [right, *self.rng.choice(self.present, 3, replace=False).tolist()], right))
+        """Three or four choices with letters; the right one is at a random place.
+
+        Each detail is asked for once, and once which finding is present and which is absent; where that is fewer than
+        the limit, more questions of the latter two kinds follow, with other choices.
+        """
+        details = [(t.questions, list(t.options), t.answer) for t in topics(self.findings) if t.answer]
+        pool = details + self._which()
+        pool = [pool[i] for i in self.rng.permutation(len(pool))[:limit]]
+        while len(pool) < limit and (more := self._which()):
+            pool += more[: limit - len(pool)]
         records = []
-        for turn, i in enumerate(self.rng.permutation(len(pool))[:limit]):
-            questions, options, right = pool[i]
+        for turn, (questions, options, right) in enumerate(pool):
             options = [options[k] for k in self.rng.permutation(len(options))]
             choices = dict(zip("ABCD", options, strict=False))
             letter = next(key for key, value in choices.items() if value == right)
@@ -248,6 +249,17 @@ class QuestionWriter:
             text = f"{stem.replace(CHOICE, '')} {listed}{token}"
             records.append(self.record("multiple_choice", turn, text, f"{right} ({letter}).", choices=choices))
         return records
+
+    def _which(self) -> list[tuple[tuple[str, ...], list[str], str]]:
+        """Wordings, choices and answer of: which is present, and which is absent, where there are enough for it."""
+        found = []
+        if self.present and len(self.missing) >= 3:
+            right = _pick(self.rng, self.present)
+            found.append((WHICH_PRESENT, [right, *self.rng.choice(self.missing, 3, replace=False).tolist()], right))
+        if self.missing and len(self.present) >= 3:
+            right = _pick(self.rng, self.missing)
+            found.append((WHICH_ABSENT, [right, *self.rng.choice(self.present, 3, replace=False).tolist()], right))
+        return found
 
     def yes_no(self, limit: int) -> list[dict]:
         """Pairs of one question that is answered yes and one that is answered no, of the same polarity."""

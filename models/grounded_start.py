@@ -4,7 +4,8 @@ Text-only and image-text pretraining give a large language model this much befor
 "Is there an effusion?" has hardly a gradient to learn from: without the image the answer is a coin toss, and so it is
 without the word.  A word has to find its tokens first.  So words begin at pretraining's embeddings of the labels
 that they are part of, the projector begins by writing the visual tokens in the same coordinates, and the first layer's
-attention begins by comparing the two.  All of it is trained on.
+attention begins by comparing the two.  In the next layers some heads begin by saying the word that they look at, so
+that where to look is all that a multiple choice has to teach.  All of it is trained on.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from models.pretrained_vision import labels_to_texts, tokens_to_texts
 REACH = 100.0  # tokens between a word and what it is compared with, over which rotary positions shall turn by < 1 rad
 WORD_LENGTH = 0.5  # root mean square of a label's coordinates, and of the channels that tell words apart
 SHARPNESS = 1.0  # weights of query and key: how far the first layer prefers what is alike
+COPYING_LAYERS = slice(1, 3)  # behind the one that compares
+LOUDNESS = 0.3  # weight of what was copied in the next word's logits
 
 
 @torch.no_grad()
 def start_grounded(model: CTInstruct, folder: str | Path, embeddings: Mapping[str, Tensor]) -> bool:
-    """Give word embeddings, projector and first attention layer that start; False where the weights know no texts.
+    """Give word embeddings, projector and attention that start; False where the weights know no texts.
 
     model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.  folder:
     pretraining's model folder.  embeddings: the text encoder's (query width,) of each label.
@@ -47,6 +50,7 @@ def start_grounded(model: CTInstruct, folder: str | Path, embeddings: Mapping[st
     _start_words(model, dict(zip(embeddings, coordinates, strict=True)))
     _start_projector(model, directions @ from_tokens.weight, directions @ from_tokens.bias, from_tokens)
     _start_attention(model, len(directions), slow)
+    _start_copying(model)
     return True
 
 
@@ -116,3 +120,27 @@ def _start_attention(model: CTInstruct, count: int, slow: list[int]) -> None:
         for head in range(group * (heads // groups), (group + 1) * (heads // groups)):
             queries[head, channel] = 0
             queries[head, channel, coordinate] = SHARPNESS
+
+
+def _start_copying(model: CTInstruct) -> None:
+    """In `COPYING_LAYERS`, the last group of heads writes the code of the word it looks at where the output reads it.
+
+    That is into the image's half, which is empty in a word's own place: what was looked at becomes likelier as the next
+    word, and the word itself does not.  Heads that copy in this way take long to form by themselves (Olsson et al.,
+    In-context Learning and Induction Heads, 2022).
+    """
+    config = model.language_model.config.get_text_config()
+    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
+    head_width, shared = width // heads, heads // groups
+    count = min(head_width, width // 4)
+    code, copied = torch.arange(count) + width // 4, torch.arange(count) + width // 2
+    for layer in model.language_model.model.layers[COPYING_LAYERS]:
+        attention = layer.self_attn
+        values = attention.v_proj.weight.view(groups, head_width, width)[-1]
+        values.zero_()
+        values[torch.arange(count), code] = 1
+        outputs = attention.o_proj.weight.view(width, heads, head_width)[:, -shared:]
+        outputs.zero_()
+        outputs[copied, :, torch.arange(count)] = 1 / shared
+    words = model.language_model.get_input_embeddings().weight
+    model.language_model.get_output_embeddings().weight[:, copied] = LOUDNESS * words[:, code]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.ctinstruct import CTInstruct
-from models.grounded_start import REACH, WORD_LENGTH, slow_channels, start_grounded
+from models.grounded_start import COPYING_LAYERS, REACH, WORD_LENGTH, slow_channels, start_grounded
 from models.pretrained_vision import OBJECTIVE_WEIGHTS, save_pretraining
 from models.pretraining import PretrainingModel
 from models.tiny_language_model import train_tokenizer
@@ -98,6 +98,24 @@ def test_words_and_visual_tokens_compare_as_pretraining_compares_them(grounded):
     torch.testing.assert_close(
         (visual[:, 64:69] - visual[:, 96:101]) @ words.T, projected @ places.T, rtol=1e-3, atol=1e-3
     )
+
+
+@torch.no_grad()
+def test_copying_heads_say_the_word_that_they_look_at(grounded):
+    """What a layer adds at a place where its last group of heads looks at one word alone."""
+    model, *_ = grounded
+    table, config = model.language_model.get_input_embeddings().weight, model.language_model.config
+    groups = config.num_key_value_heads
+    layers = model.language_model.model.layers
+    copying = layers[COPYING_LAYERS]
+    assert 0 < len(copying) < len(layers)
+    for layer in copying:
+        values = layer.self_attn.v_proj(table).unflatten(1, (groups, -1))
+        values[:, :-1] = 0
+        added = layer.self_attn.o_proj(values.repeat_interleave(config.num_attention_heads // groups, 1).flatten(1))
+        assert not added[:, :64].any(), "a word's own place stays as it is"
+        logits = model.language_model.get_output_embeddings()(added)
+        assert torch.equal(logits.argmax(1), torch.arange(len(table)))
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ QUESTIONS = {  # what is asked -> the label that its answer, in lower case, is p
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("details")
     case = CaseOptions(prevalence=0.6, in_plane=(6.0, 7.0), between=(6.0, 7.0))
-    write_dataset(DatasetOptions(out, count=8, seed=5, split=(1, 0, 0), questions_per_case=99, case=case))
+    write_dataset(DatasetOptions(out, count=12, seed=5, split=(1, 0, 0), questions_per_case=99, case=case))
     return out
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from datasets.phantom_case import draw_findings
 from datasets.phantom_lesions import DISEASES, Finding
-from datasets.phantom_questions import INVERSE, IS_THERE, SIDED, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter
+from datasets.phantom_questions import INVERSE, IS_THERE, SIDED, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter, topics
 from datasets.phantom_text import write_report
 from evaluation.report_labels import label_report
 
@@ -133,12 +133,29 @@ def test_choices_name_exactly_one_finding_that_fits() -> None:
     assert min(asked.values()) > 50
 
 
+def test_more_choices_than_details_go_on_with_which_finding_is_there() -> None:
+    which = tuple(q.split(" <")[0] for q in (*WHICH_PRESENT, *WHICH_ABSENT))
+    for index in range(40):
+        findings = random_findings(index)
+        writer = QuestionWriter(f"case{index}", {}, findings, np.random.default_rng([1, index]))
+        records = writer.multiple_choice(60)
+        about_details = [record for record in records if not text_of(record).startswith(which)]
+        assert len(about_details) == sum(bool(topic.answer) for topic in topics(findings))
+        assert len({record["id"] for record in records}) == len(records)
+        if len(findings) >= 3:  # and there are 18
+            assert len(records) == 60
+            asked = {(text_of(record), record["answer"]) for record in records}
+            assert len(asked) > 50, "other choices each time"
+        elif not findings:
+            assert not records, "none is present to be told from others, and too few to be told from the absent one"
+
+
 def test_yes_and_no_are_balanced_for_each_wording_and_true() -> None:
     disease_of = {q.format(name.lower()): (name, False) for name in DISEASES for q in IS_THERE}
     disease_of |= {q: (name, True) for name, questions in INVERSE.items() for q in questions}
     counts: dict[bool, Counter] = {False: Counter(), True: Counter()}
     per_disease: Counter = Counter()
-    for findings, record in all_records("yes_no"):
+    for findings, record in all_records("yes_no", cases=1000):
         name, inverse = disease_of[text_of(record)]
         assert record["answer"] == ("Yes." if (name in findings) != inverse else "No.")
         counts[inverse][record["answer"]] += 1
