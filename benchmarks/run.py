@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import stages_data, stages_language, stages_tiny, stages_vision
+from benchmarks import stages_data, stages_language, stages_packed, stages_tiny, stages_vision
 from benchmarks.measure import Aim, Row, device, gemm_flops_per_second
 from benchmarks.table import aims_table, cost_plot, rows_table
 
@@ -48,9 +48,10 @@ STAGES: dict[str, Stage] = {
     "backward4": _whatever(stages_vision.backward, 4),
     "language": partial(lambda size, quick: stages_language.generation(size, 64 if quick else 128), "tiny"),
     "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
+    "packed": _whatever(stages_packed.packed_questions),
     "tiny": stages_tiny.tiny,
 }
-QUICK = ("loading", "vision1", "shared", "labels1", "language", "tiny")
+QUICK = ("loading", "vision1", "shared", "labels1", "language", "packed", "tiny")
 
 
 def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
