@@ -1,8 +1,8 @@
 """Attention over packed sequences: a beginning that all parts see, and parts that do not see each other.
 
-A mask over the whole sequence would have most of the scores computed to be thrown away: for 18 questions about a volume,
-six of seven (`benchmarks/stages_packed.py`).  So the parts are gathered into blocks of about the same length, and each
-block attends to its own tokens and to the beginning.  Results are those of the mask.
+A mask over the whole sequence would have most of the scores computed to be thrown away: for 18 questions about a
+volume, six of seven (`benchmarks/stages_packed.py`).  So the parts are gathered into blocks of about the same length,
+and each block attends to its own tokens and to the beginning.  Results are those of the mask.
 """
 
 from __future__ import annotations
