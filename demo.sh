@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=40 pretraining=1300 iterations=600
+    count=860 test=40 pretraining=1250 iterations=560
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -51,12 +51,12 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
-step "3. train the tiny CTInstruct on top of it, $iterations steps of 18 questions about each of 6 phantoms"
+step "3. train the tiny CTInstruct on top of it, $iterations steps of 24 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
-    --questions_per_volume 18 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=40,segmentation=6,yes_no=16,multiple_choice=8,open_vqa=6,report_generation=24 \
+    --questions_per_volume 24 --micro_batch $((6 / ranks)) \
+    --task_weights diagnosis=40,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=24 \
     --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
