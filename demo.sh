@@ -24,7 +24,7 @@ question="Where is the liver? Please output segmentation mask."
 cores=$(nproc) ranks=1
 if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
 
-# glibc returns large blocks to the system at once and gets them anew page by page, a tenth of a step's time on the CPU
+# glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 

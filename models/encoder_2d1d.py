@@ -79,7 +79,9 @@ class Encoder2D1D(nn.Module):
         merged = [merge_zero_slices(rearrange(volume.patches, "p h w d -> (p d) 1 h w")) for volume in volumes]
         counts = [len(distinct) for distinct, _ in merged]
         levels = self.resnet2D(torch.cat([distinct for distinct, _ in merged]))
-        skips_of = zip(*(split_channels_last(level, counts) for level in levels), strict=True)
+        # Each volume has maps of its own: to take rows of maps that all share would cost, in the backward pass of every
+        # volume, a gradient of the size of the batch.
+        skips_of = zip(*(level.split(counts) for level in levels), strict=True)
         encoded = []
         for volume, skips, (_, rows) in zip(volumes, skips_of, merged, strict=True):
             slice_rows = rows.view(volume.slice_marks.shape)
@@ -101,15 +103,6 @@ class Encoder2D1D(nn.Module):
         key_mask = rearrange(valid, "(z x y) d -> (x y) (z d)", z=z, x=x, y=y)
         tokens = self.enc_temporal_transformer(tokens, video_shape, key_mask=key_mask)
         return rearrange(tokens, "(x y) (z d) c -> (z x y) d c", z=z, x=x, y=y)
-
-
-def split_channels_last(maps: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """Maps (S, C, h, w) -> (n, C, h, w) for each n of the counts, which sum to S.
-
-    Taking rows of maps that all volumes share would cost each of them a gradient of the size of the batch.  Cut with
-    the channels last, they bring back a gradient in the network's own layout; another makes its backward pass slower.
-    """
-    return [part.permute(0, 3, 1, 2) for part in maps.permute(0, 2, 3, 1).split(counts)]
 
 
 def merge_zero_slices(slices: Tensor) -> tuple[Tensor, Tensor]:
