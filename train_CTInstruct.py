@@ -206,9 +206,8 @@ def main() -> None:
     model.aligned_ranks = ranks.world_size > 1
     model.mask_slices, model.mask_volumes = settings.mask_slices, settings.mask_volumes
     model.length_power, model.loss_weights = settings.length_power, weights_of_losses
-    model.share_prefix = settings.questions_per_volume > 1 and can_share_prefix(
-        model.language_model.config.get_text_config()
-    )
+    if settings.questions_per_volume > 1 and can_share_prefix(model.language_model.config.get_text_config()):
+        model.share_volumes()
     if settings.lora:
         adapt(model, settings)
     if not settings.train_vision:

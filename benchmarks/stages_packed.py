@@ -20,7 +20,7 @@ def packed_questions() -> tuple[list[Row], list[Aim]]:
     lengths = torch.tensor([BEGINNING, *LENGTHS])
     part = torch.arange(len(lengths)).repeat_interleave(lengths).expand(VOLUMES, -1).contiguous()
     places = part.shape[1]
-    layout = packed_layout(part.to(device()))
+    layout = packed_layout(part, device())
     seen = ((part[:, None] == part[:, :, None]) | (part[:, None] == 0)) & torch.ones(places, places).bool().tril()
     mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(precision()).min).unsqueeze(1)
     mask = mask.to(device(), precision())

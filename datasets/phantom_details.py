@@ -1,4 +1,4 @@
-"""What else than its presence pretraining learns of a finding: side, number, size, zone and kind, as labels.
+"""What else than its presence pretraining learns of a finding: side, number, size or grade, zone and kind, as labels.
 
 Questions and reports are about them, and a volume's mask does not say them in so many words.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from datasets.phantom_lesions import LATERAL, Finding, sided_names, sides_of
-from datasets.phantom_text import NUMBERS
+from datasets.phantom_text import DEVICES, NUMBERS
 
 GRADES = {
     "Arterial wall calcification": ("mild", "severe"),
@@ -22,35 +22,36 @@ COUNTS = {  # how many there can be, and what one and several are called
     "Lung nodule": (4, "lung nodule", "lung nodules"),
     "Lymphadenopathy": (4, "enlarged lymph node", "enlarged lymph nodes"),
 }
-DEVICES = ("pacemaker", "port catheter", "sternal wires", "spinal rods")
 ZONES = ("left upper", "left lower", "right upper", "right lower")
 
-DETAILS: dict[str, tuple[str, Callable[[Finding], bool]]] = {}
-"""By label the finding that it is a detail of, and whether a present one has it."""
+Details = dict[str, tuple[str, Callable[[Finding], bool]]]
 
 
-def _add_details() -> None:
+def _details() -> Details:
+    found: Details = {}
     for name in LATERAL:
         for side, label in zip(("left", "right"), sided_names(name), strict=True):
-            DETAILS[label] = name, lambda finding, side=side: side in sides_of(finding.side)
+            found[label] = name, lambda finding, side=side: side in sides_of(finding.side)
     for name, grades in GRADES.items():
         for grade in grades:
-            DETAILS[f"{grade} {name.lower()}"] = name, lambda finding, grade=grade: finding.grade == grade
+            found[f"{grade} {name.lower()}"] = name, lambda finding, grade=grade: finding.grade == grade
     for name, (most, one, several) in COUNTS.items():
         for number in range(1, most + 1):
             label = f"{NUMBERS[number]} {one if number == 1 else several}"
-            DETAILS[label] = name, lambda finding, number=number: finding.count == number
+            found[label] = name, lambda finding, number=number: finding.count == number
     for device in DEVICES:
-        DETAILS[device] = "Medical material", lambda finding, device=device: finding.kind == device
+        found[device] = "Medical material", lambda finding, device=device: finding.kind == device
     for zone in ZONES:
-        DETAILS[f"{zone} zone nodule"] = "Lung nodule", lambda finding, zone=zone: finding.place == zone
-        DETAILS[f"{zone} zone consolidation"] = (
+        found[f"{zone} zone nodule"] = "Lung nodule", lambda finding, zone=zone: finding.place == zone
+        found[f"{zone} zone consolidation"] = (
             "Consolidation",
             lambda finding, zone=zone: f"{finding.side} {finding.place}" == zone,
         )
+    return found
 
 
-_add_details()
+DETAILS: Details = _details()
+"""By label the finding that it is a detail of, and whether a present one has it."""
 
 
 def detail_targets(findings: Mapping[str, Finding]) -> dict[str, int | None]:

@@ -45,10 +45,9 @@ class CTInstruct(nn.Module):
     for; a part that no sample needs is then run on zeros and its result multiplied by 0.
 
     ``mask_slices``: in training, a mask is decoded on so many slices of its volume; 0 is all.  ``mask_volumes``: and in
-    so many of a batch's volumes, whose losses then count for all; 0 is all.  ``share_prefix``: the language model reads
-    a volume's tokens once for all questions about it; for models of `can_share_prefix` alone.  ``length_power``: a
-    sample's language loss is the sum over its answer's n tokens divided by n to this power.  1 is the mean, where each
-    finding of a long report weighs next to nothing beside a "yes"; 0.5 lies between (Chen et al. 2024, InternVL 2.5).
+    so many of a batch's volumes, whose losses then count for all; 0 is all.  ``length_power``: a sample's language loss
+    is the sum over its answer's n tokens divided by n to this power.  1 is the mean, where each finding of a long
+    report weighs next to nothing beside a "yes"; 0.5 lies between (Chen et al. 2024, InternVL 2.5).
     ``loss_weights``: of language, diagnosis, mask and query, in a sample's sum; 1 where not given.
     """
 
@@ -66,9 +65,14 @@ class CTInstruct(nn.Module):
         self.aligned_ranks = False
         self.mask_slices = 0
         self.mask_volumes = 0
-        self.share_prefix = False
+        self._shares_volumes = False
         self.length_power = 1.0
         self.loss_weights: dict[str, float] = {}
+
+    def share_volumes(self) -> None:
+        """In training, read a volume's tokens once for all questions; for models of `can_share_prefix` alone."""
+        use_packed_attention(self.language_model)
+        self._shares_volumes = True
 
     @property
     def zero3_modules(self) -> tuple[nn.Module, ...]:
@@ -117,24 +121,25 @@ class CTInstruct(nn.Module):
         answers: AnswerPositions,
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden)."""
-        mask, shared, packed = batch.attention_mask, None, {}
+        shared, options = None, {"attention_mask": batch.attention_mask}
         rows, columns = answers.rows, answers.columns
-        if self.share_prefix:
-            shared = shared_prefix(batch.input_ids, mask, batch.input_ids == self.image_id, batch.volumes_of)
+        if self._shares_volumes:
+            shared = shared_prefix(
+                batch.input_ids, batch.attention_mask, batch.input_ids == self.image_id, batch.volumes_of
+            )
         embeddings, positions = self.inputs(batch, encoded, spare, shared)
         if shared is not None:
             rows, columns = shared.group[rows, columns], shared.column[rows, columns]
-            use_packed_attention(self.language_model)
-            mask, packed = None, {"packed": shared.layout}
+            # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
+            options = {"attention_mask": embeddings.new_zeros(1, 1, 1, 1), "packed": shared.layout}
         keep, places = columns.unique(return_inverse=True)  # of packed rows, far fewer than a report is long
         output = self.language_model(
             inputs_embeds=embeddings,
-            attention_mask=mask,
             position_ids=positions,
             output_hidden_states=True,
             logits_to_keep=keep,
             use_cache=False,
-            **packed,
+            **options,
         )
         hidden = output.hidden_states[-1]
         return output.logits[rows, places], hidden if shared is None else shared.unpack(hidden)

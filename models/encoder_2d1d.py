@@ -70,7 +70,7 @@ class Encoder2D1D(nn.Module):
         self.enc_temporal_transformer.gradient_checkpointing = enabled
 
     def encode_many(self, volumes: Sequence[VolumePatches]) -> list[EncodedSlices]:
-        """Encode volumes of any grids; the distinct slices of each go through the ResNet as one batch.
+        """Encode volumes of any grids; the distinct slices of all go through the ResNet as one batch.
 
         Raises ValueError where a volume's shapes do not fit each other or the configuration's crop size.
         """

@@ -30,7 +30,7 @@ LOUDNESS = 0.3  # weight of what was copied in the next word's logits
 
 @torch.no_grad()
 def start_grounded(model: CTInstruct, folder: str | Path, embeddings: Mapping[str, Tensor]) -> bool:
-    """Give word embeddings, projector and attention that start; False where the weights know no texts.
+    """Give words (input and output), projector and attention that start; False where the weights know no texts.
 
     model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.  folder:
     pretraining's model folder.  embeddings: the text encoder's (query width,) of each label.
@@ -125,13 +125,13 @@ def _start_attention(model: CTInstruct, count: int, slow: list[int]) -> None:
 def _start_copying(model: CTInstruct) -> None:
     """In `COPYING_LAYERS`, the last group of heads writes the code of the word it looks at where the output reads it.
 
-    That is into the image's half, which is empty in a word's own place: what was looked at becomes likelier as the next
-    word, and the word itself does not.  Heads that copy in this way take long to form by themselves (Olsson et al.,
-    In-context Learning and Induction Heads, 2022).
+    That is into the image's half, which is nearly empty in a word's own place: what was looked at becomes likelier as
+    the next word, and the word itself does not.  Heads that copy in this way take long to form by themselves (Olsson et
+    al., In-context Learning and Induction Heads, 2022).
     """
     config = model.language_model.config.get_text_config()
     heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
-    head_width, shared = width // heads, heads // groups
+    head_width, per_group = width // heads, heads // groups
     count = min(head_width, width // 4)
     code, copied = torch.arange(count) + width // 4, torch.arange(count) + width // 2
     for layer in model.language_model.model.layers[COPYING_LAYERS]:
@@ -139,8 +139,8 @@ def _start_copying(model: CTInstruct) -> None:
         values = attention.v_proj.weight.view(groups, head_width, width)[-1]
         values.zero_()
         values[torch.arange(count), code] = 1
-        outputs = attention.o_proj.weight.view(width, heads, head_width)[:, -shared:]
+        outputs = attention.o_proj.weight.view(width, heads, head_width)[:, -per_group:]
         outputs.zero_()
-        outputs[copied, :, torch.arange(count)] = 1 / shared
+        outputs[copied, :, torch.arange(count)] = 1 / per_group
     words = model.language_model.get_input_embeddings().weight
     model.language_model.get_output_embeddings().weight[:, copied] = LOUDNESS * words[:, code]

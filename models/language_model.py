@@ -106,7 +106,8 @@ def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def can_share_prefix(config: PreTrainedConfig) -> bool:
     """Whether `models.shared_prefix` gives the model the same states: known for softmax attention over all that came.
 
-    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions.
+    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions; and
+    the class has to hand what its forward pass is given on to transformers' interface of attention.
     """
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     return config.model_type in ("llama", "qwen2", "qwen3", *QWEN_TEXT_CLASSES) and layers == {"full_attention"}

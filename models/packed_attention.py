@@ -2,12 +2,14 @@
 
 A mask over the whole sequence would have most of the scores computed to be thrown away: for 18 questions about a
 volume, six of seven (`benchmarks/stages_packed.py`).  So the parts are gathered into blocks of about the same length,
-and each block attends to its own tokens and to the beginning.  Results are those of the mask.
+and each block attends to its own tokens and to the beginning.  Results are those of the mask.  Each part holds a copy
+of the beginning's keys and values for it, which is little where a volume has a few hundred visual tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +25,8 @@ NAME = "packed"
 class AttentionBlock:
     """Parts of similar length, of any sequence; indices count the places of all sequences end to end.
 
-    queries (n, L): a part's places, the last one repeated.  keys (n, M): the places it may look at, the first one
-    repeated.  mask (n, 1, L, M) bool: which of them each of its places looks at.
+    queries (n, L): a part's places.  keys (n, M): those of its beginning, then its own.  In both the last place is
+    repeated up to the length of the longest.  mask (n, 1, L, M) bool: which of the keys each place looks at.
     """
 
     queries: Tensor
@@ -40,21 +42,29 @@ class PackedLayout:
     order: Tensor
 
 
-def packed_layout(part: Tensor) -> PackedLayout:
-    """The layout of sequences whose places belong to the beginning (0), to a part (1, 2, ...) or to nothing (-1).
+class _Run(NamedTuple):
+    """A part, or the beginning itself: its first place and its length, and those of the beginning that it sees."""
 
-    part: (G, K) int64; the beginning comes first, and each part is one run.
+    first: int
+    length: int
+    start: int
+    beginning: int
+
+
+def packed_layout(part: Tensor, device: torch.device | None = None) -> PackedLayout:
+    """The layout, on a device, of sequences whose places belong to the beginning (0), to a part (1, 2, ...) or to none.
+
+    part: (G, K) int64, -1 for none; the beginning comes first, and each part is one run.
     """
     places = part.shape[1]
-    runs: list[tuple[int, int, int, int]] = []  # first place and length of a part, and of its beginning
+    buckets: dict[tuple[int, bool], list[_Run]] = {}
     for group, row in enumerate(part.tolist()):
         start, beginning = group * places, row.count(0)
-        runs += [(start, beginning, start, 0)] if beginning else []
+        runs = [_Run(start, beginning, start, 0)] if beginning else []
         for number in range(1, max(row) + 1):
-            runs.append((start + row.index(number), row.count(number), start, beginning))
-    buckets: dict[tuple[int, bool], list[tuple[int, int, int, int]]] = {}
-    for run in runs:  # lengths within a factor of two
-        buckets.setdefault((run[1].bit_length(), run[3] == 0), []).append(run)
+            runs.append(_Run(start + row.index(number), row.count(number), start, beginning))
+        for run in runs:  # lengths within a factor of two
+            buckets.setdefault((run.length.bit_length(), run.beginning == 0), []).append(run)
     order = torch.zeros(part.numel(), dtype=torch.long)
     blocks, taken = [], 0
     for members in buckets.values():
@@ -69,7 +79,6 @@ def packed_layout(part: Tensor) -> PackedLayout:
             (torch.arange(len(members)) * len(own)).unsqueeze(1) + length - 1
         )
         taken += queries.numel()
-    device = part.device
     moved = [AttentionBlock(*(tensor.to(device) for tensor in vars(block).values())) for block in blocks]
     return PackedLayout(moved, order.to(device))
 
@@ -99,8 +108,10 @@ def attend_packed(
     return torch.cat(outputs)[packed.order].view(shape), None
 
 
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend_packed)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+
+
 def use_packed_attention(model: PreTrainedModel) -> None:
-    """Let a model take ``packed=PackedLayout`` in its forward pass; without it nothing changes."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, attend_packed)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
-    model.config.get_text_config()._attn_implementation = NAME
+    """Let a model take ``packed=PackedLayout`` in its forward pass; without it its attention is transformers' SDPA."""
+    model.set_attn_implementation(NAME)

@@ -87,7 +87,7 @@ def shared_prefix(
             taken_position[index, cursor : cursor + own] = torch.arange(own) + begin
             cursor += own
     tensors = (tensor.to(input_ids.device) for tensor in (group, column, taken_row, taken_position))
-    return SharedPrefix(*tensors, packed_layout(part.to(input_ids.device)))
+    return SharedPrefix(*tensors, packed_layout(part, input_ids.device))
 
 
 def _shared_length(input_ids: Tensor, image_mask: Tensor, starts: Sequence[int], rows: Sequence[int]) -> int:

@@ -40,20 +40,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def details_of(folder: Path) -> dict[str, dict[str, int | None]]:
+@pytest.fixture(scope="module")
+def details(folder: Path) -> dict[str, dict[str, int | None]]:
+    """Of each case by its name."""
     rows = json.loads((folder / "pretraining" / "details_train.json").read_text())
     return {Path(row["image_path"]).name.removesuffix(".nii.gz"): row["disease_label"] for row in rows}
 
 
-def test_sides_are_those_of_the_masks(folder: Path) -> None:
+def test_sides_are_those_of_the_masks(folder: Path, details) -> None:
     seen = {0: 0, 1: 0}
     for case in json.loads((folder / "cases.json").read_text()):
-        found, details = set(np.unique(nib.load(folder / case["lesions_path"]).dataobj)), details_of(folder)[case["id"]]
-        assert {name: details[name] for name in DISEASES} == case["targets"]
+        found, own = set(np.unique(nib.load(folder / case["lesions_path"]).dataobj)), details[case["id"]]
+        assert {name: own[name] for name in DISEASES} == case["targets"]
         for name in LATERAL:
             value = DISEASES.index(name) + 1
             for side, side_value in (("left", value), ("right", value + RIGHT_OFFSET)):
-                known = details[f"{side} {name.lower()}"]
+                known = own[f"{side} {name.lower()}"]
                 if not case["targets"][name]:
                     assert known is None
                 elif found & {value, value + RIGHT_OFFSET}:  # not too small for any voxel
@@ -62,10 +64,10 @@ def test_sides_are_those_of_the_masks(folder: Path) -> None:
     assert min(seen.values()) > 5
 
 
-def test_what_questions_are_answered_with_holds(folder: Path) -> None:
+def test_what_questions_are_answered_with_holds(folder: Path, details) -> None:
     checked = set()
     for record in json.loads((folder / "train.json").read_text()):
-        text, details = record["question"][1]["text"], details_of(folder)[record["patient_id"]]
+        text, own = record["question"][1]["text"], details[record["patient_id"]]
         answer = record["answer"].split(" (")[0].rstrip(".").split(",")[0].lower()
         stem = next((stem for stem in QUESTIONS if text.startswith(stem)), None)
         if stem is None or record["task"] not in ("open_vqa", "multiple_choice") or answer == "none":
@@ -73,13 +75,13 @@ def test_what_questions_are_answered_with_holds(folder: Path) -> None:
         finding = text.removeprefix(stem).split("?")[0].strip()
         for side in ("left", "right") if answer == "both sides" else [answer.removesuffix(" side")]:
             label = QUESTIONS[stem].format(answer=side, finding=finding)
-            true = [name for name, value in details.items() if value == 1 and name.startswith(label)]
+            true = [name for name, value in own.items() if value == 1 and name.startswith(label)]
             assert len(true) == 1, (label, true)
             checked.add((stem, side))
     assert {stem for stem, _ in checked} == set(QUESTIONS)
 
 
-def test_one_of_each_kind_of_detail_holds(folder: Path) -> None:
+def test_one_of_each_kind_of_detail_holds(details) -> None:
     kinds = {
         "Arterial wall calcification": ["mild", "severe"],
         "Emphysema": ["mild", "severe"],
@@ -92,13 +94,12 @@ def test_one_of_each_kind_of_detail_holds(folder: Path) -> None:
     groups.append(("Lung nodule", [f"{place} zone nodule" for place in places]))
     groups.append(("Consolidation", [f"{place} zone consolidation" for place in places]))
     groups.append(("Lung nodule", ["one lung nodule", *(f"{n} lung nodules" for n in ("two", "three", "four"))]))
-    groups.append(
-        ("Lymphadenopathy", ["one enlarged lymph node", "two enlarged lymph nodes", "three enlarged lymph nodes"])
-    )
+    nodes = [f"{number} enlarged lymph node{'s' * (number != 'one')}" for number in ("one", "two", "three", "four")]
+    groups.append(("Lymphadenopathy", nodes))
     groups.append(("Medical material", ["pacemaker", "port catheter", "sternal wires", "spinal rods"]))
-    for details in details_of(folder).values():
+    for own in details.values():
         for name, labels in groups:
-            assert [details[label] for label in labels].count(1) == details[name], labels
+            assert [own[label] for label in labels].count(1) == own[name], labels
 
 
 def test_what_an_absent_finding_would_look_like_is_unknown() -> None:

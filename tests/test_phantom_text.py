@@ -10,8 +10,9 @@ import pytest
 
 from datasets.phantom_case import draw_findings
 from datasets.phantom_lesions import DISEASES, Finding
-from datasets.phantom_questions import INVERSE, IS_THERE, SIDED, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter, topics
+from datasets.phantom_questions import INVERSE, IS_THERE, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter
 from datasets.phantom_text import write_report
+from datasets.phantom_topics import SIDED, topics
 from evaluation.report_labels import label_report
 
 TOKENS = {

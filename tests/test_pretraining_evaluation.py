@@ -96,6 +96,19 @@ def test_tasks_of_classification_that_are_not_trained_are_validated_zero_shot(tm
     assert [task.name for task in found] == ["reports", "seen", "unseen"] and untrained == ["unseen"]
 
 
+def test_a_task_whose_labels_another_one_teaches_is_not_zero_shot(tmp_path):
+    def task(name, labels, weight=1.0):
+        (tmp_path / f"{name}_val.json").write_text("[]")
+        return PretrainingTask(name, "classification", weight, f"{tmp_path}/{name}_{{split}}.json", labels)
+
+    more = task("more", ("Cyst", "left cyst", "effusion"), weight=0)
+    some = [task("part", ("cyst", "effusion")), task("overlap", ("cyst", "hernia")), task("other", ("hernia",))]
+    found, untrained = tasks_to_validate([*some, more], [more], "val")
+    assert [task.name for task in found] == ["more", "part", "overlap", "other"] and untrained == ["overlap", "other"]
+    found, untrained = tasks_to_validate([*some, more], [some[0]], "val")
+    assert [task.name for task in found] == ["part", "overlap", "other"], "what has no weight is not asked for"
+
+
 def test_dice_ignores_padding_and_counts_voxels():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 5, 6, 7, generator=generator)

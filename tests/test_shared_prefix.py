@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.checkpoint import build_ctinstruct
+from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
 from models.language_model import can_share_prefix
+from models.lora import LoraSettings, add_lora
+from models.packed_attention import NAME
+from models.parameters import freeze_unused
+from models.qwen_text import QWEN_TEXT_CLASSES
 from models.shared_prefix import shared_prefix
 from tests.test_any_language_model import FAMILIES, random_model
+from tests.test_qwen_families import FAMILIES as QWEN_FAMILIES
+from tests.test_qwen_families import whole_model
 from tests.tiny_model import VISION, collate, make_sample, tiny_ctinstruct, tiny_tokenizer
 
 IMAGE, PAD = 7, 0
@@ -31,22 +37,26 @@ def visible_places(layout, shape) -> torch.Tensor:
     rows = []
     for block in layout.blocks:
         assert block.mask.any(-1).all(), "each query sees something, so no NaN"
-        seen = torch.zeros(*block.queries.shape, shape.numel(), dtype=torch.bool)
+        seen = torch.zeros(*block.queries.shape, shape.numel(), dtype=torch.int)
         for part, place, key in block.mask[:, 0].nonzero().tolist():
-            seen[part, place, block.keys[part, key]] = True
+            seen[part, place, block.keys[part, key]] += 1
         rows.append(seen.flatten(0, 1))
-    return torch.cat(rows)[layout.order].view(*shape, -1)
+    visits = torch.cat(rows)[layout.order].view(*shape, -1)
+    assert visits.max() == 1, "no key counts twice"
+    return visits.bool()
 
 
 def test_a_packed_token_sees_what_it_saw_in_its_row() -> None:
-    ids, attention, images = batch_of(ROWS)
-    shared = shared_prefix(ids, attention, images, [0, 0, 0, 3, 4])
+    rows = [*ROWS, *([1, 2, 5, IMAGE, IMAGE, IMAGE, 3, *end] for end in ([2, 3], [4, 5, 6]))]
+    ids, attention, images = batch_of(rows, left=10)
+    shared = shared_prefix(ids, attention, images, [0, 0, 0, 3, 4, 5, 5])
     packed = shared.pack(ids)
     visible = visible_places(shared.layout, packed.shape)
-    assert packed.shape == (3, 3 + 2 + 4 + 1), "the beginning of three tokens once, and what differs"
-    for row, tokens in enumerate(ROWS):
+    assert packed.shape == (4, 7 + 2 + 3), "a beginning once, here of seven tokens, and what differs"
+    assert len(shared.layout.blocks) < 9, "parts of similar length and beginnings of any share a block"
+    for row, tokens in enumerate(rows):
         for offset, token in enumerate(tokens):
-            place = 8 - len(tokens) + offset
+            place = 10 - len(tokens) + offset
             group, column = shared.group[row, place], shared.column[row, place]
             assert packed[group, column] == token
             assert packed.flatten()[visible[group, column]].tolist() == tokens[: offset + 1]
@@ -71,20 +81,47 @@ def test_a_row_keeps_a_token_of_its_own_where_all_agree() -> None:
 
 
 def qwen2_vl():
-    return tiny_ctinstruct()
+    return tiny_ctinstruct().eval()
 
 
 def family(name):
     def build():
         tokenizer = tiny_tokenizer()
-        return build_ctinstruct(VISION, random_model(name, tokenizer, len(tokenizer)), tokenizer)
+        if name in QWEN_FAMILIES:
+            config = whole_model(name).config.get_text_config()
+            config.vocab_size = len(tokenizer)
+            language_model = QWEN_TEXT_CLASSES[config.model_type](config)
+        else:
+            language_model = random_model(name, tokenizer, len(tokenizer))
+        return build_ctinstruct(VISION, language_model, tokenizer).eval()
 
     return build
 
 
-@pytest.mark.parametrize("build", [qwen2_vl, *map(family, FAMILIES)], ids=["Qwen2-VL", *FAMILIES])
+def checkpointing():
+    model = tiny_ctinstruct().eval()
+    model.gradient_checkpointing_enable()
+    model.language_model.train()
+    return model
+
+
+def lora():
+    model = tiny_ctinstruct()
+    model.language_model = add_lora(model.language_model, model.tokenizer, LoraSettings("tiny", rank=4, dropout=0.0))
+    for name, part in model.language_model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(part, std=0.1)
+    freeze_unused(model)
+    return model.eval()
+
+
+BUILDS = {"Qwen2-VL": qwen2_vl, "checkpointing": checkpointing, "LoRA": lora}
+BUILDS |= {name: family(name) for name in (*FAMILIES, "Qwen2.5-VL", "Qwen3-VL")}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
-    model = build().eval()
+    model = build()
     assert can_share_prefix(model.language_model.config.get_text_config())
     kinds = ["segmentation", "open_vqa", "diagnosis", "two_volumes", "two_structures", "text_only", "yes_no"]
     samples = [make_sample(kind, model.tokenizer, 4 + (number > 4)) for number, kind in enumerate(kinds)]
@@ -94,7 +131,8 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
     found = []
     for share in (False, True):
         model.zero_grad()
-        model.share_prefix = share
+        if share:
+            model.share_volumes()
         output = model(batch)
         output.loss.backward()
         found.append((output, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
@@ -108,7 +146,7 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
 
 def test_the_volume_is_read_once(monkeypatch) -> None:
     model = qwen2_vl()
-    model.share_prefix = True
+    model.share_volumes()
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no", "diagnosis")]
     for sample in samples[1:]:
         sample.volumes = samples[0].volumes
@@ -122,3 +160,20 @@ def test_the_volume_is_read_once(monkeypatch) -> None:
     model(batch)
     tokens, images = int(batch.attention_mask.sum()), int((batch.input_ids == model.image_id).sum()) // 3
     assert read[0][0] == 1 and read[0][1] < tokens - 2 * images
+
+
+def test_a_model_that_shared_answers_and_is_saved_as_if_it_had_not(tmp_path) -> None:
+    model = qwen2_vl()
+    samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no")]
+    samples[1].volumes = samples[0].volumes
+    for sample in samples:
+        sample.answer_ids = []
+    batch = collate(samples, model.tokenizer)
+    options = {"num_beams": 2, "max_new_tokens": 12}
+    before = [answer.token_ids.tolist() for answer in model.generate(batch, **options)]
+    model.share_volumes()
+    assert [answer.token_ids.tolist() for answer in model.generate(batch, **options)] == before
+    save_checkpoint(model, tmp_path / "model")
+    assert f'"{NAME}"' not in (tmp_path / "model" / "config.json").read_text()
+    loaded = load_checkpoint(tmp_path / "model").eval()
+    assert [answer.token_ids.tolist() for answer in loaded.generate(batch, **options)] == before

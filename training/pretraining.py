@@ -21,7 +21,7 @@ from datasets.catalog import (
 )
 from datasets.default_data import ensure_phantoms
 from datasets.errors import InputError
-from datasets.label_descriptions import descriptions
+from datasets.label_descriptions import canonical, descriptions
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
 from datasets.transforms import STANDARD_AUGMENTATION
@@ -224,14 +224,17 @@ def check_deep_only(settings: PretrainingSettings, tasks: Sequence[PretrainingTa
 def tasks_to_validate(
     every: Sequence[PretrainingTask], trained: Sequence[PretrainingTask], split: str
 ) -> tuple[list[PretrainingTask], list[str]]:
-    """The tasks with a manifest of the split: those trained on, and all others of classification, for zero-shot.
+    """The tasks with a manifest of the split that are trained on, and all others of classification that have a weight.
 
-    The second result names those others.
+    Of the others, those whose labels are all learned from another task are as good as trained on; the rest is for
+    zero-shot, and the second result names it.
     """
     names = {task.name for task in trained}
+    learned = {canonical(label) for task in trained if task.kind == "classification" for label in task.labels}
     found = [task for task in every if task.path(split).is_file()]
-    untrained = [task for task in found if task.name not in names and task.kind == "classification"]
-    return [task for task in found if task.name in names] + untrained, [task.name for task in untrained]
+    others = [task for task in found if task.name not in names and task.kind == "classification" and task.weight]
+    untrained = [task.name for task in others if not task.labels or not learned.issuperset(map(canonical, task.labels))]
+    return [task for task in found if task.name in names] + others, untrained
 
 
 def parameter_groups(
