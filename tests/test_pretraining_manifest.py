@@ -178,6 +178,7 @@ def test_the_manifests_of_phantoms_are_valid(tmp_path):
     assert {name: len(rows) for name, rows in records.items()} == {
         "phantom_image_text": 2,
         "phantom_classification": 2,
+        "phantom_detail_classification": 2,
         "phantom_segmentation": 2,
         "phantom_lesion_segmentation": 2,
     }
