@@ -54,7 +54,7 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 24 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
+    --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 24 --mask_volumes 1 \
     --questions_per_volume 24 --micro_batch $((6 / ranks)) \
     --task_weights diagnosis=40,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=24 \
     --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \

@@ -116,7 +116,7 @@ PRESETS = {
         "vision": "tiny",
         "vision_learning_rate": 1e-3,
         "gradient_checkpointing": False,
-        "mask_slices": 20,
+        "mask_slices": 40,
         "max_iters": 300,
         "micro_batch": 4,
         "accumulation_steps": 1,

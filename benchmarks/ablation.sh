@@ -25,7 +25,7 @@ train() {
     fi
     "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
         --overwrite --kinds "$2" --micro_batch 2 --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
-        --mask_slices 8 "${lesions[@]}" \
+        --mask_slices 16 "${lesions[@]}" \
         >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
 }
 export -f train

@@ -131,14 +131,13 @@ class QuestionWriter:
     def multiple_choice(self, limit: int) -> list[dict]:
         """Three or four choices with letters; the right one is at a random place.
 
-        Each detail is asked for once at most, and so is which finding is present and which is absent; where that is
-        fewer than the limit, more questions of the latter two kinds follow, with choices that are drawn anew.
+        In random order, each detail is asked for once, and which finding is present and which is absent; where that is
+        fewer than the limit, another round of the same follows, with wordings and choices that are drawn anew.
         """
         details = [(t.questions, list(t.options), t.answer) for t in topics(self.findings) if t.answer]
-        pool = details + self._which()
-        pool = [pool[i] for i in self.rng.permutation(len(pool))[:limit]]
-        while len(pool) < limit and (more := self._which()):
-            pool += more[: limit - len(pool)]
+        pool: list[tuple[tuple[str, ...], list[str], str]] = []
+        while len(pool) < limit and (one_round := details + self._which()):
+            pool += [one_round[i] for i in self.rng.permutation(len(one_round))[: limit - len(pool)]]
         records = []
         for turn, (questions, options, right) in enumerate(pool):
             options = [options[k] for k in self.rng.permutation(len(options))]

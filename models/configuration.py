@@ -138,10 +138,11 @@ VISION_PRESETS: dict[str, VisionConfig] = {
     # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
     "small": VisionConfig(spatial_depth=2, temporal_depth=2, query_layers=3, llm_width=576),
     "tiny": VisionConfig(
-        # one deep patch, 4 mm a voxel for a small adult: where there are several, a volume is cut by its spacing, and a
-        # few hundred volumes are too few to learn what organs look like in every way of cutting
-        crop_size=(64, 64, 64),
-        patch_max=1,
+        # A patch for each half of the body, 4 mm a voxel for a small adult.  A token is the mean of a slice of its
+        # patch: in a single patch, left and right are one token; quarters cut findings more often than a few hundred
+        # volumes can teach.
+        crop_size=(32, 64, 48),
+        patch_max=2,
         resnet_layers=(1, 1, 1, 1),
         resnet_channels=(16, 32, 48, 48),
         stem_width=32,
@@ -170,7 +171,7 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
         "ViT3D": {"crop_size": (128, 128, 128), "vit_width": 384, "vit_depth": 8, "vit_heads": 6, "llm_pooling": 2},
         "ResNet3D": {"crop_size": (128, 128, 128), "resnet_channels": (32, 64, 128, 256)},
     },
-    "tiny": {  # a cube has the voxels of four 2D1D patches
+    "tiny": {  # a cube is wider and deeper than a 2D1D patch, for it is cut in no other way
         "ViT3D": {
             "crop_size": (64, 64, 64),
             "patch_max": 2,

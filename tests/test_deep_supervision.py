@@ -47,7 +47,8 @@ def encode(name: str):
     config = replace(vision_preset("tiny", name), patch_max=2)
     torch.manual_seed(1)
     vision = VisionModel(config).eval()
-    shape = tuple(size * grid - 5 for size, grid in zip(config.crop_size, (2, 1, 1), strict=True))
+    room = (5, 14, 24)  # the second and third axes are padded
+    shape = tuple(size * grid - less for size, grid, less in zip(config.crop_size, (2, 1, 1), room, strict=True))
     patched = patchify(torch.randn(1, *shape), config.crop_size, config.patch_max)
     masks = place_mask((torch.rand(3, *shape) > 0.6).to(torch.int8), patched.placement)
     encoded = vision.encode_many([VolumePatches(patched.patches, patched.slice_marks, patched.patch_grid)])[0]
@@ -147,11 +148,11 @@ def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
     vision = VisionModel(config).eval()
     patches, marks = torch.randn(1, *config.crop_size), torch.ones(1, config.crop_size[2])
     changed = patches.clone()
-    changed[0, 40:48, 8:16, 5] += 5.0  # off the diagonal
+    changed[0, 16:24, 40:48, 5] += 5.0  # off the diagonal
     plain, other = (vision.encode_many([VolumePatches(p, marks, (1, 1, 1))])[0] for p in (patches, changed))
     difference = (other.deep_maps()[0] - plain.deep_maps()[0]).abs().sum(1)
     mask = torch.zeros(1, *config.crop_size, dtype=torch.int8)
-    mask[0, 40:48, 8:16, 5] = 1
+    mask[0, 16:24, 40:48, 5] = 1
     target = cell_targets(plain.part_masks(mask), [difference.shape[1:]])[0][:, 0]
     assert int(target.sum()) == 4 and bool(target.flatten()[difference.argmax()])
 

@@ -134,21 +134,25 @@ def test_choices_name_exactly_one_finding_that_fits() -> None:
     assert min(asked.values()) > 50
 
 
-def test_more_choices_than_details_go_on_with_which_finding_is_there() -> None:
+def test_more_choices_than_details_go_on_with_rounds_of_the_same() -> None:
     which = tuple(q.split(" <")[0] for q in (*WHICH_PRESENT, *WHICH_ABSENT))
     for index in range(40):
         findings = random_findings(index)
         writer = QuestionWriter(f"case{index}", {}, findings, np.random.default_rng([1, index]))
         records = writer.multiple_choice(60)
-        about_details = [record for record in records if not text_of(record).startswith(which)]
-        assert len(about_details) == sum(bool(topic.answer) for topic in topics(findings))
-        assert len({record["id"] for record in records}) == len(records)
-        if len(findings) >= 3:  # and there are 18
-            assert len(records) == 60
-            asked = {(text_of(record), record["answer"]) for record in records}
-            assert len(asked) > 50, "other choices each time"
-        elif not findings:
+        if not findings:
             assert not records, "none is present to be told from others, and too few to be told from the absent one"
+            continue
+        details = [topic for topic in topics(findings) if topic.answer]
+        of_which = 1 + (len(findings) >= 3)  # and there are 18
+        assert len(records) == 60 == len({record["id"] for record in records})
+        rounds = np.array_split(records, range(len(details) + of_which, 60, len(details) + of_which))
+        for one_round in rounds[:-1]:
+            asked = Counter(tuple(sorted(record["choices"].values())) for record in one_round
+                            if not text_of(record).startswith(which))  # fmt: skip
+            assert asked == Counter(tuple(sorted(topic.options)) for topic in details)
+        chosen = {(text_of(record), record["answer"]) for record in records}
+        assert len(chosen) > 2 * len(rounds[0]), "other wordings and choices in each round"
 
 
 def test_yes_and_no_are_balanced_for_each_wording_and_true() -> None:

@@ -100,7 +100,7 @@ TINY_PRESET = {
     "gradient_checkpointing": False,
     "augmentation": False,  # a run of minutes underfits as it is
     "deep_supervision": 2.0,
-    "mask_slices": 16,
+    "mask_slices": 32,
     "max_iters": 1500,
     "micro_batch": 4,
     "accumulation_steps": 1,
