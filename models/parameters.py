@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 # In the published weights, but without a part in any output: kept for their names, never trained, so that weight
 # decay does not wear them away.
@@ -48,6 +48,26 @@ def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rat
             (vision if own else rest).append(parameter)
     groups = [{"params": rest, "lr": learning_rate}, {"params": vision, "lr": vision_learning_rate}]
     return [group for group in groups if group["params"]]
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Weights of linear layers and convolutions inside the encoder, or CTInstruct's projector and language model.
+
+    Those are what Muon is for: what comes in and goes out is hidden.  The mask decoder, the heads, the layers that lead
+    to texts or words, and the one that sees voxels are not among them.  Of another model, all of its layers.
+    """
+    parts, outside = [model], {None}
+    if hasattr(model, "language_model"):
+        parts, outside = [model.vision.bridger, model.language_model], {model.language_model.get_output_embeddings()}
+    elif hasattr(model, "vision"):
+        parts = [model.vision.encoder]
+    kinds = nn.Linear | nn.Conv2d | nn.Conv3d
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer not in outside]
+    return [layer.weight for layer in layers if layer.weight.requires_grad and layer not in _that_see_voxels(layers)]
+
+
+def _that_see_voxels(layers: list[nn.Module]) -> list[nn.Module]:
+    return [layer for layer in layers if getattr(layer, "in_channels", 0) in (1, 3)]
 
 
 def parameter_counts(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
+from models.parameters import hidden_matrices
 from training import zero3
+from training.muon import MuonWithAdamW, split_for_muon
 from training.settings import TrainingSettings
 
 WEIGHT_LAYOUT = "aligned"  # names the order of `in_aligned_order`
@@ -67,7 +69,7 @@ def build_engine(
     device: torch.device,
     parameter_groups: list[dict[str, Any]] | None = None,
 ) -> Any:
-    """Wrap `model`, in place, into a DeepSpeed engine with AdamW.
+    """Wrap `model`, in place, into a DeepSpeed engine with AdamW, or with Muon for its `hidden_matrices`.
 
     parameter_groups: as torch's optimisers take them; None trains every parameter that requires a gradient.
 
@@ -87,7 +89,10 @@ def build_engine(
     trainable = sum(parameter.numel() for group in groups for parameter in group["params"])
     if trainable == 0:
         raise InputError("the model has no trainable weights: nothing to train")
-    optimizer = torch.optim.AdamW(
+    kind: type[torch.optim.AdamW] = torch.optim.AdamW
+    if settings.optimizer == "Muon":
+        kind, groups = MuonWithAdamW, split_for_muon(groups, hidden_matrices(model), settings.muon_rate)
+    optimizer = kind(
         groups,
         lr=settings.learning_rate,
         betas=tuple(settings.betas),

@@ -21,6 +21,9 @@ class TrainingSettings:
     micro_batch: int = 1  # samples a rank puts through the model at once
     accumulation_steps: int = 1  # micro-batches a rank accumulates before the optimiser steps
     learning_rate: float = 1e-4  # peak learning rate
+    # Muon: for matrices inside the network, AdamW for the rest; needs --zero_stage 0
+    optimizer: Literal["AdamW", "Muon"] = "AdamW"
+    muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
     weight_decay: float = 1e-4  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
     warmup: float = 1000.0  # warm-up in optimiser steps; below 1, as a share of max_iters
@@ -45,13 +48,15 @@ class TrainingSettings:
         """Raise InputError for a value that no run can use, naming the option."""
         at_least_one = ("max_iters", "micro_batch", "accumulation_steps", "log_interval", "keep_checkpoints")
         at_least_zero = (
-            *("learning_rate", "weight_decay", "warmup", "min_lr_ratio", "clip", "seed", "workers"),
+            *("learning_rate", "muon_rate", "weight_decay", "warmup", "min_lr_ratio", "clip", "seed", "workers"),
             *("save_interval", "eval_interval", "max_minutes"),
         )
         for bound, names in ((1, at_least_one), (0, at_least_zero)):
             for name in names:
                 if not getattr(self, name) >= bound:
                     raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
+        if self.optimizer == "Muon" and self.zero_stage:
+            raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
         if self.min_lr_ratio > 1:
             raise InputError(f"--min_lr_ratio is {self.min_lr_ratio}: give a share of the peak, between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):

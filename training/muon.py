@@ -1,0 +1,99 @@
+"""Muon for the weight matrices inside a network, AdamW for everything else, as one optimiser.
+
+Adam scales each entry of a matrix by itself, and a few directions come to make up most of an update.  Muon (Jordan et
+al., Muon: An optimizer for hidden layers in neural networks, 2024) makes the momentum's directions equally large
+instead, so that rare ones are learned at the pace of the common ones: a small network needs about a third fewer steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, steepest at zero, that Jordan et al. found
+ITERATIONS = 5
+MATCHED_RMS = 0.2  # of AdamW's updates, which Muon's are made as large as (Liu et al., Muon is scalable, 2025)
+
+
+class MuonWithAdamW(torch.optim.AdamW):
+    """Groups with ``muon=True`` hold matrices, or kernels, taken as outputs by the rest; AdamW has the others.
+
+    Whole weights are needed, each as it is in the model: not ZeRO's partitions.  A rate of AdamW suits both, since
+    Muon's updates have the root mean square of AdamW's; ``muon_rate`` of a group multiplies it.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float = 0.95, **options: Any) -> None:
+        super().__init__(list(groups), **options)
+        for group in self.param_groups:
+            group.setdefault("muon", False)
+            group.setdefault("muon_rate", 1.0)
+            group.setdefault("momentum", momentum)
+            if group["muon"] and any(parameter.dim() < 2 for parameter in group["params"]):
+                raise ValueError("Muon takes matrices and kernels; leave biases and norms to AdamW")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of both."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.param_groups
+        for group in groups:
+            if group["muon"]:
+                self._step_group(group)
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            if self.param_groups:
+                super().step()
+        finally:
+            self.param_groups = groups
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        rate = float(group["lr"])
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:  # AdamW reads "step" of every state that it loads
+                state["step"] = torch.zeros(())
+                state["momentum"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            gradient, momentum = parameter.grad, state["momentum"]
+            momentum.lerp_(gradient, 1 - group["momentum"])
+            update = orthogonalised(gradient.lerp(momentum, group["momentum"]).flatten(1))  # Nesterov's look ahead
+            scale = MATCHED_RMS * max(update.shape) ** 0.5 * group["muon_rate"]
+            parameter.mul_(1 - rate * group["weight_decay"])
+            parameter.add_(update.view_as(parameter), alpha=-rate * scale)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """(m, n) -> U S V^T of its singular vectors, with S between about 0.6 and 1.2: close enough to 1 for an update.
+
+    Newton-Schulz iterations, in the matrix's type.  Singular values below a hundredth of the norm stay smaller; those
+    of directions without a gradient stay zero.
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)  # singular values up to 1
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+def split_for_muon(groups: Iterable[dict[str, Any]], matrices: Iterable[Tensor], rate: float) -> list[dict[str, Any]]:
+    """The groups, each split into what Muon takes, which is what ``matrices`` has, and the rest."""
+    taken = {id(matrix) for matrix in matrices}
+    split = []
+    for group in groups:
+        for muon in (False, True):
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in taken) == muon]
+            if parameters:
+                split.append({**group, "params": parameters, "muon": muon, "muon_rate": rate})
+    return split
