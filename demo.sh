@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=40 pretraining=1250 iterations=560
+    count=860 test=40 pretraining=1000 iterations=480
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -37,7 +37,9 @@ launch() {
 step() { printf '\n== %s\n' "$*"; }
 
 step "1. phantom CTs: $count to learn from, $test more for the test"
-phantoms() { python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$cores" "${@:4}"; }
+phantoms() {
+    python -m datasets.phantom --out "$out/$1" --count "$2" --seed "$3" --workers "$cores" --prevalence 0.2 "${@:4}"
+}
 phantoms phantoms "$count" "$seed" --split 0.94 0.06 0 --questions-per-case 16 --in-plane 2.2 3.0 --between 3.4 5.0
 phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 3 \
     --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4
@@ -49,12 +51,13 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
     phantom_segmentation=4,phantom_lesion_segmentation=3 \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
+    --optimizer Muon --zero_stage 0 --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 24 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --train_vision false --learning_rate 3e-3 --vision_learning_rate 3e-4 --mask_slices 24 --mask_volumes 1 \
+    --optimizer Muon --zero_stage 0 --learning_rate 3e-3 --muon_rate 1.4 \
+    --train_vision false --vision_learning_rate 3e-4 --mask_slices 24 --mask_volumes 1 \
     --questions_per_volume 24 --micro_batch $((6 / ranks)) \
     --task_weights diagnosis=40,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=24 \
     --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
@@ -65,7 +68,7 @@ step "4. evaluate on held-out phantoms"
 evaluate() {
     rm -rf "$out/$1"
     launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" --output "$out/$1" \
-        --cache "$out/cache" --batch_size 8 --num_beams 1 --max_new_tokens 280 --control "$2"
+        --cache "$out/cache" --batch_size 20 --num_beams 1 --max_new_tokens 280 --control "$2"
 }
 evaluate evaluation none
 
