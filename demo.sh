@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=40 pretraining=1000 iterations=480
+    count=860 test=40 pretraining=1000 iterations=500
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -57,7 +57,7 @@ step "3. train the tiny CTInstruct on top of it, $iterations steps of 24 questio
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --optimizer Muon --zero_stage 0 --learning_rate 3e-3 --muon_rate 1.4 \
-    --train_vision false --vision_learning_rate 3e-4 --mask_slices 24 --mask_volumes 1 \
+    --train_vision false --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
     --questions_per_volume 24 --micro_batch $((6 / ranks)) \
     --task_weights diagnosis=40,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=24 \
     --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
