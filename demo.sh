@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=40 pretraining=1000 iterations=500
+    count=860 test=44 pretraining=1150 iterations=600
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -49,7 +49,7 @@ step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and 
 launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
     --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
-    phantom_segmentation=4,phantom_lesion_segmentation=3 \
+    phantom_segmentation=3,phantom_lesion_segmentation=3 \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --optimizer Muon --zero_stage 0 --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 

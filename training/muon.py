@@ -2,7 +2,7 @@
 
 Adam scales each entry of a matrix by itself, and a few directions come to make up most of an update.  Muon (Jordan et
 al., Muon: An optimizer for hidden layers in neural networks, 2024) makes the momentum's directions equally large
-instead, so that rare ones are learned at the pace of the common ones: a small network needs about a third fewer steps.
+instead, so that rare ones are learned at the pace of the common ones.
 """
 
 from __future__ import annotations
