@@ -64,26 +64,20 @@ launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
 
-step "4. evaluate on held-out phantoms"
-evaluate() {
-    rm -rf "$out/$1"
-    launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" --output "$out/$1" \
-        --cache "$out/cache" --batch_size 20 --num_beams 1 --max_new_tokens 280 --control "$2"
-}
-evaluate evaluation none
-
-step "5. controls: the same questions about the images of others, and without images; what was learned"
-evaluate evaluation_shuffled shuffled
-evaluate evaluation_no_image no_image
+step "4. evaluate on held-out phantoms, and for control with the images of others and without images; what was learned"
+rm -rf "$out"/evaluation*
+launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" \
+    --output "$out/evaluation" --control none shuffled no_image --cache "$out/cache" --batch_size 20 \
+    --num_beams 1 --max_new_tokens 280
 python -m evaluation.learning --seed_runs "$out" --output "$out/learning"
 
-step "6. one question about one held-out phantom"
+step "5. one question about one held-out phantom"
 phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/test_phantoms/test.json")
 python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/test_phantoms/$phantom" --question "$question" \
     --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160
 
 if [ -n "${ct:-}" ]; then
-    step "7. the same question about $ct"
+    step "6. the same question about $ct"
     python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$ct" --question "$question" \
         --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160
 fi

@@ -10,7 +10,7 @@ A manifest of questions, or benchmarks by name, on one process or several; start
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,9 @@ class HyperParameters:
     benchmark: tuple[str, ...] = ()  # one or several names, or all; several go to folders of their names
     benchmark_dir: str = ""  # folder of the benchmarks' manifests; data/benchmarks where empty
     limit: int = 0  # answer so many records, spread evenly over the manifest; 0 answers all
-    control: Control = "none"  # ask about another patient's volume, or about none: what is right then is not seen
+    # none; shuffled: about another patient's volume; no_image: about none.  What is right with these two is not seen.
+    # Of several, one after the other, the first is in output and the others in output_shuffled or output_no_image.
+    control: tuple[Control, ...] = ("none",)
     batch_size: int = 1
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
@@ -84,6 +86,21 @@ def evaluate_one(
         print_table(confidence_table(answer.prediction.confidences))
     for path in [*answer.mask_files, *([answer.overlay_file] if answer.overlay_file else [])]:
         print(f"wrote {path}")
+
+
+def folders_of(settings: HyperParameters) -> dict[Control, Path]:
+    """Where the evaluation under each control goes; raises InputError where one is given twice, or none at all."""
+    if not settings.control or len(set(settings.control)) < len(settings.control):
+        given = " ".join(settings.control)
+        raise InputError(f"--control {given}: name each of none, shuffled and no_image once at most")
+    first, *others = settings.control
+    return {first: Path(settings.output), **{name: Path(f"{settings.output}_{name}") for name in others}}
+
+
+def jobs_of(settings: HyperParameters, folder: Path, control: Control) -> list[Job]:
+    """What is to be answered under a control; raises InputError where a manifest is wrong."""
+    benchmark_dir = settings.benchmark_dir or None
+    return plan_jobs(settings.manifest, settings.benchmark, benchmark_dir, folder, settings.limit, control)
 
 
 def scoring_of(settings: HyperParameters) -> Scoring:
@@ -125,16 +142,10 @@ def main() -> None:
         raise InputError("--checkpoint is missing: name a run folder or a model folder")
     if sum(map(bool, (settings.manifest, settings.benchmark, settings.image))) != 1:
         raise InputError("give either --manifest, or --benchmark, or --image with --question")
-    if settings.image and settings.control != "none":
-        raise InputError(f"--control {settings.control} is of --manifest and --benchmark; leave it out with --image")
-    jobs = plan_jobs(
-        settings.manifest,
-        settings.benchmark,
-        settings.benchmark_dir or None,
-        Path(settings.output),
-        settings.limit,
-        settings.control,
-    )
+    if settings.image and settings.control != ("none",):
+        given = " ".join(settings.control)
+        raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+    plans = [(folder, jobs_of(settings, folder, control)) for control, folder in folders_of(settings).items()]
     ranks = distributed.initialize()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")
     model = load_checkpoint(
@@ -156,7 +167,8 @@ def main() -> None:
     if settings.image:
         evaluate_one(settings, model, dataset, options)
     else:
-        evaluate_jobs(settings, jobs, model, dataset, options, ranks)
+        for folder, jobs in plans:
+            evaluate_jobs(replace(settings, output=str(folder)), jobs, model, dataset, options, ranks)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from evaluation.inference import GenerationOptions
 from evaluation.predictions import merge_predictions
 from evaluation.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.summarize import summarize
+from models.checkpoint import save_checkpoint
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import tiny_ctinstruct
 from training.distributed import Ranks
@@ -213,3 +214,25 @@ def test_one_examination_has_no_control(monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate_CTInstruct.py", *arguments])
     with pytest.raises(InputError, match="leave it out with --image"):
         evaluate_CTInstruct.main()
+
+
+def test_several_controls_are_answered_one_after_the_other(monkeypatch, model, manifest, answered, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "evaluation"
+    save_checkpoint(model, run)
+    arguments = ["--checkpoint", str(run), "--manifest", str(manifest), "--output", str(output), "--num_beams", "1"]
+    controls = ["--control", "none", "shuffled", "no_image", "--max_new_tokens", "6"]
+    monkeypatch.setattr("sys.argv", ["evaluate_CTInstruct.py", *arguments, *controls])
+    evaluate_CTInstruct.main()
+    for control in CONTROLS:
+        folder = output if control == "none" else tmp_path / f"evaluation_{control}"
+        assert json.loads((folder / "run.json").read_text())["control"] == control
+        shown, expected = (
+            {key: row.get("image_shown") for key, row in rows_of(one).items()} for one in (folder, answered[control])
+        )
+        assert shown == expected
+
+
+@pytest.mark.parametrize("controls", [("none", "none"), ("shuffled", "none", "shuffled")])
+def test_a_control_is_named_once(controls):
+    with pytest.raises(InputError, match="once at most"):
+        evaluate_CTInstruct.folders_of(evaluate_CTInstruct.HyperParameters(control=controls))
