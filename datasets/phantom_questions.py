@@ -31,20 +31,20 @@ DIAGNOSIS_QUESTIONS = (
     "Give the confidence of every disease in this scan.",
 )
 SEGMENT_ONE = (
-    "Where is the {0}? Please output segmentation mask." + SEGMENT,
-    "Please segment the {0} in this CT." + SEGMENT,
+    "Where is the {0}? Please output segmentation mask.",
+    "Please segment the {0} in this CT.",
     "Can you outline the {0}?",
     "Show me the {0} in this scan with a mask.",
 )
 SEGMENT_TWO = (
-    "Where are the {0} and the {1}? Please output segmentation masks." + SEGMENT,
-    "Please segment the {0} and the {1}." + SEGMENT,
+    "Where are the {0} and the {1}? Please output segmentation masks.",
+    "Please segment the {0} and the {1}.",
     "Can you outline the {0} and the {1}?",
     "Show me masks of the {0} and the {1}.",
 )
 SEGMENT_LESION = (
-    "Where is the {0}? Please output segmentation mask." + SEGMENT,
-    "Please segment the {0}." + SEGMENT,
+    "Where is the {0}? Please output segmentation mask.",
+    "Please segment the {0}.",
     "Outline the {0} in this CT.",
     "Show me where the {0} is.",
 )
@@ -198,6 +198,8 @@ class QuestionWriter:
                 templates = SEGMENT_TWO if kind == 1 else SEGMENT_ONE
                 mask_path, mask_values = structures_path, {label: values[label] for label in labels}
             text = _pick(self.rng, templates).format(*labels)
+            if self.rng.random() < 0.5:  # with each wording: people leave the token out
+                text += SEGMENT
             if labels[0] in (*GROUPS, "ribs") and len(labels) == 1:
                 text = text.replace("Where is", "Where are")
             answer = "It is <SEG>." if len(labels) == 1 else f"The {labels[0]} is <SEG> and the {labels[1]} is <SEG>."
