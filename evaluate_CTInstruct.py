@@ -10,7 +10,7 @@ A manifest of questions, or benchmarks by name, on one process or several; start
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -97,12 +97,6 @@ def folders_of(settings: HyperParameters) -> dict[Control, Path]:
     return {first: Path(settings.output), **{name: Path(f"{settings.output}_{name}") for name in others}}
 
 
-def jobs_of(settings: HyperParameters, folder: Path, control: Control) -> list[Job]:
-    """What is to be answered under a control; raises InputError where a manifest is wrong."""
-    benchmark_dir = settings.benchmark_dir or None
-    return plan_jobs(settings.manifest, settings.benchmark, benchmark_dir, folder, settings.limit, control)
-
-
 def scoring_of(settings: HyperParameters) -> Scoring:
     """Thresholds, BERTScore's model and the labeller of reports; raises InputError where one cannot be had."""
     if settings.bertscore_model and not Path(settings.bertscore_model).is_dir():
@@ -116,13 +110,16 @@ def scoring_of(settings: HyperParameters) -> Scoring:
 
 def evaluate_jobs(
     settings: HyperParameters,
-    jobs: list[Job],
+    plans: dict[Path, list[Job]],
     model: CTInstruct,
     dataset: InstructionDataset,
     options: GenerationOptions,
     ranks: Ranks,
 ) -> None:
-    """Answer each record once, on whichever rank; then rank 0 writes predictions.json, metrics.json, tables, report."""
+    """Answer each record once, on whichever rank; then rank 0 writes predictions.json, metrics.json, tables, report.
+
+    plans: for each output folder the jobs whose results go there.
+    """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
     answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "masks_of_all_beams")
     made_with = {
@@ -130,10 +127,12 @@ def evaluate_jobs(
         "precision": str(next(model.parameters()).dtype),
         **{name: getattr(settings, name) for name in answered_with},
     }
+    jobs = [job for planned in plans.values() for job in planned]
     answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
     if ranks.is_main:
-        reports = score_jobs(jobs, scoring, settings.checkpoint, Path(settings.output))
-        print(f"predictions, metrics.json, tables and report.html are in {settings.output}; open {reports[-1]}")
+        for folder, planned in plans.items():
+            reports = score_jobs(planned, scoring, settings.checkpoint, folder)
+            print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
 
 
 def main() -> None:
@@ -145,7 +144,11 @@ def main() -> None:
     if settings.image and settings.control != ("none",):
         given = " ".join(settings.control)
         raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
-    plans = [(folder, jobs_of(settings, folder, control)) for control, folder in folders_of(settings).items()]
+    manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
+    plans = {
+        folder: plan_jobs(*manifests, folder, settings.limit, control)
+        for control, folder in folders_of(settings).items()
+    }
     ranks = distributed.initialize()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")
     model = load_checkpoint(
@@ -167,8 +170,7 @@ def main() -> None:
     if settings.image:
         evaluate_one(settings, model, dataset, options)
     else:
-        for folder, jobs in plans:
-            evaluate_jobs(replace(settings, output=str(folder)), jobs, model, dataset, options, ranks)
+        evaluate_jobs(settings, plans, model, dataset, options, ranks)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,7 @@ def answer_jobs(
     Raises:
         InputError: a folder holds predictions that were made with other settings.
     """
-    if not isinstance(dataset.loader, RecentLoader):  # as after other jobs
-        dataset.loader = RecentLoader(dataset.loader, keep=batch_size + 1)
+    dataset.loader = RecentLoader(dataset.loader, keep=batch_size + 1)
     made_with = [{**settings, "manifest": str(job.manifest.resolve()), "control": job.control} for job in jobs]
     for job, how in zip(jobs, made_with, strict=True):
         check_run(job.folder, how)

@@ -56,18 +56,15 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
     Those are what Muon is for: what comes in and goes out is hidden.  The mask decoder, the heads, the layers that lead
     to texts or words, and the one that sees voxels are not among them.  Of another model, all of its layers.
     """
-    parts, outside = [model], {None}
+    parts, outside = [model], None
     if hasattr(model, "language_model"):
-        parts, outside = [model.vision.bridger, model.language_model], {model.language_model.get_output_embeddings()}
+        parts, outside = [model.vision.bridger, model.language_model], model.language_model.get_output_embeddings()
     elif hasattr(model, "vision"):
         parts = [model.vision.encoder]
     kinds = nn.Linear | nn.Conv2d | nn.Conv3d
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer not in outside]
-    return [layer.weight for layer in layers if layer.weight.requires_grad and layer not in _that_see_voxels(layers)]
-
-
-def _that_see_voxels(layers: list[nn.Module]) -> list[nn.Module]:
-    return [layer for layer in layers if getattr(layer, "in_channels", 0) in (1, 3)]
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer is not outside]
+    inside = [layer for layer in layers if getattr(layer, "in_channels", None) not in (1, 3)]  # gray, or as published
+    return [layer.weight for layer in inside if layer.weight.requires_grad]
 
 
 def parameter_counts(model: nn.Module) -> dict[str, tuple[int, int]]:

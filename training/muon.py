@@ -2,7 +2,8 @@
 
 Adam scales each entry of a matrix by itself, and a few directions come to make up most of an update.  Muon (Jordan et
 al., Muon: An optimizer for hidden layers in neural networks, 2024) makes the momentum's directions equally large
-instead, so that rare ones are learned at the pace of the common ones.
+instead, so that rare ones are learned at the pace of the common ones.  torch.optim.Muon takes no kernels
+of convolutions and leaves everything else to a second optimiser, where DeepSpeed's engine takes one.
 """
 
 from __future__ import annotations
