@@ -10,6 +10,7 @@ import torch
 from training.script import leave
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # numbers to the bit are those of float32 on one kind of device
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, and a shared machine is steadier
 
 _STATUS = pytest.StashKey[int]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from models.parameters import hidden_matrices
 from models.pretraining import PretrainingModel
 from models.vision import VisionModel
 from tests.tiny_model import tiny_ctinstruct
+from training.deepspeed_config import resolve_precision
 from training.muon import MATCHED_RMS, MuonWithAdamW, orthogonalised, split_for_muon
 from training.settings import TrainingSettings
 
@@ -123,6 +125,15 @@ def test_matrices_are_those_inside_the_network() -> None:
         part = "vision.encoder." if model is pretraining else ("vision.bridger.", "language_model.")
         assert all(name.startswith(part) for name in names)
     assert not any("resnet2D.conv1" in name for name in names), "it sees voxels"
+
+
+def test_bf16_weights_are_refused_with_what_suits_muon() -> None:
+    settings = TrainingSettings(optimizer="Muon", zero_stage=0)
+    with pytest.raises(InputError, match=r"bf16 weights: use --precision fp32$"):
+        resolve_precision(settings, torch.device("cuda"))
+    assert resolve_precision(replace(settings, precision="fp32"), torch.device("cuda")) == "fp32"
+    with pytest.raises(InputError, match="use --zero_stage 1 or --precision fp32"):
+        resolve_precision(replace(settings, optimizer="AdamW"), torch.device("cuda"))
 
 
 def test_sharing_out_matrices_is_refused() -> None:

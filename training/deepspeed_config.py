@@ -22,7 +22,8 @@ def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
     if precision == "bf16" and settings.zero_stage == 0:
-        raise InputError("--zero_stage 0 keeps no float32 copy of bf16 weights: use --zero_stage 1 or --precision fp32")
+        other = "" if settings.optimizer == "Muon" else "--zero_stage 1 or "
+        raise InputError(f"--zero_stage 0 keeps no float32 copy of bf16 weights: use {other}--precision fp32")
     return precision
 
 

@@ -35,6 +35,7 @@ from models.text_encoder import PUBLISHED_TEXT_ENCODER, TextEncoder
 from models.tiny_text_encoder import build_tiny_text_encoder
 from models.vision import VisionModel
 from training import checkpoint_store, distributed, random_state
+from training.deepspeed_config import resolve_precision
 from training.loop import train
 from training.settings import TrainingSettings
 
@@ -124,7 +125,9 @@ def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) 
 
 def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     """Pretrain ``encoder`` as the settings say, or evaluate its newest checkpoint (``eval_only``)."""
+    settings.validate()  # before data and text encoder are made
     ranks = distributed.initialize()
+    resolve_precision(settings, ranks.device)
     random_state.seed_all(settings.seed)
     if settings.phantoms:
         manifest = f"{settings.phantoms}/train.json"
