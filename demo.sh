@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=44 pretraining=1150 iterations=600
+    count=860 test=44 pretraining=1100 iterations=800
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -51,15 +51,15 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
     phantom_segmentation=3,phantom_lesion_segmentation=3 \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --optimizer Muon --zero_stage 0 --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
+    --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
 
-step "3. train the tiny CTInstruct on top of it, $iterations steps of 24 questions about each of 6 phantoms"
+step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --optimizer Muon --zero_stage 0 --learning_rate 3e-3 --muon_rate 1.4 \
+    --optimizer Muon --zero_stage 0 --precision fp32 --learning_rate 3e-3 --muon_rate 1.4 \
     --train_vision false --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
-    --questions_per_volume 24 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=40,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=24 \
+    --questions_per_volume 20 --micro_batch $((6 / ranks)) \
+    --task_weights diagnosis=16,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=12 \
     --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
     --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
@@ -68,18 +68,18 @@ step "4. evaluate on held-out phantoms, and for control with the images of other
 rm -rf "$out"/evaluation*
 launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" \
     --output "$out/evaluation" --control none shuffled no_image --cache "$out/cache" --batch_size 20 \
-    --num_beams 1 --max_new_tokens 280
+    --num_beams 1 --max_new_tokens 280 --precision fp32
 python -m evaluation.learning --seed_runs "$out" --output "$out/learning"
 
 step "5. one question about one held-out phantom"
 phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/test_phantoms/test.json")
 python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/test_phantoms/$phantom" --question "$question" \
-    --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160
+    --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160 --precision fp32
 
 if [ -n "${ct:-}" ]; then
     step "6. the same question about $ct"
     python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$ct" --question "$question" \
-        --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160
+        --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160 --precision fp32
 fi
 
 step "done: everything is in $out"

@@ -1,4 +1,4 @@
-"""What else than its presence pretraining learns of a finding: side, number, size or grade, zone and kind, as labels.
+"""What else than presence pretraining learns of a finding: side, number, size or grade, sites, kind, as labels.
 
 Questions and reports are about them, and a volume's mask does not say them in so many words.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from datasets.phantom_findings import CORONARY_ARTERIES, STATIONS
 from datasets.phantom_lesions import LATERAL, Finding, sided_names, sides_of
 from datasets.phantom_text import DEVICES, NUMBERS
 
@@ -23,6 +24,11 @@ COUNTS = {  # how many there can be, and what one and several are called
     "Lymphadenopathy": (4, "enlarged lymph node", "enlarged lymph nodes"),
 }
 ZONES = ("left upper", "left lower", "right upper", "right lower")
+SITES = {  # what each can be at, and what one there is called
+    "Coronary artery wall calcification": (tuple(CORONARY_ARTERIES), "calcified {} artery"),
+    "Lung nodule": (ZONES, "nodule in the {} zone"),
+    "Lymphadenopathy": (tuple(STATIONS), "{} lymph node"),
+}
 
 Details = dict[str, tuple[str, Callable[[Finding], bool]]]
 
@@ -39,6 +45,9 @@ def _details() -> Details:
         for number in range(1, most + 1):
             label = f"{NUMBERS[number]} {one if number == 1 else several}"
             found[label] = name, lambda finding, number=number: finding.count == number
+    for name, (sites, label) in SITES.items():
+        for site in sites:
+            found[label.format(site)] = name, lambda finding, site=site: site in finding.sites
     for device in DEVICES:
         found[device] = "Medical material", lambda finding, device=device: finding.kind == device
     for zone in ZONES:

@@ -10,7 +10,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and contrast medium behind the heart.
-- Lymphadenopathy: enhancing mediastinal or hilar nodes of 25 mm and more.
+- Lymphadenopathy: calcified mediastinal or hilar nodes of 25 mm and more.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """
@@ -36,12 +36,18 @@ STATIONS: dict[str, tuple[float, float, float]] = {
     "right hilar": (52.0, -14.0, 22.0),
 }
 """Lymph node stations in the standard adult, mm."""
+CORONARY_ARTERIES: dict[str, tuple[list[float], list[float]]] = {
+    "left anterior descending": ([-0.15, 0.9, 0.55], [-0.55, 0.8, -0.5]),
+    "circumflex": ([-0.8, 0.1, 0.65], [-0.95, -0.3, -0.1]),
+    "right coronary": ([0.65, 0.7, 0.4], [0.75, 0.6, -0.5]),
+}
+"""Where each begins and ends on the surface of a heart that is the unit sphere."""
 STREAK_HU = 600.0
 """Amplitude of the streaks beside metal."""
 
 
 def medical_material(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """Metal with streaks: a generator or a port in the front chest wall with its lead, sternal wires, or rods."""
+    """Metal with streaks: a generator or a port in the front chest wall with its leads, sternal wires, or rods."""
     kind = str(rng.choice(["pacemaker", "port catheter", "sternal wires", "spinal rods"]))
     side, lesion = str(rng.choice(["left", "right"])), LESIONS["Medical material"]
     tubes: list[Tube] = []
@@ -49,12 +55,13 @@ def medical_material(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
         x, z = SIGN[side] * rng.uniform(62, 78), rng.uniform(58, 76)
         a, b, c = CHEST + 17
         y = b * np.sqrt(max(1 - (x / a) ** 2 - ((z - CHEST_BASE) / c) ** 2, 0.05)) + 3
-        axes = (36, 15, 32) if kind == "pacemaker" else (26, 16, 26)
+        axes = (36, 15, 32) if kind == "pacemaker" else (18, 14, 18)
         scene.paint(Ellipsoid((x, y, z), axes, (0, 0, -SIGN[side] * 28)), 2800.0, lesion=lesion)
-        end = [-22.0, 26, -42] if kind == "pacemaker" else [23.0, 14, 38]
-        tubes.append(
-            Tube(np.array([[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]), [4.5] * 5)
-        )
+        # a pacemaker's leads end in the right ventricle and in the right atrium, a port's catheter above the atrium
+        ends = ([-22.0, 26, -42], [40.0, 22, -6]) if kind == "pacemaker" else ([23.0, 14, 38],)
+        for end in ends:
+            way = [[x, y, z], [SIGN[side] * 46, 40, 122], [23, 14, 96], [23, 14, 38], end]
+            tubes.append(Tube(np.array(way), [4.5] * 5))
     elif kind == "sternal wires":
         side = ""
         for z in np.linspace(0, 88, 6) + rng.uniform(-4, 4):
@@ -95,15 +102,10 @@ def arterial_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
 
 def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
     """Bright segments along the three coronary arteries on the surface of the heart."""
-    vessels = {
-        "left anterior descending": ([-0.15, 0.9, 0.55], [-0.55, 0.8, -0.5]),
-        "circumflex": ([-0.8, 0.1, 0.65], [-0.95, -0.3, -0.1]),
-        "right coronary": ([0.65, 0.7, 0.4], [0.75, 0.6, -0.5]),
-    }
     number = int(rng.integers(1, 4))
-    chosen = sorted(rng.choice(list(vessels), number, replace=False).tolist())
+    chosen = sorted(rng.choice(list(CORONARY_ARTERIES), number, replace=False).tolist())
     for name in chosen:
-        start, end = (np.array(v) for v in vessels[name])
+        start, end = (np.array(v) for v in CORONARY_ARTERIES[name])
         for low in (0.0, 0.5):
             steps = np.linspace(low + rng.uniform(0, 0.08), low + rng.uniform(0.40, 0.48), 5)
             path = np.stack([anatomy.heart.point(start + s * (end - start)) for s in steps])
@@ -113,7 +115,7 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
                 lesion=LESIONS["Coronary artery wall calcification"],
                 keep=[STRUCTURES["aorta"], STRUCTURES["trachea"]],
             )
-    return Finding("Coronary artery wall calcification", count=number, place=", ".join(chosen), grade="")
+    return Finding("Coronary artery wall calcification", count=number, place=", ".join(chosen), sites=chosen)
 
 
 def pericardial_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
@@ -152,7 +154,7 @@ def hiatal_hernia(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> F
 
 
 def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four enlarged, strongly enhancing nodes in different stations of the mediastinum and the hila."""
+    """One to four enlarged, calcified nodes in different stations of the mediastinum and the hila."""
     number = int(rng.integers(1, 5))
     # a large heart reaches some stations, where a node could not be told apart
     free = [name for name, centre in STATIONS.items() if anatomy.heart(*np.float32(centre)) > 5]
@@ -163,10 +165,10 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 / scene.pose.scale * rng.uniform(0.9, 1.0, 3)
         scene.paint(
-            Ellipsoid(centre, axes), rng.uniform(400, 460), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
+            Ellipsoid(centre, axes), rng.uniform(620, 680), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
         )
         largest = max(largest, diameter)
-    return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen))
+    return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen), sites=chosen)
 
 
 def cardiomegaly(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:

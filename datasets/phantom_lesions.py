@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -43,6 +43,7 @@ DIFFUSE = ("Emphysema", "Mosaic attenuation pattern", "Interlobular septal thick
 """Patterns of the whole lung, which other findings may lie in."""
 SOLID: list[int] = [value for name, value in LESIONS.items() if name not in DIFFUSE]
 ZONE_BORDER = 30.0  # height in the standard adult between the upper and the lower zone of the lungs
+ZONE_GAP = 18.0  # mm from the border to a centre: nearer ones lie in both zones as far as a reader can tell
 
 
 def lesion_values(name: str) -> list[int]:
@@ -57,7 +58,10 @@ def sided_names(name: str) -> tuple[str, str]:
 
 @dataclass
 class Finding:
-    """What was painted. side: left, right, both or "" (midline); size_mm: largest diameter or thickness, scanner mm."""
+    """What was painted. side: left, right, both or "" (midline); size_mm: largest diameter or thickness, scanner mm.
+
+    place: the largest's, or all of them as a report names them; sites: each that holds one, where they are counted.
+    """
 
     name: str
     side: str = ""
@@ -67,6 +71,7 @@ class Finding:
     grade: str = ""
     kind: str = ""
     volume_ml: float = 0.0
+    sites: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict:
         """The record as JSON-able values."""
@@ -117,4 +122,4 @@ def free_place(
 def any_zone(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """A filter for ``free_place``: the upper or the lower zone with the same probability, clear of their border."""
     sign = rng.choice([-1.0, 1.0])
-    return lambda points: (points[:, 2] - ZONE_BORDER) * sign > 9.0
+    return lambda points: (points[:, 2] - ZONE_BORDER) * sign > ZONE_GAP

@@ -59,7 +59,7 @@ def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator)
             total = total + np.sin(u * np.float32(wave) + np.float32(phase))
         return total
 
-    value = rng.uniform(-400, -360)
+    value = rng.uniform(-620, -580)  # well below ground glass, which may lie in it
     for one in ("left", "right"):
         _paint(
             scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
@@ -249,13 +249,14 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         low, high = ranges[top if turn == 0 else int(rng.integers(top + 1))]
         diameter = rng.uniform(low, high)
         if turn:
-            diameter = min(diameter, 0.9 * placed[0][0])
+            diameter = min(diameter, 0.8 * placed[0][0])  # so that it is seen which one is the largest
         centre, room = free_place(scene, rng, one, diameter / 2 + 2, any_zone(rng))
         diameter = float(min(diameter, max(2 * room - 5, 8.0)))  # a gap that the search grid cannot miss
         axes = diameter / 2 / scene.pose.scale
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(600, 800))
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
     grade = "small" if size < 25 else "medium" if size < 35 else "large"
-    return Finding("Lung nodule", joint_side([p[1] for p in placed]), number, size, f"{one} {place}", grade)
+    side, sites = joint_side([p[1] for p in placed]), sorted({f"{p[1]} {p[2]}" for p in placed})
+    return Finding("Lung nodule", side, number, size, f"{one} {place}", grade, sites=sites)

@@ -3,7 +3,8 @@
 Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
 polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
 never depends on the answer. Answers are short and follow from the question and the truth alone. A choice is answered by
-its text and then its letter, so that what is seen is said before it is looked up among the options.
+its text and then its letter, so that what is seen is said before it is looked up among the options, which have their
+letters behind them in the same way.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class QuestionWriter:
                 if CHOICE in stem or (questions not in (WHICH_PRESENT, WHICH_ABSENT) and self.rng.random() < 0.5)
                 else ""
             )
-            listed = " ".join(f"{key}. {value}" for key, value in choices.items())
+            listed = " ".join(f"{value} ({key})" for key, value in choices.items())
             text = f"{stem.replace(CHOICE, '')} {listed}{token}"
             records.append(self.record("multiple_choice", turn, text, f"{right} ({letter}).", choices=choices))
         return records

@@ -160,7 +160,11 @@ class Scene:
         offset = step // 2
         view = tuple(slice(o, None, s) for o, s in zip(offset, step, strict=True))
         free = np.isin(self.structures[view], list(labels)) & ~np.isin(self.lesions[view], list(taken))
-        room = ndimage.distance_transform_edt(np.pad(free, 1), sampling=step * self.spacing)[1:-1, 1:-1, 1:-1]
         index = np.argwhere(free)
+        if not len(index):
+            return np.zeros((0, 3)), np.zeros(0)
+        box = tuple(slice(a, b + 1) for a, b in zip(index.min(axis=0), index.max(axis=0), strict=True))
+        framed = np.pad(free[box], 1)  # nothing is free outside, so that no distance changes
+        room = ndimage.distance_transform_edt(framed, sampling=step * self.spacing)[1:-1, 1:-1, 1:-1]
         points = [sum(axis[a][index[:, a] * step[a] + offset[a]] for a in range(3)) for axis in self._axes]
-        return np.stack(points, axis=1).astype(float), room[free]
+        return np.stack(points, axis=1).astype(float), room[free[box]]

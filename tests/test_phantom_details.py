@@ -14,7 +14,9 @@ from datasets.label_descriptions import describe
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
 from datasets.phantom_details import DETAILS, detail_targets
+from datasets.phantom_findings import CORONARY_ARTERIES, STATIONS
 from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, Finding
+from datasets.phantom_text import NUMBERS
 
 QUESTIONS = {  # what is asked -> the label that its answer, in lower case, is part of
     "On which side is the": "{answer} {finding}",
@@ -102,14 +104,51 @@ def test_one_of_each_kind_of_detail_holds(details) -> None:
             assert [own[label] for label in labels].count(1) == own[name], labels
 
 
+def test_nodes_and_vessels_are_at_as_many_sites_as_there_are(details) -> None:
+    sites = {
+        "Lymphadenopathy": ("enlarged lymph node", [f"{station} lymph node" for station in STATIONS]),
+        "Coronary artery wall calcification": (
+            "calcified coronary arter",
+            [f"calcified {artery} artery" for artery in CORONARY_ARTERIES],
+        ),
+    }
+    for own in details.values():
+        for name, (counted, labels) in sites.items():
+            numbers = [
+                value
+                for value, word in NUMBERS.items()
+                if any(own[label] == 1 for label in own if label.startswith(f"{word} {counted}"))
+            ]
+            assert numbers == ([sum(own[label] for label in labels)] if own[name] else [])
+
+
+def test_the_largest_nodule_is_at_one_of_the_sites(details) -> None:
+    places = ["left upper", "left lower", "right upper", "right lower"]
+    checked = 0
+    for own in details.values():
+        if not own["Lung nodule"]:
+            continue
+        checked += 1
+        sites = {place for place in places if own[f"nodule in the {place} zone"]}
+        assert next(place for place in places if own[f"{place} zone nodule"]) in sites
+        for side in ("left", "right"):
+            assert any(place.startswith(side) for place in sites) == bool(own[f"{side} lung nodule"])
+        least = next(n for n, word in NUMBERS.items() if own[f"{word} lung nodule{'s' * (n > 1)}"])
+        assert len(sites) <= least
+    assert checked > 2
+
+
 def test_what_an_absent_finding_would_look_like_is_unknown() -> None:
     assert set(detail_targets({}).values()) == {None}
-    alone = detail_targets({"Lung nodule": Finding("Lung nodule", "both", 2, 30.0, "left upper", "medium")})
+    sites = ["left upper", "right lower"]
+    nodules = Finding("Lung nodule", "both", 2, 30.0, "left upper", "medium", sites=sites)
+    alone = detail_targets({"Lung nodule": nodules})
     known = {name: value for name, value in alone.items() if value is not None}
     assert {name for name, value in known.items() if value} == {
         "left lung nodule", "right lung nodule", "two lung nodules", "left upper zone nodule", "medium lung nodule",
+        "nodule in the left upper zone", "nodule in the right lower zone",
     }  # fmt: skip
-    assert len(known) == 2 + 4 + 4 + 3
+    assert len(known) == 2 + 4 + 4 + 4 + 3
 
 
 def test_the_task_knows_diseases_and_details_and_each_has_a_description(folder: Path) -> None:

@@ -107,7 +107,7 @@ def test_letters_are_uniform_and_lead_to_the_right_choice() -> None:
     for _, record in all_records("multiple_choice"):
         right, letter = record["answer"].removesuffix(").").split(" (")
         assert record["choices"][letter] == right and len(set(record["choices"].values())) == len(record["choices"])
-        assert all(f"{key}. {value}" in text_of(record) for key, value in record["choices"].items())
+        assert all(f"{value} ({key})" in text_of(record) for key, value in record["choices"].items())
         letters[len(record["choices"])][letter] += 1
         by_content[right] += 1
     for number, counts in letters.items():
