@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from models.pretraining import PretrainingModel
 from models.vision import VisionModel
 from tests.tiny_model import tiny_ctinstruct
 from training.deepspeed_config import resolve_precision
-from training.muon import MATCHED_RMS, MuonWithAdamW, orthogonalised, split_for_muon
+from training.muon import MATCHED_RMS, MuonWithAdamW, orthogonalised, shares_of, split_for_muon
 from training.settings import TrainingSettings
 
 
@@ -125,6 +126,43 @@ def test_matrices_are_those_inside_the_network() -> None:
         part = "vision.encoder." if model is pretraining else ("vision.bridger.", "language_model.")
         assert all(name.startswith(part) for name in names)
     assert not any("resnet2D.conv1" in name for name in names), "it sees voxels"
+
+
+def three_steps() -> list[torch.Tensor]:
+    """Weights after three steps with gradients that are the same on all ranks, as after their mean was taken."""
+    torch.manual_seed(6)
+    shapes = [(12, 12), (4, 30), (30, 4), (8, 3, 3, 3), (2, 2)]
+    weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    optimizer = MuonWithAdamW([{"params": weights, "muon": True}], lr=0.02)
+    for step in range(3):
+        for index, weight in enumerate(weights):
+            weight.grad = torch.randn_like(weight) if (step, index) != (1, 4) else None
+        optimizer.step()
+    return [weight.detach() for weight in weights]
+
+
+def _rank(rank: int, folder: str, ranks: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=ranks)
+    torch.save(three_steps(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_that_share_the_work_get_the_weights_of_one_process(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_rank, (str(tmp_path), 2), nprocs=2)
+    expected = three_steps()
+    for rank in range(2):
+        weights = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_each_matrix_is_computed_by_one_rank_and_the_dearest_apart(ranks: int) -> None:
+    shapes = [(64, 64), (8, 8), (64, 64), (16, 64), (32, 32)]
+    shares = shares_of(shapes, ranks)
+    assert sorted(index for share in shares for index in share) == list(range(5)) and len(shares) == ranks
+    if ranks > 1:
+        assert not any({0, 2} <= set(share) for share in shares)
 
 
 def test_bf16_weights_are_refused_with_what_suits_muon() -> None:

@@ -8,10 +8,11 @@ of convolutions and leaves everything else to a second optimiser, where DeepSpee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, steepest at zero, that Jordan et al. found
@@ -56,20 +57,24 @@ class MuonWithAdamW(torch.optim.AdamW):
 
     def _step_group(self, group: dict[str, Any]) -> None:
         rate = float(group["lr"])
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:  # AdamW reads "step" of every state that it loads
-                state["step"] = torch.zeros(())
-                state["momentum"] = torch.zeros_like(parameter)
-            state["step"] += 1
-            gradient, momentum = parameter.grad, state["momentum"]
-            momentum.lerp_(gradient, 1 - group["momentum"])
-            update = orthogonalised(gradient.lerp(momentum, group["momentum"]).flatten(1))  # Nesterov's look ahead
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter, update in zip(
+            parameters, orthogonalised_by_ranks([self._look_ahead(p, group) for p in parameters]), strict=True
+        ):
             scale = MATCHED_RMS * max(update.shape) ** 0.5 * group["muon_rate"]
             parameter.mul_(1 - rate * group["weight_decay"])
             parameter.add_(update.view_as(parameter), alpha=-rate * scale)
+
+    def _look_ahead(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        """The gradient joins the momentum -> Nesterov's look ahead along it, as a matrix."""
+        state = self.state[parameter]
+        if not state:  # AdamW reads "step" of every state that it loads
+            state["step"] = torch.zeros(())
+            state["momentum"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        gradient, momentum = parameter.grad, state["momentum"]
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(momentum, group["momentum"]).flatten(1)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -86,6 +91,37 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x
+
+
+def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """`orthogonalised` of each matrix, the same ones on all ranks: each rank computes a share, and all get the rest."""
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if ranks == 1:
+        return [orthogonalised(matrix) for matrix in matrices]
+    results: dict[int, Tensor] = {}
+    for owner, share in enumerate(shares_of([tuple(matrix.shape) for matrix in matrices], ranks)):
+        if not share:
+            continue
+        sizes = [matrices[index].numel() for index in share]
+        if owner == dist.get_rank():
+            flat = torch.cat([orthogonalised(matrices[index]).flatten() for index in share])
+        else:
+            flat = matrices[share[0]].new_empty(sum(sizes))
+        dist.broadcast(flat, owner)
+        for index, values in zip(share, flat.split(sizes), strict=True):
+            results[index] = values.view_as(matrices[index])
+    return [results[index] for index in range(len(matrices))]
+
+
+def shares_of(shapes: Sequence[tuple[int, int]], ranks: int) -> list[list[int]]:
+    """Which matrices each rank computes: the dearest first, each to the rank that has the least to do."""
+    costs = [rows * columns * min(rows, columns) for rows, columns in shapes]
+    loads, shares = [0] * ranks, [[] for _ in range(ranks)]
+    for index in sorted(range(len(shapes)), key=lambda index: (-costs[index], index)):
+        rank = loads.index(min(loads))
+        loads[rank] += costs[index]
+        shares[rank].append(index)
+    return shares
 
 
 def split_for_muon(groups: Iterable[dict[str, Any]], matrices: Iterable[Tensor], rate: float) -> list[dict[str, Any]]:
