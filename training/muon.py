@@ -99,12 +99,15 @@ def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:
     if ranks == 1:
         return [orthogonalised(matrix) for matrix in matrices]
     results: dict[int, Tensor] = {}
-    for owner, share in enumerate(shares_of([tuple(matrix.shape) for matrix in matrices], ranks)):
+    shares = shares_of([tuple(matrix.shape) for matrix in matrices], ranks)
+    # before any rank waits for another, or they would compute one after the other
+    mine = [orthogonalised(matrices[index]).flatten() for index in shares[dist.get_rank()]]
+    for owner, share in enumerate(shares):
         if not share:
             continue
         sizes = [matrices[index].numel() for index in share]
         if owner == dist.get_rank():
-            flat = torch.cat([orthogonalised(matrices[index]).flatten() for index in share])
+            flat = torch.cat(mine)
         else:
             flat = matrices[share[0]].new_empty(sum(sizes))
         dist.broadcast(flat, owner)

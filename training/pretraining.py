@@ -125,9 +125,10 @@ def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) 
 
 def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     """Pretrain ``encoder`` as the settings say, or evaluate its newest checkpoint (``eval_only``)."""
-    settings.validate()  # before data and text encoder are made
     ranks = distributed.initialize()
-    resolve_precision(settings, ranks.device)
+    if not settings.eval_only:  # before data and text encoder are made
+        settings.validate()
+        resolve_precision(settings, ranks.device)
     random_state.seed_all(settings.seed)
     if settings.phantoms:
         manifest = f"{settings.phantoms}/train.json"
