@@ -81,32 +81,32 @@ def free_port() -> int:
 
 def barrier() -> None:
     """Wait for every rank."""
-    if _world_size() > 1:
+    if world_size() > 1:
         torch.distributed.barrier()
 
 
 def all_gather_object(value: Any) -> list[Any]:
     """The values of all ranks, by rank; any that pickle takes."""
-    if _world_size() == 1:
+    if world_size() == 1:
         return [value]
-    gathered: list[Any] = [None] * _world_size()
+    gathered: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(gathered, value)
     return gathered
 
 
 def all_reduce_mean(values: dict[str, float]) -> dict[str, float]:
     """Mean of each value over the ranks, which all give the same keys."""
-    if _world_size() == 1 or not values:
+    if world_size() == 1 or not values:
         return dict(values)
     names = sorted(values)
     total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=_device())
     torch.distributed.all_reduce(total)
-    return dict(zip(names, (total / _world_size()).tolist(), strict=True))
+    return dict(zip(names, (total / world_size()).tolist(), strict=True))
 
 
 def any_rank(flag: bool) -> bool:
     """True on every rank if `flag` is true on one."""
-    if _world_size() == 1:
+    if world_size() == 1:
         return flag
     value = torch.tensor([int(flag)], dtype=torch.int32, device=_device())
     torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
@@ -128,7 +128,7 @@ def raise_together(error: Exception | None) -> None:
     Every rank calls this at the same point, with its error or None.  Raises InputError where the first failing rank has
     an InputError, else RuntimeError naming that rank.
     """
-    if _world_size() == 1:
+    if world_size() == 1:
         if error is not None:
             raise error
         return
@@ -163,8 +163,10 @@ def _mark_shared(error: Exception) -> Exception:
     return error
 
 
-def _world_size() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+def world_size() -> int:
+    """Number of ranks; 1 where there is no process group."""
+    started = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if started else 1
 
 
 def _device() -> torch.device:

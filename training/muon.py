@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.distributed import world_size
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, steepest at zero, that Jordan et al. found
 ITERATIONS = 5
 MATCHED_RMS = 0.2  # of AdamW's updates, which Muon's are made as large as (Liu et al., Muon is scalable, 2025)
@@ -95,7 +97,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:
     """`orthogonalised` of each matrix, the same ones on all ranks: each rank computes a share, and all get the rest."""
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    ranks = world_size()
     if ranks == 1:
         return [orthogonalised(matrix) for matrix in matrices]
     results: dict[int, Tensor] = {}
