@@ -3,8 +3,8 @@
 Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
 polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
 never depends on the answer. Answers are short and follow from the question and the truth alone. A choice is answered by
-its text and then its letter, so that what is seen is said before it is looked up among the options, which have their
-letters behind them in the same way.
+its text, which is what is seen; a letter would have to be looked up among the options, and a small model takes longer to
+learn that than to learn what to see.
 """
 
 from __future__ import annotations
@@ -143,7 +143,6 @@ class QuestionWriter:
         for turn, (questions, options, right) in enumerate(pool):
             options = [options[k] for k in self.rng.permutation(len(options))]
             choices = dict(zip("ABCD", options, strict=False))
-            letter = next(key for key, value in choices.items() if value == right)
             stem = _pick(self.rng, questions)
             token = (
                 CHOICE
@@ -152,7 +151,7 @@ class QuestionWriter:
             )
             listed = " ".join(f"{value} ({key})" for key, value in choices.items())
             text = f"{stem.replace(CHOICE, '')} {listed}{token}"
-            records.append(self.record("multiple_choice", turn, text, f"{right} ({letter}).", choices=choices))
+            records.append(self.record("multiple_choice", turn, text, f"{right}.", choices=choices))
         return records
 
     def _which(self) -> list[tuple[tuple[str, ...], list[str], str]]:

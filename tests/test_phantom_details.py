@@ -70,7 +70,7 @@ def test_what_questions_are_answered_with_holds(folder: Path, details) -> None:
     checked = set()
     for record in json.loads((folder / "train.json").read_text()):
         text, own = record["question"][1]["text"], details[record["patient_id"]]
-        answer = record["answer"].split(" (")[0].rstrip(".").split(",")[0].lower()
+        answer = record["answer"].rstrip(".").split(",")[0].lower()
         stem = next((stem for stem in QUESTIONS if text.startswith(stem)), None)
         if stem is None or record["task"] not in ("open_vqa", "multiple_choice") or answer == "none":
             continue

@@ -13,6 +13,7 @@ from datasets.phantom_lesions import DISEASES, Finding
 from datasets.phantom_questions import INVERSE, IS_THERE, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter
 from datasets.phantom_text import write_report
 from datasets.phantom_topics import SIDED, topics
+from evaluation.choices import parse_letter
 from evaluation.report_labels import label_report
 
 TOKENS = {
@@ -105,7 +106,7 @@ def test_letters_are_uniform_and_lead_to_the_right_choice() -> None:
     letters: dict[int, Counter] = {3: Counter(), 4: Counter()}
     by_content: Counter = Counter()
     for _, record in all_records("multiple_choice"):
-        right, letter = record["answer"].removesuffix(").").split(" (")
+        right, letter = record["answer"].removesuffix("."), parse_letter(record["answer"], record["choices"])
         assert record["choices"][letter] == right and len(set(record["choices"].values())) == len(record["choices"])
         assert all(f"{value} ({key})" in text_of(record) for key, value in record["choices"].items())
         letters[len(record["choices"])][letter] += 1
@@ -129,7 +130,7 @@ def test_choices_name_exactly_one_finding_that_fits() -> None:
         for kind, starts in stems.items():
             if text_of(record).startswith(starts):
                 fitting = [c for c in record["choices"].values() if (c in findings) == (kind == "present")]
-                assert fitting == [record["answer"].split(" (")[0]]
+                assert fitting == [record["answer"].removesuffix(".")]
                 asked[kind] += 1
     assert min(asked.values()) > 50
 

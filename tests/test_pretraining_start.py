@@ -44,7 +44,7 @@ def test_classification_starts_at_the_prevalence():
 
 
 @pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
-def test_transformers_of_2d1d_mask_decoder_and_projections_have_rates_of_their_own(encoder):
+def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_own(encoder):
     model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)), deep_weight=1.0)
     names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
     groups = parameter_groups(model, 2e-3, 0.1, 0.5, 3.0)
@@ -58,7 +58,9 @@ def test_transformers_of_2d1d_mask_decoder_and_projections_have_rates_of_their_o
         "vision.transformer_decoder.": 0.5,
         "vision.mask_embed_proj.": 0.5,
         "image_projection.": 3.0,
-        "deep_supervision.projections.": 3.0,
+        "deep_supervision.": 3.0,
+        "classification_": 3.0,
+        "contrastive.log_scale": 3.0,
     }
     for name, rate in rates.items():
         share = next((share for start, share in shares.items() if name.startswith(start)), 1.0)

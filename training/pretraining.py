@@ -71,6 +71,7 @@ class PretrainingSettings(TrainingSettings):
     queue_size: int = 512
     gradient_checkpointing: bool = True
     deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps; 0 leaves it out
+    deep_maps: int = 0  # so many of the coarsest feature maps are asked for them; 0 for all but the finest
     deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
@@ -82,7 +83,7 @@ class PretrainingSettings(TrainingSettings):
     learning_rate: float = 1e-4
     attention_rate: float = 1.0  # the learning rate of 2D1D's transformers, as a share of the others'
     mask_decoder_rate: float = 1.0  # that of the mask decoder
-    projection_rate: float = 1.0  # that of the layers by which maps and tokens are compared with texts
+    projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
     weight_decay: float = 1e-4
     warmup: float = 1000
     warmup_shape: Literal["linear", "log"] = "log"
@@ -101,6 +102,7 @@ TINY_PRESET = {
     "gradient_checkpointing": False,
     "augmentation": False,  # a run of minutes underfits as it is
     "deep_supervision": 2.0,
+    "deep_maps": 2,
     "mask_slices": 32,
     "max_iters": 1500,
     "micro_batch": 4,
@@ -171,7 +173,7 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
 
     augmentation = STANDARD_AUGMENTATION if settings.augmentation else None
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, augmentation=augmentation, **options)
-    model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision)
+    model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision, settings.deep_maps)
     model.mask_slices, model.deep_only = settings.mask_slices, frozenset(settings.deep_only_tasks)
     if dataset.prevalence is not None:
         model.start_from_prevalence(dataset.prevalence)
@@ -250,22 +252,19 @@ def parameter_groups(
 ) -> list[dict]:
     """What the optimiser steps: everything at `rate`, but three parts at shares of it.
 
-    They are 2D1D's transformers, the mask decoder, and the layers that bring maps and tokens to the space of texts.
+    They are 2D1D's transformers, the mask decoder, and what compares maps, tokens and volumes with texts.
 
     The transformers' attention takes keys and values from the input as it is, so what a layer adds is multiplied by the
     next; at the rate that suits the convolutions they grow until all tokens are the same.  The mask decoder's queries
     stop following the label at such a rate.  The projections have a direction to find for every label, from features
-    that change under them; at the rate that suits the convolutions they lag behind.
+    that change under them; at the rate that suits the convolutions they lag behind.  So do the scales and biases of the
+    comparison: AdamW changes the logarithm of a scale by at most its rate a step, and cosines are small.
     """
     shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
     vision = model.vision
     for part in (vision.decoder, vision.projection_layer, vision.transformer_decoder, vision.mask_embed_proj):
         shares |= {id(p): mask_decoder_rate for p in part.parameters()}
-    projections = [model.image_projection]
-    if model.deep_supervision is not None:
-        projections.append(model.deep_supervision.projections)
-    for part in projections:
-        shares |= {id(p): projection_rate for p in part.parameters()}
+    shares |= {id(p): projection_rate for p in model.comparison_parameters()}
     groups: dict[float, list[Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
