@@ -3,8 +3,8 @@
 Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
 polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
 never depends on the answer. Answers are short and follow from the question and the truth alone. A choice is answered by
-its text, which is what is seen; a letter would have to be looked up among the options, and a small model takes longer to
-learn that than to learn what to see.
+its text, which is what is seen; a letter would have to be looked up among the options, which takes a small model longer
+to learn than what to see.
 """
 
 from __future__ import annotations
