@@ -28,13 +28,11 @@ class DeepSupervision(nn.Module):
     """For each feature map, a linear layer from a label's text embedding to its weights of the map's channels.
 
     Tokens, and the volume as a whole, are compared with the label in the space of texts, where they will be read.
-    `maps`: only so many of the coarsest maps are asked; 0 is all.  Fine ones cost the most, and their channels see too
-    little around them to tell a lesion, or a side.
     """
 
-    def __init__(self, config: VisionConfig, maps: int = 0) -> None:
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.projections = nn.ModuleList(nn.Linear(config.query_width, width) for width in config.deep_widths[-maps:])
+        self.projections = nn.ModuleList(nn.Linear(config.query_width, width) for width in config.deep_widths)
         for projection in self.projections:  # text embeddings have length 1: logits of about unit variance
             nn.init.normal_(projection.weight, std=projection.out_features**-0.5)
             nn.init.zeros_(projection.bias)
@@ -60,7 +58,6 @@ class DeepSupervision(nn.Module):
         queries -> cosines (..., n).
         """
         *maps, tokens = encoded.deep_maps()
-        maps = maps[-len(self.projections) :]
         scores = [
             torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight))) + bias
             for features, projection, bias in zip(maps, self.projections, self.biases, strict=True)

@@ -39,20 +39,17 @@ class PretrainingModel(nn.Module):
     A task uses some of the parameters and leaves others without a gradient.  That is right with ZeRO-2 as long as all
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
     `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.  `deep_weight`: of deep
-    supervision in the loss of segmentation; 0 leaves it out.  `deep_maps`: how many of the coarsest maps it asks; 0 is
-    all.  `deep_only`: tasks of segmentation that the mask decoder has no part in, but the tokens and the embedding of
-    the volume have.
+    supervision in the loss of segmentation; 0 leaves it out.  `deep_only`: tasks of segmentation that the mask decoder
+    has no part in, but the tokens and the embedding of the volume have.
     """
 
-    def __init__(
-        self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0, deep_maps: int = 0
-    ) -> None:
+    def __init__(self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0) -> None:
         super().__init__()
         width = vision.config.query_width
         self.vision = vision
         self.mask_slices = 0
         self.deep_weight = deep_weight
-        self.deep_supervision = DeepSupervision(vision.config, deep_maps) if deep_weight else None
+        self.deep_supervision = DeepSupervision(vision.config) if deep_weight else None
         self.deep_only: frozenset[str] = frozenset()
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
