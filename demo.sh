@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=860 test=44 pretraining=1100 iterations=800
+    count=1240 test=44 pretraining=1100 iterations=800
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
@@ -51,7 +51,8 @@ launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
     --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
     phantom_segmentation=3,phantom_lesion_segmentation=3 \
     --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --eval_interval "$pretraining" --save_interval 0
+    --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --warmup 0.03 \
+    --eval_interval "$pretraining" --save_interval 0
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
 launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
