@@ -237,26 +237,31 @@ def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
     return Finding("Bronchiectasis", side, size_mm=2 * 19.0 * scene.pose.mean_scale, place="lower")
 
 
+NODULE_SIZES = {"small": (28, 32), "medium": (42, 47), "large": (58, 68)}
+"""Diameters for the standard adult, mm: sizes are told by the body round them, which is all that an encoder is shown."""
+
+
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules of up to 48 mm, solid with a calcified core, as of granulomas."""
+    """One to four round nodules, solid with a calcified core, as of granulomas; the largest is of one of three sizes."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
-    ranges = [(20, 23), (29, 33), (40, 48)]
+    ranges, scale = list(NODULE_SIZES.values()), scene.pose.mean_scale
     top = int(rng.integers(3))
     placed: list[tuple[float, str, str]] = []
     for turn in range(number):
         one = sides_of(side)[turn % len(sides_of(side))]
-        low, high = ranges[top if turn == 0 else int(rng.integers(top + 1))]
-        diameter = rng.uniform(low, high)
+        diameter = rng.uniform(*ranges[top if turn == 0 else int(rng.integers(top + 1))])
         if turn:
             diameter = min(diameter, 0.8 * placed[0][0])  # so that it is seen which one is the largest
-        centre, room = free_place(scene, rng, one, diameter / 2 + 2, any_zone(rng))
-        diameter = float(min(diameter, max(2 * room - 5, 8.0)))  # a gap that the search grid cannot miss
-        axes = diameter / 2 / scene.pose.scale
+        centre, room = free_place(scene, rng, one, diameter * scale / 2 + 2, any_zone(rng))
+        fits = max((2 * room - 5) / scale, 12.0)  # a gap that the search grid cannot miss
+        if diameter > fits:  # never between two sizes
+            diameter = max((min(high, fits) for low, high in ranges if low <= fits), default=fits)
+        axes = diameter * scale / 2 / scene.pose.scale
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
-    grade = "small" if size < 25 else "medium" if size < 35 else "large"
+    grade = next((name for name, (_, high) in NODULE_SIZES.items() if size <= high), "large")
     side, sites = joint_side([p[1] for p in placed]), sorted({f"{p[1]} {p[2]}" for p in placed})
-    return Finding("Lung nodule", side, number, size, f"{one} {place}", grade, sites=sites)
+    return Finding("Lung nodule", side, number, size * scale, f"{one} {place}", grade, sites=sites)

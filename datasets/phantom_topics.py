@@ -56,9 +56,7 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
               ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
               f"{place.capitalize()} zone" if place else ""),
         Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
-              ("Small, below 25 mm", "Medium, 25 to 35 mm", "Large, above 35 mm"),
-              {"small": "Small, below 25 mm", "medium": "Medium, 25 to 35 mm", "large": "Large, above 35 mm"}.get(
-                  detail("Lung nodule", "grade"), "")),
+              ("Small", "Medium", "Large"), detail("Lung nodule", "grade").capitalize()),
         Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
               numbers, NUMBERS.get(nodes, "").capitalize(), "None"),
         Topic("Pleural effusion", ("How large is the pleural effusion?", "What is the size of the pleural effusion?"),
