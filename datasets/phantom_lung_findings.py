@@ -238,11 +238,11 @@ def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
 
 
 NODULE_SIZES = {"small": (28, 32), "medium": (42, 47), "large": (58, 68)}
-"""Diameters for the standard adult, mm: sizes are told by the body round them, which is all that an encoder is shown."""
+"""Diameters in the standard adult, mm: a size is told by the body round it, which is all that an encoder is shown."""
 
 
 def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules, solid with a calcified core, as of granulomas; the largest is of one of three sizes."""
+    """One to four round nodules with a calcified core, as of granulomas; the largest has one of three sizes."""
     number = int(rng.integers(1, 5))
     side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
     ranges, scale = list(NODULE_SIZES.values()), scene.pose.mean_scale
