@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 
 from datasets.phantom_findings import CORONARY_ARTERIES, STATIONS
 from datasets.phantom_lesions import LATERAL, Finding, sided_names, sides_of
+from datasets.phantom_lung_findings import NODULE_SIZES
 from datasets.phantom_text import DEVICES, NUMBERS
 
 GRADES = {
     "Arterial wall calcification": ("mild", "severe"),
     "Emphysema": ("mild", "severe"),
-    "Lung nodule": ("small", "medium", "large"),
+    "Lung nodule": tuple(NODULE_SIZES),
     "Pericardial effusion": ("small", "large"),
     "Pleural effusion": ("small", "moderate", "large"),
 }

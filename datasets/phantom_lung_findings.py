@@ -262,6 +262,6 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200))
         placed.append((diameter, one, zone(centre[2])))
     size, one, place = max(placed)
-    grade = next((name for name, (_, high) in NODULE_SIZES.items() if size <= high), "large")
+    grade = next(name for name, (_, high) in NODULE_SIZES.items() if size <= high)
     side, sites = joint_side([p[1] for p in placed]), sorted({f"{p[1]} {p[2]}" for p in placed})
     return Finding("Lung nodule", side, number, size * scale, f"{one} {place}", grade, sites=sites)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from datasets.phantom_details import GRADES
 from datasets.phantom_lesions import LATERAL, Finding
 from datasets.phantom_text import NUMBERS
 
@@ -37,6 +38,9 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
     def detail(name: str, attribute: str) -> str:
         return str(getattr(findings[name], attribute)) if name in findings else ""
 
+    def grades(name: str) -> tuple[str, ...]:
+        return tuple(grade.capitalize() for grade in GRADES[name])
+
     result = [
         Topic(name, tuple(q.format(inline(name)) for q in WHICH_SIDE), tuple(SIDES.values()),
               SIDES.get(detail(name, "side"), ""))
@@ -56,11 +60,11 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
               ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
               f"{place.capitalize()} zone" if place else ""),
         Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
-              ("Small", "Medium", "Large"), detail("Lung nodule", "grade").capitalize()),
+              grades("Lung nodule"), detail("Lung nodule", "grade").capitalize()),
         Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
               numbers, NUMBERS.get(nodes, "").capitalize(), "None"),
         Topic("Pleural effusion", ("How large is the pleural effusion?", "What is the size of the pleural effusion?"),
-              ("Small", "Moderate", "Large"), detail("Pleural effusion", "grade").capitalize()),
+              grades("Pleural effusion"), detail("Pleural effusion", "grade").capitalize()),
         Topic("Consolidation", ("Where is the consolidation?", "Which zone does the consolidation occupy?"),
               ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
               f"{detail('Consolidation', 'side').capitalize()} {detail('Consolidation', 'place')} zone"

@@ -80,9 +80,9 @@ class PretrainingModel(nn.Module):
 
         The texts' own projection is not among them: it begins as the identity, and need not move much.
         """
-        found = [*self.image_projection.parameters(), self.classification_log_scale, self.classification_bias]
-        found.append(self.contrastive.log_scale)
-        return found if self.deep_supervision is None else [*found, *self.deep_supervision.parameters()]
+        deep = [] if self.deep_supervision is None else self.deep_supervision.parameters()
+        scales = [self.contrastive.log_scale, self.classification_log_scale, self.classification_bias]
+        return [*self.image_projection.parameters(), *scales, *deep]
 
     @property
     def text_width(self) -> int:

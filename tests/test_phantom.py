@@ -200,6 +200,19 @@ def test_number_side_zone_and_size_of_nodules_are_those_of_the_mask() -> None:
     assert len(seen) > 3
 
 
+@pytest.mark.parametrize("body", [0.58, 0.82])
+def test_a_nodule_is_graded_by_the_body_and_never_between_two_sizes(body: float) -> None:
+    room_takers = ("Consolidation", "Lung opacity", "Atelectasis", "Emphysema")
+    bodies = replace(COARSE, orientations=("RAS",), body_scale=(body, body), max_voxels=4e6)
+    grades = set()
+    for index in range(10):
+        nodule = build_case(7, index, bodies, ("Lung nodule", *room_takers[: index % 5])).findings["Lung nodule"]
+        smallest, largest = {"small": (0, 32), "medium": (42, 47), "large": (58, 68)}[nodule.grade]
+        assert 0.96 * smallest <= nodule.size_mm / body <= 1.04 * largest  # an axis of the body differs by up to 4 %
+        grades.add(nodule.grade)
+    assert grades == {"small", "medium", "large"}
+
+
 @pytest.mark.parametrize("name", ["Pleural effusion", "Emphysema", "Atelectasis", "Consolidation", "Lung opacity"])
 def test_side_is_that_of_the_mask(name: str) -> None:
     for index in range(3):
