@@ -10,7 +10,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and contrast medium behind the heart.
-- Lymphadenopathy: calcified mediastinal or hilar nodes of 25 mm and more.
+- Lymphadenopathy: calcified mediastinal or hilar nodes, in the standard adult of 37 mm and more.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """
@@ -29,13 +29,15 @@ from datasets.phantom_shapes import Ellipsoid, Tube, smooth_max
 
 HARD = [STRUCTURES[name] for name in ("heart", "aorta", "liver", "spleen", "spine", "ribs", "trachea")]
 STATIONS: dict[str, tuple[float, float, float]] = {
-    "right paratracheal": (30.0, -14.0, 66.0),
-    "prevascular": (2.0, 54.0, 62.0),
-    "subcarinal": (2.0, -24.0, 10.0),
-    "left hilar": (-50.0, -14.0, 22.0),
-    "right hilar": (52.0, -14.0, 22.0),
+    "right paratracheal": (32.0, -14.0, 72.0),
+    "prevascular": (-26.0, 44.0, 62.0),
+    "subcarinal": (12.0, -26.0, 2.0),
+    "left hilar": (-60.0, -14.0, 24.0),
+    "right hilar": (64.0, -14.0, 22.0),
 }
-"""Lymph node stations in the standard adult, mm."""
+"""Lymph node stations in the standard adult, mm: so far apart that nodes in two of them never touch."""
+NODE_SIZES = (37.0, 44.0)
+"""Range of a node's diameter in the standard adult, mm."""
 CORONARY_ARTERIES: dict[str, tuple[list[float], list[float]]] = {
     "left anterior descending": ([-0.15, 0.9, 0.55], [-0.55, 0.8, -0.5]),
     "circumflex": ([-0.8, 0.1, 0.65], [-0.95, -0.3, -0.1]),
@@ -161,13 +163,13 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
     chosen = sorted(rng.choice(free, min(number, len(free)), replace=False).tolist())
     largest = 0.0
     for name in chosen:
-        diameter = rng.uniform(30, 40)
+        diameter = rng.uniform(*NODE_SIZES)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
-        axes = diameter / 2 / scene.pose.scale * rng.uniform(0.9, 1.0, 3)
+        axes = diameter / 2 * rng.uniform(0.9, 1.0, 3)
         scene.paint(
             Ellipsoid(centre, axes), rng.uniform(620, 680), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
         )
-        largest = max(largest, diameter)
+        largest = max(largest, diameter * scene.pose.mean_scale)
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen), sites=chosen)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -123,3 +123,12 @@ def any_zone(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """A filter for ``free_place``: the upper or the lower zone with the same probability, clear of their border."""
     sign = rng.choice([-1.0, 1.0])
     return lambda points: (points[:, 2] - ZONE_BORDER) * sign > ZONE_GAP
+
+
+def outside(
+    balls: Sequence[tuple[np.ndarray, float]], accept: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A filter for ``free_place``: what ``accept`` takes outside all balls, each a centre and a radius."""
+    return lambda points: np.logical_and.reduce(
+        [accept(points), *(np.linalg.norm(points - centre, axis=1) > radius for centre, radius in balls)]
+    )

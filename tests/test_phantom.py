@@ -201,6 +201,19 @@ def test_number_side_zone_and_size_of_nodules_are_those_of_the_mask() -> None:
 
 
 @pytest.mark.parametrize("body", [0.58, 0.82])
+def test_nodes_and_nodules_of_any_body_are_seen_apart(body: float) -> None:
+    bodies = replace(COARSE, orientations=("RAS",), body_scale=(body, body), max_voxels=4e6)
+    numbers = set()
+    for index in range(8):
+        case = build_case(7, index, bodies, ("Lymphadenopathy", "Lung nodule"))
+        for name in ("Lymphadenopathy", "Lung nodule"):
+            _, parts = ndimage.label(case.lesions == LESIONS[name], np.ones((3, 3, 3)))  # by corners too
+            assert parts == case.findings[name].count
+            numbers.add((name, parts))
+    assert len(numbers) > 5
+
+
+@pytest.mark.parametrize("body", [0.58, 0.82])
 def test_a_nodule_is_graded_by_the_body_and_never_between_two_sizes(body: float) -> None:
     room_takers = ("Consolidation", "Lung opacity", "Atelectasis", "Emphysema")
     bodies = replace(COARSE, orientations=("RAS",), body_scale=(body, body), max_voxels=4e6)
