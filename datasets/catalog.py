@@ -16,7 +16,7 @@ from datasets.label_descriptions import has_side
 from datasets.named_numbers import named_numbers
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
 from datasets.phantom_details import DETAILS
-from datasets.phantom_lesions import DISEASES, LATERAL, sided_names
+from datasets.phantom_lesions import DISEASES, lesion_parts
 from datasets.pretraining_batch import Kind
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
 
@@ -73,20 +73,20 @@ def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None
     """The tasks of a folder that `datasets.phantom` wrote, by their names with `phantom_` in front:
 
     image_text, classification (diseases), detail_classification (diseases with side, number, size, zone and kind),
-    segmentation (organs) and lesion_segmentation.
+    segmentation (organs) and lesion_segmentation (diseases, their sides and sites).
 
     weights: by name without `phantom_`; where not given 1, but 0 for details, which have the diseases once more, and
     for lesions, which the mask decoder cannot learn in a few hundred steps from scratch and which keep it from the
     rest; deep supervision alone can learn from them.
     """
     diseases = tuple(disease.lower() for disease in DISEASES)
-    sides = tuple(part for name in LATERAL for part in sided_names(name))
+    parts = tuple(part for name in DISEASES for part in lesion_parts(name))
     tasks: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
         "image_text": ("image_text", "image_text", ()),
         "classification": ("classification", "classification", diseases),
         "detail_classification": ("classification", "details", (*diseases, *DETAILS)),
         "segmentation": ("segmentation", "segmentation", (*STRUCTURES, *GROUPS)),
-        "lesion_segmentation": ("segmentation", "segmentation", (*diseases, *sides)),
+        "lesion_segmentation": ("segmentation", "segmentation", (*diseases, *parts)),
     }
     weights = {"detail_classification": 0.0, "lesion_segmentation": 0.0, **(weights or {})}
     return [

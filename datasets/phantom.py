@@ -26,7 +26,7 @@ from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
 from datasets.phantom_case import CaseOptions, PhantomCase, build_case, nifti_bytes, stream
 from datasets.phantom_details import detail_targets
-from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, lesion_values, sided_names
+from datasets.phantom_lesions import DISEASES, lesion_parts, lesion_values
 from datasets.phantom_questions import QuestionWriter
 from datasets.phantom_text import write_report
 
@@ -78,7 +78,7 @@ def write_case(index: int, options: DatasetOptions) -> dict:
         "structures": f"masks/{name}_structures.nii.gz",
         "lesions": f"masks/{name}_lesions.nii.gz",
     }
-    for key, array in (("image", case.ct), ("structures", case.structures), ("lesions", case.sided_lesions)):
+    for key, array in (("image", case.ct), ("structures", case.structures), ("lesions", case.written_lesions)):
         (options.out / paths[key]).write_bytes(nifti_bytes(array, case.affine))
     report = write_report(case.findings, stream(options.seed, index, "report"))
     base = {"image_path": paths["image"], "patient_id": name}
@@ -115,20 +115,20 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
     values = {**STRUCTURES, **GROUPS}
     masks = [{**image, "labels": list(values), "mask_path": f"../{truth['structures_path']}", "mask_values": values}]
     voxel_ml = abs(float(np.linalg.det(case.affine[:3, :3]))) / 1000
-    volumes = np.bincount(case.sided_lesions.ravel(), minlength=2 * RIGHT_OFFSET + 1) * voxel_ml
+    volumes = np.bincount(case.written_lesions.ravel(), minlength=256) * voxel_ml
     # an absent lesion is an empty mask; one too small to be seen is neither
     whole = {
         name.lower(): lesion_values(name)
         for name in DISEASES
         if not truth["targets"][name] or volumes[lesion_values(name)].sum() >= MIN_LESION_ML
     }
-    sides = {
-        part: value
-        for name in LATERAL
-        for part, value in zip(sided_names(name), lesion_values(name), strict=True)
-        if not 0 < volumes[value] < MIN_LESION_ML
+    parts = {
+        part: values
+        for name in DISEASES
+        for part, values in lesion_parts(name).items()
+        if not 0 < volumes[values].sum() < MIN_LESION_ML
     }
-    lesions = {**whole, **sides}
+    lesions = {**whole, **parts}
     masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {
         "classification": [{**image, "disease_label": truth["targets"]}],

@@ -63,9 +63,10 @@ class CaseOptions:
 
 @dataclass
 class PhantomCase:
-    """One patient in stored orientation: ct int16 HU, structures and lesions uint8 label maps, one affine for all.
+    """One patient in stored orientation, with one affine for all arrays.
 
-    right: boolean, what lies on the right of the patient's middle.
+    ct: int16 HU.  structures, lesions, sites (of the lesions that are counted): uint8 label maps.  right: boolean, what
+    lies on the right of the patient's middle.
     """
 
     seed: int
@@ -73,6 +74,7 @@ class PhantomCase:
     ct: np.ndarray
     structures: np.ndarray
     lesions: np.ndarray
+    sites: np.ndarray
     right: np.ndarray
     affine: np.ndarray
     orientation: str
@@ -85,10 +87,10 @@ class PhantomCase:
         return {name: int(name in self.findings) for name in DISEASES}
 
     @cached_property
-    def sided_lesions(self) -> np.ndarray:
-        """The lesion map as it is written, in which left and right parts differ (`lesion_values`)."""
+    def written_lesions(self) -> np.ndarray:
+        """The lesion map as it is written, in which left and right parts, and sites, differ (`lesion_parts`)."""
         lateral = np.isin(self.lesions, [LESIONS[name] for name in LATERAL])
-        return self.lesions + np.uint8(RIGHT_OFFSET) * (lateral & self.right)
+        return np.where(self.sites > 0, self.sites, self.lesions + np.uint8(RIGHT_OFFSET) * (lateral & self.right))
 
 
 def stream(seed: int, index: int, name: str) -> np.random.Generator:
@@ -152,7 +154,9 @@ def build_case(
     way = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code))
     ct = np.clip(np.rint(scene.hu), *HU_RANGE).astype(np.int16)
     right = scene.coordinates(scene.box(None))[0] > 0
-    stored = [np.asfortranarray(apply_orientation(a, way)) for a in (ct, scene.structures, scene.lesions, right)]
+    stored = [
+        np.asfortranarray(apply_orientation(a, way)) for a in (ct, scene.structures, scene.lesions, scene.sites, right)
+    ]
     return PhantomCase(
         seed, index, *stored, affine @ inv_ornt_aff(way, scene.shape), code, records, anatomy.cardiothoracic_ratio
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from datasets.phantom_findings import CORONARY_ARTERIES, STATIONS
-from datasets.phantom_lesions import LATERAL, Finding, sided_names, sides_of
+from datasets.phantom_lesions import LATERAL, Finding, sides_of
 from datasets.phantom_lung_findings import NODULE_SIZES
+from datasets.phantom_sites import SITES, ZONES
 from datasets.phantom_text import DEVICES, NUMBERS
 
 GRADES = {
@@ -24,12 +24,6 @@ COUNTS = {  # how many there can be, and what one and several are called
     "Lung nodule": (4, "lung nodule", "lung nodules"),
     "Lymphadenopathy": (4, "enlarged lymph node", "enlarged lymph nodes"),
 }
-ZONES = ("left upper", "left lower", "right upper", "right lower")
-SITES = {  # what each can be at, and what one there is called
-    "Coronary artery wall calcification": (tuple(CORONARY_ARTERIES), "calcified {} artery"),
-    "Lung nodule": (ZONES, "nodule in the {} zone"),
-    "Lymphadenopathy": (tuple(STATIONS), "{} lymph node"),
-}
 
 Details = dict[str, tuple[str, Callable[[Finding], bool]]]
 
@@ -37,8 +31,8 @@ Details = dict[str, tuple[str, Callable[[Finding], bool]]]
 def _details() -> Details:
     found: Details = {}
     for name in LATERAL:
-        for side, label in zip(("left", "right"), sided_names(name), strict=True):
-            found[label] = name, lambda finding, side=side: side in sides_of(finding.side)
+        for side in ("left", "right"):
+            found[f"{side} {name.lower()}"] = name, lambda finding, side=side: side in sides_of(finding.side)
     for name, grades in GRADES.items():
         for grade in grades:
             found[f"{grade} {name.lower()}"] = name, lambda finding, grade=grade: finding.grade == grade
@@ -46,9 +40,9 @@ def _details() -> Details:
         for number in range(1, most + 1):
             label = f"{NUMBERS[number]} {one if number == 1 else several}"
             found[label] = name, lambda finding, number=number: finding.count == number
-    for name, (sites, label) in SITES.items():
-        for site in sites:
-            found[label.format(site)] = name, lambda finding, site=site: site in finding.sites
+    for name, sites in SITES.items():
+        for site, label in sites.items():
+            found[label] = name, lambda finding, site=site: site in finding.sites
     for device in DEVICES:
         found[device] = "Medical material", lambda finding, device=device: finding.kind == device
     for zone in ZONES:

@@ -23,27 +23,14 @@ import numpy as np
 
 from datasets import phantom_lung_findings as lungs
 from datasets.phantom_anatomy import CHEST, CHEST_BASE, SIGN, STRUCTURES, Anatomy
-from datasets.phantom_lesions import DISEASES, LESIONS, Finding
+from datasets.phantom_lesions import DISEASES, LESIONS, SITE_VALUES, Finding
 from datasets.phantom_scene import AIR_HU, Scene
 from datasets.phantom_shapes import Ellipsoid, Tube, smooth_max
+from datasets.phantom_sites import CORONARY_ARTERIES, STATIONS
 
 HARD = [STRUCTURES[name] for name in ("heart", "aorta", "liver", "spleen", "spine", "ribs", "trachea")]
-STATIONS: dict[str, tuple[float, float, float]] = {
-    "right paratracheal": (32.0, -14.0, 72.0),
-    "prevascular": (-26.0, 44.0, 62.0),
-    "subcarinal": (12.0, -26.0, 2.0),
-    "left hilar": (-60.0, -14.0, 24.0),
-    "right hilar": (64.0, -14.0, 22.0),
-}
-"""Lymph node stations in the standard adult, mm: so far apart that nodes in two of them never touch."""
 NODE_SIZES = (37.0, 44.0)
 """Range of a node's diameter in the standard adult, mm."""
-CORONARY_ARTERIES: dict[str, tuple[list[float], list[float]]] = {
-    "left anterior descending": ([-0.15, 0.9, 0.55], [-0.55, 0.8, -0.5]),
-    "circumflex": ([-0.8, 0.1, 0.65], [-0.95, -0.3, -0.1]),
-    "right coronary": ([0.65, 0.7, 0.4], [0.75, 0.6, -0.5]),
-}
-"""Where each begins and ends on the surface of a heart that is the unit sphere."""
 STREAK_HU = 600.0
 """Amplitude of the streaks beside metal."""
 
@@ -115,6 +102,7 @@ def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
                 Tube(path, [10.0] * 5),
                 rng.uniform(900, 1200),
                 lesion=LESIONS["Coronary artery wall calcification"],
+                site=SITE_VALUES["Coronary artery wall calcification"][name],
                 keep=[STRUCTURES["aorta"], STRUCTURES["trachea"]],
             )
     return Finding("Coronary artery wall calcification", count=number, place=", ".join(chosen), sites=chosen)
@@ -166,9 +154,9 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
         diameter = rng.uniform(*NODE_SIZES)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 * rng.uniform(0.9, 1.0, 3)
-        scene.paint(
-            Ellipsoid(centre, axes), rng.uniform(620, 680), structure=0, lesion=LESIONS["Lymphadenopathy"], keep=HARD
-        )
+        site = SITE_VALUES["Lymphadenopathy"][name]
+        options = {"structure": 0, "lesion": LESIONS["Lymphadenopathy"], "site": site, "keep": HARD}
+        scene.paint(Ellipsoid(centre, axes), rng.uniform(620, 680), **options)
         largest = max(largest, diameter * scene.pose.mean_scale)
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen), sites=chosen)
 

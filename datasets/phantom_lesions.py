@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.phantom_anatomy import LUNG_LABELS
 from datasets.phantom_scene import Scene
+from datasets.phantom_sites import SITES
 
 DISEASES: tuple[str, ...] = (
     "Medical material",
@@ -39,6 +40,11 @@ LATERAL = (
 )  # fmt: skip
 """What is on one side or on both; in a written lesion map the right part has values of its own."""
 RIGHT_OFFSET = len(DISEASES)
+SITE_VALUES: dict[str, dict[str, int]] = {}
+"""Values of the sites of a finding that is counted; in a written lesion map they stand in place of its own."""
+for _name, _sites in SITES.items():
+    _first = 2 * RIGHT_OFFSET + 1 + sum(len(values) for values in SITE_VALUES.values())
+    SITE_VALUES[_name] = {site: value for value, site in enumerate(_sites, start=_first)}
 DIFFUSE = ("Emphysema", "Mosaic attenuation pattern", "Interlobular septal thickening")
 """Patterns of the whole lung, which other findings may lie in."""
 SOLID: list[int] = [value for name, value in LESIONS.items() if name not in DIFFUSE]
@@ -46,14 +52,20 @@ ZONE_BORDER = 30.0  # height in the standard adult between the upper and the low
 ZONE_GAP = 18.0  # mm from the border to a centre: nearer ones lie in both zones as far as a reader can tell
 
 
+def lesion_parts(name: str) -> dict[str, list[int]]:
+    """What pretraining calls the parts of a finding, with their values in a written lesion map: sides, sites."""
+    sites = SITE_VALUES.get(name, {})
+    parts = {SITES[name][site]: [value] for site, value in sites.items()}
+    if name in LATERAL:
+        for number, side in enumerate(("left", "right")):
+            own = [value for site, value in sites.items() if site.startswith(side)]
+            parts[f"{side} {name.lower()}"] = own or [LESIONS[name] + number * RIGHT_OFFSET]
+    return parts
+
+
 def lesion_values(name: str) -> list[int]:
-    """The values of a finding in a written lesion map: of its left part, or of the whole, and of its right part."""
-    return [LESIONS[name], LESIONS[name] + RIGHT_OFFSET] if name in LATERAL else [LESIONS[name]]
-
-
-def sided_names(name: str) -> tuple[str, str]:
-    """What pretraining calls the left and the right part of a finding."""
-    return f"left {name.lower()}", f"right {name.lower()}"
+    """All values of a finding in a written lesion map."""
+    return sorted({value for values in lesion_parts(name).values() for value in values}) or [LESIONS[name]]
 
 
 @dataclass

@@ -7,6 +7,7 @@ import numpy as np
 from datasets.phantom_anatomy import CHEST, LUNG_LABELS, SIGN, Anatomy
 from datasets.phantom_lesions import (
     LESIONS,
+    SITE_VALUES,
     Finding,
     any_zone,
     draw_side,
@@ -264,8 +265,9 @@ def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
         if diameter > fits:  # never between two sizes
             diameter = max((min(high, fits) for low, high in ranges if low <= fits), default=fits)
         axes = diameter * scale / 2 / scene.pose.scale
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70))
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200))
+        site = SITE_VALUES["Lung nodule"][f"{one} {zone(centre[2])}"]
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70), site=site)
+        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200), site=site)
         placed.append((diameter, one, zone(centre[2])))
         centres.append(centre)
     size, one, place = max(placed)

@@ -1,8 +1,8 @@
 """The phantom's voxel grid: pose, painting of shapes with partial volume, label maps, noise.
 
-A ``Scene`` holds HU (float32), structure labels and lesion labels (uint8) on an axial RAS grid. Shapes live in the
-phantom's own frame (standard adult, mm); the scene knows how that frame lies in the scanner (scale, rotation, shift),
-so one description of the anatomy serves every size and pose.
+A ``Scene`` holds HU (float32), labels of structures, lesions and their sites (uint8) on an axial RAS grid. Shapes live
+in the phantom's own frame (standard adult, mm); the scene knows how that frame lies in the scanner (scale, rotation,
+shift), so one description of the anatomy serves every size and pose.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Scene:
         self.hu = np.full(shape, AIR_HU, np.float32)
         self.structures = np.zeros(shape, np.uint8)
         self.lesions = np.zeros(shape, np.uint8)
+        self.sites = np.zeros(shape, np.uint8)
         self.lung = np.zeros(shape, np.float32)  # share of each voxel that is lung, left and right together
         matrix = pose.rotation.T / pose.scale[:, None]
         start = matrix @ (self.first_voxel - pose.shift)
@@ -83,6 +84,7 @@ class Scene:
         *,
         structure: int | None = None,
         lesion: int | None = None,
+        site: int = 0,
         keep: Iterable[int] = (),
         keep_lesions: Iterable[int] = (),
         lung: Literal["displace", "make", "inside", "fill"] = "displace",
@@ -96,7 +98,7 @@ class Scene:
             shape: implicit function; its ``bounds`` (or ``bounds`` here) limit the work.
             hu: value inside, or a function of the coordinates.
             structure: label to write where at least half of the voxel is taken (0 clears; None leaves the labels).
-            lesion: lesion label, likewise.
+            lesion: lesion label, likewise. site: that of the lesion's site, 0 where sites are not told apart.
             keep: structure labels that the shape may not overwrite. keep_lesions: lesion labels, likewise.
             lung: "displace" takes the painted share out of the lung, "make" turns it into lung; "inside" paints on lung
                 alone, in proportion to its share of a voxel, and leaves it lung; "fill" does so and takes it out.
@@ -126,6 +128,7 @@ class Scene:
             self.structures[box][marked] = structure
         if lesion is not None:
             self.lesions[box][marked] = lesion
+            self.sites[box][marked] = site
         return int(marked.sum())
 
     def add_streaks(self, metal: np.ndarray, rng: np.random.Generator, amplitude: float) -> None:

@@ -239,7 +239,7 @@ def test_side_is_that_of_the_mask(name: str) -> None:
 
 def test_written_lesions_tell_the_right_part_of_lateral_findings_from_the_left() -> None:
     case = coarse_case(1, "Emphysema", "Pericardial effusion")
-    written, trachea = case.sided_lesions, ndimage.center_of_mass(case.structures == STRUCTURES["trachea"])[0]
+    written, trachea = case.written_lesions, ndimage.center_of_mass(case.structures == STRUCTURES["trachea"])[0]
     left, right = (written == value for value in lesion_values("Emphysema"))
     assert np.array_equal(left | right, case.lesions == LESIONS["Emphysema"]) and (left.any() or right.any())
     for part, is_right in ((left, False), (right, True)):  # stored in RAS here: x grows to the right

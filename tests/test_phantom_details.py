@@ -14,8 +14,8 @@ from datasets.label_descriptions import describe
 from datasets.phantom import DatasetOptions, write_dataset
 from datasets.phantom_case import CaseOptions
 from datasets.phantom_details import DETAILS, detail_targets
-from datasets.phantom_findings import CORONARY_ARTERIES, STATIONS
-from datasets.phantom_lesions import DISEASES, LATERAL, RIGHT_OFFSET, Finding
+from datasets.phantom_lesions import DISEASES, Finding, lesion_parts, lesion_values
+from datasets.phantom_sites import CORONARY_ARTERIES, STATIONS
 from datasets.phantom_text import NUMBERS
 
 QUESTIONS = {  # what is asked -> the label that its answer, in lower case, is part of
@@ -49,21 +49,26 @@ def details(folder: Path) -> dict[str, dict[str, int | None]]:
     return {Path(row["image_path"]).name.removesuffix(".nii.gz"): row["disease_label"] for row in rows}
 
 
-def test_sides_are_those_of_the_masks(folder: Path, details) -> None:
+def test_sides_and_sites_are_those_of_the_masks(folder: Path, details) -> None:
     seen = {0: 0, 1: 0}
     for case in json.loads((folder / "cases.json").read_text()):
         found, own = set(np.unique(nib.load(folder / case["lesions_path"]).dataobj)), details[case["id"]]
         assert {name: own[name] for name in DISEASES} == case["targets"]
-        for name in LATERAL:
-            value = DISEASES.index(name) + 1
-            for side, side_value in (("left", value), ("right", value + RIGHT_OFFSET)):
-                known = own[f"{side} {name.lower()}"]
+        for name in DISEASES:
+            for part, values in lesion_parts(name).items():
                 if not case["targets"][name]:
-                    assert known is None
-                elif found & {value, value + RIGHT_OFFSET}:  # not too small for any voxel
-                    assert known == (side_value in found), (case["id"], side, name)
-                    seen[known] += 1
-    assert min(seen.values()) > 5
+                    assert own[part] is None
+                elif found.intersection(lesion_values(name)):  # not too small for any voxel
+                    assert own[part] == bool(found.intersection(values)), (case["id"], part)
+                    seen[own[part]] += 1
+    assert min(seen.values()) > 10
+    parts = {part for name in DISEASES for part in lesion_parts(name)}
+    assert len(parts) == 2 * 9 + 4 + 5 + 3 and {f"{station} lymph node" for station in STATIONS} < parts
+
+
+def test_each_value_of_a_written_lesion_map_belongs_to_one_finding() -> None:
+    values = [value for name in DISEASES for value in lesion_values(name)]
+    assert len(values) == len(set(values)) and min(values) == 1 and max(values) < 256
 
 
 def test_what_questions_are_answered_with_holds(folder: Path, details) -> None:
