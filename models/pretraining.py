@@ -17,6 +17,7 @@ from models.encoder_2d1d import EncodedVolume, VolumePatches
 from models.losses import part_mask_loss, weighted_bce
 from models.parameters import freeze_unused
 from models.slice_sampling import sample_slices
+from models.token_classification import TokenClassification
 from models.vision import VisionModel
 
 INITIAL_CLASSIFICATION_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
@@ -40,10 +41,13 @@ class PretrainingModel(nn.Module):
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
     `mask_slices`: in training, masks are decoded on so many slices of a volume; 0 is all.  `deep_weight`: of deep
     supervision in the loss of segmentation; 0 leaves it out.  `deep_only`: tasks of segmentation that the mask decoder
-    has no part in, but the tokens and the embedding of the volume have.
+    has no part in, but the tokens and the embedding of the volume have.  `token_weight`: of `TokenClassification` in
+    the loss of classification; 0 leaves it out.
     """
 
-    def __init__(self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0) -> None:
+    def __init__(
+        self, vision: VisionModel, queue_size: int = 512, deep_weight: float = 0.0, token_weight: float = 0.0
+    ) -> None:
         super().__init__()
         width = vision.config.query_width
         self.vision = vision
@@ -51,6 +55,8 @@ class PretrainingModel(nn.Module):
         self.deep_weight = deep_weight
         self.deep_supervision = DeepSupervision(vision.config) if deep_weight else None
         self.deep_only: frozenset[str] = frozenset()
+        self.token_weight = token_weight
+        self.token_classification = TokenClassification() if token_weight else None
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
         # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
@@ -80,9 +86,9 @@ class PretrainingModel(nn.Module):
 
         The texts' own projection is not among them: it begins as the identity, and need not move much.
         """
-        deep = [] if self.deep_supervision is None else self.deep_supervision.parameters()
         scales = [self.contrastive.log_scale, self.classification_log_scale, self.classification_bias]
-        return [*self.image_projection.parameters(), *scales, *deep]
+        parts = [self.image_projection, self.deep_supervision, self.token_classification]
+        return [*scales, *(parameter for part in parts if part is not None for parameter in part.parameters())]
 
     @property
     def text_width(self) -> int:
@@ -105,7 +111,7 @@ class PretrainingModel(nn.Module):
             metrics = {"accuracy": output.accuracy, "scale": self.contrastive.scale.detach()}
             return PretrainingOutput(output.loss, metrics)
         if batch.kind == "classification":
-            return self._classification(images, batch)
+            return self._classification(encoded, images, batch)
         raise ValueError(f"a batch of kind {batch.kind!r}; known are image_text, classification and segmentation")
 
     def encode(self, volumes: Sequence[PatchedVolume]) -> list[EncodedVolume]:
@@ -158,10 +164,18 @@ class PretrainingModel(nn.Module):
         """Learned; at most as large as the contrastive one; without an axis."""
         return bounded_exp(self.classification_log_scale[0].float(), LARGEST_SCALE)
 
-    def _classification(self, images: Tensor, batch: PretrainingBatch) -> PretrainingOutput:
+    def _classification(
+        self, encoded: Sequence[EncodedVolume], images: Tensor, batch: PretrainingBatch
+    ) -> PretrainingOutput:
         logits = self.classification_logits(self.label_scores(images, batch.label_embeddings), batch.loss)
         loss = classification_loss(logits, batch.targets, batch.loss)
-        return PretrainingOutput(loss, {"scale": self.classification_scale.detach()})
+        metrics = {"scale": self.classification_scale.detach()}
+        if self.token_classification is not None:
+            cosines = [self._token_scores(volume.tokens[volume.valid], batch.label_embeddings) for volume in encoded]
+            of_tokens = classification_loss(self.token_classification(cosines), batch.targets, batch.loss)
+            metrics |= {"of_volumes": loss.detach(), "of_tokens": of_tokens.detach()}
+            loss = loss + self.token_weight * of_tokens
+        return PretrainingOutput(loss, metrics)
 
     def _segmentation(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
         alone = batch.task in self.deep_only

@@ -13,9 +13,9 @@ from tests.tiny_model import VISION
 TEXT_WIDTH = VISION.query_width
 
 
-def tiny_pretraining(seed: int = 0, queue_size: int = 16, deep_weight: float = 0.0) -> PretrainingModel:
+def tiny_pretraining(seed: int = 0, queue_size: int = 16, **weights: float) -> PretrainingModel:
     torch.manual_seed(seed)
-    return PretrainingModel(VisionModel(VISION), queue_size, deep_weight)
+    return PretrainingModel(VisionModel(VISION), queue_size, **weights)
 
 
 def make_batch(kind: str, indices: list[int]) -> PretrainingBatch:

@@ -45,7 +45,7 @@ def test_classification_starts_at_the_prevalence():
 
 @pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
 def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_own(encoder):
-    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)), deep_weight=1.0)
+    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)), deep_weight=1.0, token_weight=1.0)
     names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
     groups = parameter_groups(model, 2e-3, 0.1, 0.5, 3.0)
     rates = {names[id(part)]: group["lr"] for group in groups for part in group["params"]}
@@ -59,6 +59,7 @@ def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_o
         "vision.mask_embed_proj.": 0.5,
         "image_projection.": 3.0,
         "deep_supervision.": 3.0,
+        "token_classification.": 3.0,
         "classification_": 3.0,
         "contrastive.log_scale": 3.0,
     }

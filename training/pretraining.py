@@ -71,6 +71,7 @@ class PretrainingSettings(TrainingSettings):
     queue_size: int = 512
     gradient_checkpointing: bool = True
     deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps; 0 leaves it out
+    token_classification: float = 0.0  # weight of classification by single tokens; 0 leaves it out
     deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
     mask_slices: int = 0  # slices of a volume on which masks are learned in one step; 0 for all
 
@@ -101,6 +102,7 @@ TINY_PRESET = {
     "gradient_checkpointing": False,
     "augmentation": False,  # a run of minutes underfits as it is
     "deep_supervision": 2.0,
+    "token_classification": 1.0,
     "mask_slices": 32,
     "max_iters": 1500,
     "micro_batch": 4,
@@ -171,7 +173,9 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
 
     augmentation = STANDARD_AUGMENTATION if settings.augmentation else None
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, augmentation=augmentation, **options)
-    model = PretrainingModel(VisionModel(config), settings.queue_size, settings.deep_supervision)
+    model = PretrainingModel(
+        VisionModel(config), settings.queue_size, settings.deep_supervision, settings.token_classification
+    )
     model.mask_slices, model.deep_only = settings.mask_slices, frozenset(settings.deep_only_tasks)
     if dataset.prevalence is not None:
         model.start_from_prevalence(dataset.prevalence)
