@@ -17,7 +17,7 @@ seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
 else
-    count=1240 test=44 pretraining=1100 iterations=800
+    count=1240 test=44 pretraining=1300 iterations=800
 fi
 export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
