@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from datasets.phantom_details import GRADES
 from datasets.phantom_lesions import LATERAL, Finding
+from datasets.phantom_sites import ZONES
 from datasets.phantom_text import NUMBERS
 
 WHICH_SIDE = (
@@ -53,12 +54,12 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
     )
     place = detail("Lung nodule", "place")
     numbers = tuple(n.capitalize() for n in NUMBERS.values())
+    zones = tuple(f"{zone.capitalize()} zone" for zone in ZONES)
     result += [
         Topic("Lung nodule", ("How many lung nodules are there?", "What is the number of lung nodules?"), numbers,
               NUMBERS.get(nodules, "").capitalize(), "None"),
         Topic("Lung nodule", ("Where is the largest lung nodule?", "Which zone holds the largest lung nodule?"),
-              ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
-              f"{place.capitalize()} zone" if place else ""),
+              zones, f"{place.capitalize()} zone" if place else ""),
         Topic("Lung nodule", ("How large is the largest lung nodule?", "What is the size of the largest lung nodule?"),
               grades("Lung nodule"), detail("Lung nodule", "grade").capitalize()),
         Topic("Lymphadenopathy", ("How many enlarged lymph nodes are there?", "What is the number of enlarged nodes?"),
@@ -66,7 +67,7 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
         Topic("Pleural effusion", ("How large is the pleural effusion?", "What is the size of the pleural effusion?"),
               grades("Pleural effusion"), detail("Pleural effusion", "grade").capitalize()),
         Topic("Consolidation", ("Where is the consolidation?", "Which zone does the consolidation occupy?"),
-              ("Left upper zone", "Left lower zone", "Right upper zone", "Right lower zone"),
+              zones,
               f"{detail('Consolidation', 'side').capitalize()} {detail('Consolidation', 'place')} zone"
               if "Consolidation" in findings else ""),
         Topic("Medical material", ("Which medical device is seen?", "What kind of medical material is in the chest?"),
