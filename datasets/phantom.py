@@ -122,17 +122,18 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
         for name in DISEASES
         if not truth["targets"][name] or volumes[lesion_values(name)].sum() >= MIN_LESION_ML
     }
+    details = detail_targets(case.findings)
     parts = {
         part: values
         for name in DISEASES
         for part, values in lesion_parts(name).items()
-        if not 0 < volumes[values].sum() < MIN_LESION_ML
+        if not details[part] or volumes[values].sum() >= MIN_LESION_ML
     }
     lesions = {**whole, **parts}
     masks.append({**image, "labels": list(lesions), "mask_path": f"../{truth['lesions_path']}", "mask_values": lesions})
     return {
         "classification": [{**image, "disease_label": truth["targets"]}],
-        "details": [{**image, "disease_label": {**truth["targets"], **detail_targets(case.findings)}}],
+        "details": [{**image, "disease_label": {**truth["targets"], **details}}],
         "image_text": [{**image, "report": truth["report"]}],
         "segmentation": masks,
     }

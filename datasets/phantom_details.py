@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from datasets.phantom_lesions import LATERAL, Finding, sides_of
+from datasets.phantom_lesions import LATERAL, Finding, side_label, sides_of
 from datasets.phantom_lung_findings import NODULE_SIZES
 from datasets.phantom_sites import SITES, ZONES
 from datasets.phantom_text import DEVICES, NUMBERS
@@ -32,7 +32,7 @@ def _details() -> Details:
     found: Details = {}
     for name in LATERAL:
         for side in ("left", "right"):
-            found[f"{side} {name.lower()}"] = name, lambda finding, side=side: side in sides_of(finding.side)
+            found[side_label(side, name)] = name, lambda finding, side=side: side in sides_of(finding.side)
     for name, grades in GRADES.items():
         for grade in grades:
             found[f"{grade} {name.lower()}"] = name, lambda finding, grade=grade: finding.grade == grade

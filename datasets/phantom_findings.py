@@ -10,7 +10,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Cardiomegaly: cardiothoracic ratio above 0.58 (otherwise below 0.47). Its mask is the heart (`build_case`).
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and contrast medium behind the heart.
-- Lymphadenopathy: calcified mediastinal or hilar nodes, in the standard adult of 37 mm and more.
+- Lymphadenopathy: calcified mediastinal or hilar nodes, in the standard adult 33 to 44 mm wide.
 - Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """
@@ -30,7 +30,7 @@ from datasets.phantom_sites import CORONARY_ARTERIES, STATIONS
 
 HARD = [STRUCTURES[name] for name in ("heart", "aorta", "liver", "spleen", "spine", "ribs", "trachea")]
 NODE_SIZES = (37.0, 44.0)
-"""Range of a node's diameter in the standard adult, mm."""
+"""Range of a node's diameter in the standard adult, mm; an axis may be a tenth shorter."""
 STREAK_HU = 600.0
 """Amplitude of the streaks beside metal."""
 
@@ -157,7 +157,7 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
         site = SITE_VALUES["Lymphadenopathy"][name]
         options = {"structure": 0, "lesion": LESIONS["Lymphadenopathy"], "site": site, "keep": HARD}
         scene.paint(Ellipsoid(centre, axes), rng.uniform(620, 680), **options)
-        largest = max(largest, diameter * scene.pose.mean_scale)
+        largest = max(largest, float(2 * (axes * scene.pose.scale).max()))
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen), sites=chosen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -40,16 +41,21 @@ LATERAL = (
 )  # fmt: skip
 """What is on one side or on both; in a written lesion map the right part has values of its own."""
 RIGHT_OFFSET = len(DISEASES)
-SITE_VALUES: dict[str, dict[str, int]] = {}
+_free_values = count(2 * RIGHT_OFFSET + 1)
+SITE_VALUES: dict[str, dict[str, int]] = {
+    name: {site: next(_free_values) for site in sites} for name, sites in SITES.items()
+}
 """Values of the sites of a finding that is counted; in a written lesion map they stand in place of its own."""
-for _name, _sites in SITES.items():
-    _first = 2 * RIGHT_OFFSET + 1 + sum(len(values) for values in SITE_VALUES.values())
-    SITE_VALUES[_name] = {site: value for value, site in enumerate(_sites, start=_first)}
 DIFFUSE = ("Emphysema", "Mosaic attenuation pattern", "Interlobular septal thickening")
 """Patterns of the whole lung, which other findings may lie in."""
 SOLID: list[int] = [value for name, value in LESIONS.items() if name not in DIFFUSE]
 ZONE_BORDER = 30.0  # height in the standard adult between the upper and the lower zone of the lungs
 ZONE_GAP = 18.0  # mm from the border to a centre: nearer ones lie in both zones as far as a reader can tell
+
+
+def side_label(side: str, name: str) -> str:
+    """What pretraining calls the left or the right part of a finding."""
+    return f"{side} {name.lower()}"
 
 
 def lesion_parts(name: str) -> dict[str, list[int]]:
@@ -58,8 +64,8 @@ def lesion_parts(name: str) -> dict[str, list[int]]:
     parts = {SITES[name][site]: [value] for site, value in sites.items()}
     if name in LATERAL:
         for number, side in enumerate(("left", "right")):
-            own = [value for site, value in sites.items() if site.startswith(side)]
-            parts[f"{side} {name.lower()}"] = own or [LESIONS[name] + number * RIGHT_OFFSET]
+            own = [value for site, value in sites.items() if site.startswith(side)]  # where sites are told apart
+            parts[side_label(side, name)] = own or [LESIONS[name] + number * RIGHT_OFFSET]
     return parts
 
 

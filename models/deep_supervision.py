@@ -89,7 +89,7 @@ def structures_held(masks: Tensor) -> Tensor:
 def volume_targets(encoded: EncodedVolume, masks: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
     """`cell_targets` of a volume's masks (n, x*c0, y*c1, z*d), whose padding is the same for all.
 
-    Only structures that the volume holds are counted: of 36 lesions with their sides, most patients lack 25.
+    Only structures that the volume holds are counted: of 48 lesions, sides and sites, a patient has few.
     """
     counted = structures_held(masks)
     counted[0] |= ~counted.any()  # one at least, for the padding

@@ -31,7 +31,7 @@ OBJECTIVE_WEIGHTS = "objectives.safetensors"
 _FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
 _TOKENS_TO_TEXTS = ("image_projection.weight", "image_projection.bias", "centre.mean")
 _LABELS_TO_TEXTS = ("text_projection.weight", "text_projection.bias")
-_NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.", "token_classification.")  # the latter serve training alone
+_NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.", "token_classification.")  # the last two serve training alone
 
 
 class PretrainedVisionError(InputError):

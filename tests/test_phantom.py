@@ -14,7 +14,7 @@ from scipy import ndimage
 from datasets.phantom_anatomy import STRUCTURES
 from datasets.phantom_case import CaseOptions, PhantomCase, build_case, draw_findings, draw_grid, stream
 from datasets.phantom_findings import PAINTERS
-from datasets.phantom_lesions import DISEASES, LESIONS, lesion_values
+from datasets.phantom_lesions import DISEASES, LESIONS, lesion_parts, lesion_values
 from datasets.phantom_scene import Pose, Scene
 from datasets.phantom_shapes import Ellipsoid, occupancy
 
@@ -202,7 +202,7 @@ def test_number_side_zone_and_size_of_nodules_are_those_of_the_mask() -> None:
 
 @pytest.mark.parametrize("body", [0.58, 0.82])
 def test_nodes_and_nodules_of_any_body_are_seen_apart(body: float) -> None:
-    bodies = replace(COARSE, orientations=("RAS",), body_scale=(body, body), max_voxels=4e6)
+    bodies = replace(COARSE, body_scale=(body, body), in_plane=(1.9, 3.0), between=(3.0, 5.4))  # as in demo.sh
     numbers = set()
     for index in range(8):
         case = build_case(7, index, bodies, ("Lymphadenopathy", "Lung nodule"))
@@ -250,6 +250,33 @@ def test_written_lesions_tell_the_right_part_of_lateral_findings_from_the_left()
     assert middle == [LESIONS["Pericardial effusion"]] and np.array_equal(
         written == middle[0], case.lesions == middle[0]
     )
+
+
+def test_sites_stand_in_place_of_their_lesion_and_where_they_should() -> None:
+    names = ("Lymphadenopathy", "Lung nodule", "Coronary artery wall calcification")
+    seen: dict[str, np.ndarray] = {}
+    for index in range(10):
+        others = ("Emphysema", "Medical material", "Pleural effusion", "Consolidation", "Cardiomegaly")
+        case = coarse_case(index, *names, *others[: index % 5 + 1])
+        for name in DISEASES:
+            written = np.isin(case.written_lesions, lesion_values(name))
+            assert np.array_equal(written, case.lesions == LESIONS[name]), name
+        middle = np.array(ndimage.center_of_mass(case.structures == STRUCTURES["trachea"]))
+        for name in names:
+            for part, values in lesion_parts(name).items():
+                if (found := np.isin(case.written_lesions, values)).any():
+                    seen[part] = np.array(ndimage.center_of_mass(found)) - middle  # RAS: right, front, head
+    assert len(seen) == 5 + 4 + 2 + 3
+    for part, (x, *_) in seen.items():
+        if "nodule" in part or "hilar" in part:
+            assert (x > 0) == ("right" in part), part
+    assert seen["calcified right coronary artery"][0] > seen["calcified circumflex artery"][0]
+    assert seen["calcified left anterior descending artery"][1] > seen["calcified circumflex artery"][1]
+    assert seen["prevascular lymph node"][1] > seen["right paratracheal lymph node"][1]
+    assert seen["right paratracheal lymph node"][2] > seen["subcarinal lymph node"][2]
+    for side in ("left", "right"):
+        zones = [seen[f"nodule in the {side} {height} zone"][2] for height in ("upper", "lower")]
+        assert zones[0] > zones[1]
 
 
 def test_findings_are_drawn_independently_at_the_asked_prevalence() -> None:

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from models.pretrained_vision import load_pretraining, save_pretraining
+from datasets.errors import InputError
+from models.pretrained_vision import OBJECTIVE_WEIGHTS, load_pretraining, save_pretraining
 from models.token_classification import TokenClassification
 from tests.pretraining_samples import make_batch, tiny_pretraining
+from training.pretraining import PretrainingSettings
 
 
 def test_the_largest_cosine_is_scaled_and_shifted() -> None:
@@ -50,13 +53,24 @@ def test_a_volume_has_what_one_of_its_tokens_shows(kind: str) -> None:
 
 
 def test_it_learns_and_works_in_bfloat16() -> None:
-    batch, model = make_batch("BCE", [0, 1]), tiny_pretraining(token_weight=1.0).to(torch.bfloat16).train()
-    output = model(batch)
-    output.loss.backward()
-    assert bool(output.loss.isfinite())
+    batch, plain = make_batch("BCE", [0, 1]), tiny_pretraining().to(torch.bfloat16).train()
+    model = tiny_pretraining(token_weight=1.0).to(torch.bfloat16).train()
+    for one in (model, plain):
+        output = one(batch)
+        output.loss.backward()
+        assert bool(output.loss.isfinite())
     assert all(float(p.grad.abs().sum()) > 0 for p in model.token_classification.parameters())
+    for part in ("image_projection.weight", "text_projection.weight"):
+        assert not torch.equal(model.get_parameter(part).grad, plain.get_parameter(part).grad)
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:
-    back = load_pretraining(save_pretraining(tiny_pretraining(token_weight=1.0), tmp_path / "model"))
-    assert back.token_classification is None
+    folder = save_pretraining(tiny_pretraining(token_weight=1.0), tmp_path / "model")
+    assert not [name for name in load_file(folder / OBJECTIVE_WEIGHTS) if "token_classification" in name]
+    load_pretraining(folder)
+
+
+@pytest.mark.parametrize("name", ["token_classification", "deep_supervision"])
+def test_a_weight_below_zero_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"--{name} is -1.0: give a weight of 0 or more"):
+        PretrainingSettings(run_dir="run", **{name: -1.0}).validate()

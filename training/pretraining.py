@@ -92,6 +92,13 @@ class PretrainingSettings(TrainingSettings):
     save_interval: int = 1000
     eval_interval: int = 5000
 
+    def validate(self) -> None:
+        """As every training's; the weights of parts that can be left out are not below 0 either."""
+        super().validate()
+        for name in ("deep_supervision", "token_classification"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a weight of 0 or more")
+
 
 SMALL_PRESET = {"vision": "small", "max_iters": 20_000, "warmup": 500, "save_interval": 500, "eval_interval": 1000}
 TINY_PRESET = {
