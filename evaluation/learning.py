@@ -20,6 +20,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
+from evaluation.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.controls import CAPTIONS
 from evaluation.learning_figures import curves_figure, overlays_picture
 from evaluation.report_data import Evaluation, read_evaluation
@@ -41,7 +42,7 @@ class SeedRun:
 @dataclass(frozen=True)
 class Row:
     """A line of the table.  score: of a summary, None where it has none; asked: whether a record belongs here; chance:
-    what an answer without looking gets, from the records, where that is known."""
+    what an answer without looking gets, from the records, where that is known (`evaluation.chance`)."""
 
     name: str
     target: float | None
@@ -95,23 +96,24 @@ def _asks_for(record: Record, organs: bool) -> bool:
     return _is_of(record, "segmentation") and any((label in ORGANS) == organs for label in record["labels"])
 
 
-def _one_option(records: Sequence[Record]) -> float | None:
-    """Of a guess among each question's options."""
-    return _mean(1 / len(record["choices"]) for record in records if record.get("choices"))
-
-
 def _row(name: str, target: float, task: str, metric: str, **more: Any) -> Row:
     return Row(name, target, partial(_metric, task=task, name=metric), partial(_is_of, task=task), **more)
 
 
 ROWS = (
-    Row("Organs by `<SEG>`, Dice", 0.80, partial(_mean_dice, organs=True), partial(_asks_for, organs=True)),
+    Row(
+        "Organs by `<SEG>`, Dice",
+        0.80,
+        partial(_mean_dice, organs=True),
+        partial(_asks_for, organs=True),
+        partial(masks_of_others, labels=ORGANS),
+    ),
     Row("Lesions by `<SEG>`, Dice", None, partial(_mean_dice, organs=False), partial(_asks_for, organs=False)),
     Row("Diagnosis, macro AUC", 0.90, _auc, partial(_is_of, task="diagnosis"), lambda _: 0.5),
     _row("Yes / no, accuracy", 0.85, "yes_no", "accuracy", chance=lambda _: 0.5),
-    _row("Multiple choice, accuracy", 0.85, "multiple_choice", "accuracy", chance=_one_option),
-    _row("Open questions, token F1", 0.75, "open_vqa", "token_f1"),
-    _row("Reports, clinical micro F1", 0.75, "report_generation", "ce_micro_f1"),
+    _row("Multiple choice, accuracy", 0.85, "multiple_choice", "accuracy", chance=one_option),
+    _row("Open questions, token F1", 0.75, "open_vqa", "token_f1", chance=answers_of_others),
+    _row("Reports, clinical micro F1", 0.75, "report_generation", "ce_micro_f1", chance=reports_of_others),
 )
 
 
@@ -140,6 +142,7 @@ def learning_table(runs: Sequence[SeedRun]) -> Table:
         "answer that cannot be parsed as wrong.",
         "Images of another patient, no image: the same questions and truths, asked about the next patient's volume, or "
         f"without one. {NO_VALUE}: not known, or not asked.",
+        "Chance: of a guess; of organs, open questions and reports what the truth of another patient would score.",
     ]
     if seeds:
         notes.append(f"±: sample standard deviation over {len(runs)} runs of other seeds.")

@@ -38,7 +38,7 @@ def words(right: int) -> list[dict]:
     """Four questions of every other task about three volumes, the first ``right`` answered rightly."""
     records = []
     for k in range(4):
-        base = {"patient_id": f"v{k % 3}", "image_path": [f"v{k % 3}"], "error": None, "labels": []}
+        base = {"patient_id": f"v{k % 3}", "image_path": [f"v{k % 3}"], "error": None, "labels": [], "question": "?"}
         options = dict(zip("ABCD" if k % 2 else "AB", ("Left", "Right", "Both", "None"), strict=False))
         answers = {
             "yes_no": ("Yes.", "No.", None),
@@ -87,15 +87,15 @@ def test_the_table_of_one_run_by_hand(seed_runs):
     assert table.columns == (
         "Task", "Target", "Chance", "Model", "Images of another patient", "No image", "Questions", "Volumes"
     )  # fmt: skip
-    # Organs: the mean of the liver, 4/5 of 0.6, and of the spleen, 0
+    # Organs: the mean of the liver, 4/5 of 0.6, and of the spleen, 0.  All patients' truths are alike: a chance of 1
     assert [row[1:] for row in table.rows] == [
-        ("0.800", "–", "0.240", "0.120", "0.000", "5", "5"),
+        ("0.800", "1.000", "0.240", "0.120", "0.000", "5", "5"),
         ("–", "–", "0.100", "0.050", "0.000", "2", "1"),
         ("0.900", "0.500", "1.000", "0.000", "0.000", "4", "3"),
         ("0.850", "0.500", "1.000", "0.000", "0.000", "4", "3"),
         ("0.850", "0.375", "1.000", "0.000", "0.000", "4", "3"),  # of two options and of four
-        ("0.750", "–", "1.000", "0.000", "0.000", "4", "3"),
-        ("0.750", "–", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.750", "1.000", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.750", "1.000", "1.000", "0.000", "0.000", "4", "3"),
     ]
 
 
