@@ -117,6 +117,7 @@ TINY_PRESET = {
     "learning_rate": 1e-3,
     "betas": (0.9, 0.99),  # gradients shrink tenfold within a hundred steps
     "attention_rate": 0.25,
+    "mask_decoder_rate": 0.5,  # at 1 it may take a thousand steps to tell left from right
     "projection_rate": 10.0,
     "warmup": 0.1,
     "warmup_shape": "linear",
