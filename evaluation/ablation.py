@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
-from evaluation.tables import NO_VALUE, Table, format_mean, to_csv, to_markdown
+from evaluation.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
 
 VALIDATION = "validation.json"
@@ -86,8 +86,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _mean_of_tasks(found: dict, metric: str) -> float | None:
-    values = [value for name, value in found.items() if name.count("/") == 1 and name.endswith(f"/{metric}")]
-    return fmean(values) if values else None
+    return mean_of_known(value for name, value in found.items() if name.count("/") == 1 and name.endswith(f"/{metric}"))
 
 
 def group_runs(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:

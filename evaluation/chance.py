@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from datasets.volume import load_volume, read_mask
+from datasets.volume import load_volume, read_label_map
 from evaluation.clinical_efficacy import clinical_efficacy
 from evaluation.controls import stretched
 from evaluation.report_labels import label_report
 from evaluation.segmentation import dice
+from evaluation.tables import mean_of_known
 from evaluation.text import token_f1
 
 Record = Mapping[str, Any]
@@ -26,7 +27,7 @@ Record = Mapping[str, Any]
 
 def one_option(records: Sequence[Record]) -> float | None:
     """Accuracy of a guess among each question's options; None without any."""
-    return _mean([1 / len(record["choices"]) for record in records if record.get("choices")])
+    return mean_of_known(1 / len(record["choices"]) for record in records if record.get("choices"))
 
 
 def answers_of_others(records: Sequence[Record]) -> float | None:
@@ -39,7 +40,7 @@ def answers_of_others(records: Sequence[Record]) -> float | None:
             if other["question"] == record["question"] and other["patient_id"] != record["patient_id"]
         ]
         scores += [fmean(others)] if others else []
-    return _mean(scores)
+    return mean_of_known(scores)
 
 
 def reports_of_others(records: Sequence[Record]) -> float | None:
@@ -58,33 +59,26 @@ def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float
     Raises:
         InputError: a volume or a mask is gone or unreadable.
     """
+    asked = [
+        (record["image_path"][record.get("mask_image") or 0], entry)
+        for record in records
+        for entry in record["segmentation"]
+        if entry["label"] in labels and entry.get("truth_values") is not None
+    ]
     truths: dict[str, str] = {}  # by volume, one file with all of the labels
-    for record in records:
-        for entry in record["segmentation"]:
-            if entry["label"] in labels and entry.get("truth_values") is not None:
-                truths.setdefault(record["image_path"][record.get("mask_image") or 0], entry["truth_path"])
+    for image, entry in asked:
+        truths.setdefault(image, entry["truth_path"])
     volumes = list(truths)
     following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
     scores: dict[str, list[float]] = {}
-    for record in records:
-        image = record["image_path"][record.get("mask_image") or 0]
-        for entry in record["segmentation"]:
-            if entry["label"] in labels and entry.get("truth_values") is not None and following[image] != image:
-                truth = _mask(image, truths[image], entry["truth_values"])
-                other = _mask(following[image], truths[following[image]], entry["truth_values"])
-                scores.setdefault(entry["label"], []).append(dice(stretched(other, truth.shape), truth))
-    return _mean([fmean(values) for values in scores.values()])
+    for image, entry in asked:
+        if (other := following[image]) != image:
+            truth, answer = (np.isin(_label_map(v, truths[v]), entry["truth_values"]) for v in (image, other))
+            scores.setdefault(entry["label"], []).append(dice(stretched(answer, truth.shape), truth))
+    return mean_of_known(fmean(values) for values in scores.values())
 
 
-def _mask(image: str, labels: str, values: int | Sequence[int]) -> np.ndarray:
-    return read_mask(labels, _geometry(image), [values])[0] > 0
-
-
-@lru_cache(maxsize=4)
-def _geometry(image: str) -> Any:
-    """Of a volume as it is loaded for the model: in RAS, cropped to the body."""
-    return load_volume(image)[1]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
+@lru_cache(maxsize=2)  # questions about a volume follow each other, and then come those about the next
+def _label_map(image: str, labels: str) -> np.ndarray:
+    """On the volume's grid as it is loaded for the model: in RAS, cropped to the body."""
+    return read_label_map(labels, load_volume(image)[1])

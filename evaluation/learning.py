@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from datasets.errors import InputError
@@ -24,7 +23,7 @@ from evaluation.chance import answers_of_others, masks_of_others, one_option, re
 from evaluation.controls import CAPTIONS
 from evaluation.learning_figures import curves_figure, overlays_picture
 from evaluation.report_data import Evaluation, read_evaluation
-from evaluation.tables import NO_VALUE, Table, format_mean, format_number, to_markdown
+from evaluation.tables import NO_VALUE, Table, format_mean, format_number, mean_of_known, to_markdown
 
 Record = Mapping[str, Any]
 ORGANS = frozenset([*STRUCTURES, *GROUPS])  # every other label of a mask is a lesion's
@@ -74,18 +73,13 @@ def _metric(summary: Mapping[str, Any], task: str, name: str) -> float | None:
 
 def _auc(summary: Mapping[str, Any]) -> float | None:
     parts = summary["tasks"].get("diagnosis", {}).get("label_sets", {}).values()
-    return _mean(part["metrics"]["auc"]["value"] for part in parts)
+    return mean_of_known(part["metrics"]["auc"]["value"] for part in parts)
 
 
 def _mean_dice(summary: Mapping[str, Any], organs: bool) -> float | None:
     """Mean over structures of their mean Dice."""
     structures = summary["tasks"].get("segmentation", {}).get("structures", {})
-    return _mean(part["dice"]["value"] for label, part in structures.items() if (label in ORGANS) == organs)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    return mean_of_known(part["dice"]["value"] for label, part in structures.items() if (label in ORGANS) == organs)
 
 
 def _is_of(record: Record, task: str) -> bool:

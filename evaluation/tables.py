@@ -73,6 +73,12 @@ def format_estimate(estimate: Estimate | None, metric: str = "") -> str:
     return f"{value} [{format_number(estimate['low'], metric)}, {format_number(estimate['high'], metric)}]"
 
 
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
 def format_mean(values: Sequence[float]) -> str:
     """ "0.812 ± 0.010": the mean and, of several, the sample standard deviation; a dash for none."""
     if not values:

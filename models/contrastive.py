@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 INITIAL_TEMPERATURE = 0.07
+INITIAL_LABEL_SCALE = 10.0  # of cosines with labels, as in SigLIP (Zhai et al. 2023)
 LARGEST_SCALE = 100.0  # as in CLIP: beyond it training becomes unstable
 SAME_TEXT = 1e-5  # largest difference of the numbers of two embeddings of one text, rounding
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
+from models.contrastive import INITIAL_LABEL_SCALE
 from models.encoder_contract import EncodedVolume
 from models.losses import IGNORED, masked_bce, part_mask_loss
 
 BACKGROUND_LOGIT = -3.0  # most cells hold none of the structures
-INITIAL_TOKEN_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
 TOKEN_POSITIVE_WEIGHT = 3.0
 FEWEST_VOXELS = 8  # of a structure, in a cell that counts as holding it; a quarter of the cell where that is less
 
@@ -37,7 +37,7 @@ class DeepSupervision(nn.Module):
             nn.init.normal_(projection.weight, std=projection.out_features**-0.5)
             nn.init.zeros_(projection.bias)
         self.biases = nn.Parameter(torch.full((len(self.projections),), BACKGROUND_LOGIT))
-        self.token_log_scale = nn.Parameter(torch.tensor([INITIAL_TOKEN_SCALE]).log())
+        self.token_log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
         self.token_bias = nn.Parameter(torch.full((1,), BACKGROUND_LOGIT))
         self.presence_bias = nn.Parameter(torch.zeros(1))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datasets.anyres import PatchedVolume
 from datasets.pretraining_batch import UNKNOWN_CLASS, PretrainingBatch
-from models.contrastive import LARGEST_SCALE, ContrastiveLoss, bounded_exp
+from models.contrastive import INITIAL_LABEL_SCALE, LARGEST_SCALE, ContrastiveLoss, bounded_exp
 from models.deep_supervision import DeepSupervision
 from models.encoder_2d1d import EncodedVolume, VolumePatches
 from models.losses import part_mask_loss, weighted_bce
@@ -19,8 +19,6 @@ from models.parameters import freeze_unused
 from models.slice_sampling import sample_slices
 from models.token_classification import TokenClassification
 from models.vision import VisionModel
-
-INITIAL_CLASSIFICATION_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
 
 
 @dataclass
@@ -67,7 +65,7 @@ class PretrainingModel(nn.Module):
         nn.init.zeros_(self.image_projection.bias)
         self.centre = RunningCentre(vision.config.token_width)
         self.contrastive = ContrastiveLoss(width, queue_size)
-        self.classification_log_scale = nn.Parameter(torch.tensor([INITIAL_CLASSIFICATION_SCALE]).log())
+        self.classification_log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
         self.classification_bias = nn.Parameter(torch.zeros(1))
         vision.bridger.requires_grad_(False)
         vision.qwen2biolord.requires_grad_(False)
@@ -171,7 +169,8 @@ class PretrainingModel(nn.Module):
         loss = classification_loss(logits, batch.targets, batch.loss)
         metrics = {"scale": self.classification_scale.detach()}
         if self.token_classification is not None:
-            cosines = [self._token_scores(volume.tokens[volume.valid], batch.label_embeddings) for volume in encoded]
+            tokens = [volume.tokens[volume.valid] for volume in encoded]
+            cosines = self._token_scores(torch.cat(tokens), batch.label_embeddings).split([*map(len, tokens)])
             of_tokens = classification_loss(self.token_classification(cosines), batch.targets, batch.loss)
             metrics |= {"of_volumes": loss.detach(), "of_tokens": of_tokens.detach()}
             loss = loss + self.token_weight * of_tokens

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.contrastive import LARGEST_SCALE, bounded_exp
+from models.contrastive import INITIAL_LABEL_SCALE, LARGEST_SCALE, bounded_exp
 
-INITIAL_SCALE = 10.0  # as in SigLIP (Zhai et al. 2023)
 INITIAL_BIAS = -3.0  # the largest of some hundred cosines is above zero from the start
 
 
@@ -23,7 +22,7 @@ class TokenClassification(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor([INITIAL_SCALE]).log())
+        self.log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
         self.bias = nn.Parameter(torch.full((1,), INITIAL_BIAS))
 
     def forward(self, cosines: Sequence[Tensor]) -> Tensor:

@@ -44,8 +44,8 @@ def test_reports_are_compared_with_the_next() -> None:
 
 def box(folder: Path, name: str, size: int, low: int) -> dict:
     """A body of ``size`` voxels along each axis with a liver from low/12 to (low + 4)/12 of the first."""
-    ct, labels = np.full((size,) * 3, -1000.0, np.float32), np.zeros((size,) * 3, np.uint8)
-    ct[...] = 100.0 * np.arange(1, size + 1)[:, None, None] / size
+    ct, labels = np.zeros((size,) * 3, np.float32), np.zeros((size,) * 3, np.uint8)
+    ct += 100.0 * np.arange(1, size + 1)[:, None, None] / size
     labels[size * low // 12 : size * (low + 4) // 12] = 5
     for suffix, array in (("ct", ct), ("labels", labels)):
         nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}_{suffix}.nii.gz")
