@@ -97,6 +97,13 @@ class HyperParameters(TrainingSettings):
     workers: int = 4
     eval_interval: int = 500
 
+    def validate(self) -> None:
+        """As of every training, and what instruction tuning adds."""
+        super().validate()
+        self.require_at_least(1, "max_length", "questions_per_volume", "lora_rank")
+        self.require_at_least(0, "vision_learning_rate", "length_power", "lora_dropout")
+        self.require_at_least(0, "mask_slices", "mask_volumes", "validation_samples")
+
 
 PRESETS = {
     "full": {},
@@ -193,6 +200,7 @@ def adapt(model: CTInstruct, settings: HyperParameters) -> None:
 
 def main() -> None:
     settings = parse(HyperParameters, PRESETS)
+    settings.validate()  # before a large model is read
     weights_of_losses = loss_weights(settings.loss_weights)
     ranks = distributed.initialize()
     random_state.seed_all(settings.seed)

@@ -9,8 +9,13 @@ from typing import Literal, Optional
 
 import pytest
 
+import train_CTInstruct
+import train_encoder_2D1D
+import train_encoder_ResNet3D
+import train_encoder_ViT3D
 from datasets.errors import InputError
 from training.arguments import parse, to_dict
+from training.pretraining import PretrainingSettings
 from training.settings import TrainingSettings
 
 
@@ -132,18 +137,31 @@ def test_to_dict_is_json():
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("settings", "line", "message"),
     [
-        ("--max_iters 0", "--max_iters is 0"),
-        ("--learning_rate -1", "--learning_rate is -1"),
-        ("--learning_rate nan", "--learning_rate is nan"),
-        ("--min_lr_ratio 2", "--min_lr_ratio is 2"),
-        ("--betas 0.9 1", "--betas"),
+        (TrainingSettings, "--max_iters 0", "--max_iters is 0"),
+        (TrainingSettings, "--learning_rate -1", "--learning_rate is -1"),
+        (TrainingSettings, "--learning_rate nan", "--learning_rate is nan"),
+        (TrainingSettings, "--min_lr_ratio 2", "--min_lr_ratio is 2"),
+        (TrainingSettings, "--betas 0.9 1", "--betas"),
+        (PretrainingSettings, "--max_iters 0", "--max_iters is 0"),
+        (PretrainingSettings, "--token_classification -1", "--token_classification is -1.0: give a value of 0 or more"),
+        (PretrainingSettings, "--mask_decoder_rate -1", "--mask_decoder_rate is -1"),
+        (PretrainingSettings, "--segmentation_micro_batch 0", "--segmentation_micro_batch is 0"),
+        (train_CTInstruct.HyperParameters, "--max_iters 0", "--max_iters is 0"),
+        (train_CTInstruct.HyperParameters, "--questions_per_volume 0", "--questions_per_volume is 0"),
+        (train_CTInstruct.HyperParameters, "--vision_learning_rate -1", "--vision_learning_rate is -1"),
     ],
 )
-def test_training_settings_that_no_run_can_use(line, message):
+def test_training_settings_that_no_run_can_use(settings, line, message):
     with pytest.raises(InputError, match=message):
-        parse(TrainingSettings, argv=line.split()).validate()
+        parse(settings, argv=line.split()).validate()
+
+
+@pytest.mark.parametrize("script", [train_CTInstruct, train_encoder_2D1D, train_encoder_ViT3D, train_encoder_ResNet3D])
+def test_every_preset_can_be_used(script):
+    for preset in script.PRESETS:
+        parse(script.HyperParameters, script.PRESETS, ["--preset", preset]).validate()
 
 
 def test_warmup_in_steps_or_as_a_share():

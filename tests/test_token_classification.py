@@ -8,11 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datasets.errors import InputError
 from models.pretrained_vision import OBJECTIVE_WEIGHTS, load_pretraining, save_pretraining
 from models.token_classification import TokenClassification
 from tests.pretraining_samples import make_batch, tiny_pretraining
-from training.pretraining import PretrainingSettings
 
 
 def test_the_largest_cosine_is_scaled_and_shifted() -> None:
@@ -68,9 +66,3 @@ def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:
     folder = save_pretraining(tiny_pretraining(token_weight=1.0), tmp_path / "model")
     assert not [name for name in load_file(folder / OBJECTIVE_WEIGHTS) if "token_classification" in name]
     load_pretraining(folder)
-
-
-@pytest.mark.parametrize("name", ["token_classification", "deep_supervision"])
-def test_a_weight_below_zero_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"--{name} is -1.0: give a weight of 0 or more"):
-        PretrainingSettings(run_dir="run", **{name: -1.0}).validate()

@@ -93,11 +93,11 @@ class PretrainingSettings(TrainingSettings):
     eval_interval: int = 5000
 
     def validate(self) -> None:
-        """As every training's; the weights of parts that can be left out are not below 0 either."""
+        """As of every training, and what pretraining adds."""
         super().validate()
-        for name in ("deep_supervision", "token_classification"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"--{name} is {getattr(self, name)}: give a weight of 0 or more")
+        self.require_at_least(1, "segmentation_micro_batch", "validation_samples")
+        self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices")
+        self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
 
 
 SMALL_PRESET = {"vision": "small", "max_iters": 20_000, "warmup": 500, "save_interval": 500, "eval_interval": 1000}

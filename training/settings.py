@@ -46,21 +46,21 @@ class TrainingSettings:
 
     def validate(self) -> None:
         """Raise InputError for a value that no run can use, naming the option."""
-        at_least_one = ("max_iters", "micro_batch", "accumulation_steps", "log_interval", "keep_checkpoints")
-        at_least_zero = (
-            *("learning_rate", "muon_rate", "weight_decay", "warmup", "min_lr_ratio", "clip", "seed", "workers"),
-            *("save_interval", "eval_interval", "max_minutes"),
-        )
-        for bound, names in ((1, at_least_one), (0, at_least_zero)):
-            for name in names:
-                if not getattr(self, name) >= bound:
-                    raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
+        self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "keep_checkpoints")
+        self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "warmup", "min_lr_ratio", "clip")
+        self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes")
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
         if self.min_lr_ratio > 1:
             raise InputError(f"--min_lr_ratio is {self.min_lr_ratio}: give a share of the peak, between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"--betas are {self.betas}: give two values from 0 up to, but below, 1")
+
+    def require_at_least(self, bound: int, *names: str) -> None:
+        """Raise InputError for the first of these settings that is below ``bound``, or no number."""
+        for name in names:
+            if not getattr(self, name) >= bound:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
 
     @property
     def warmup_steps(self) -> int:
