@@ -187,7 +187,9 @@ def adapt(model: CTInstruct, settings: HyperParameters) -> None:
     """Put LoRA adapters into the language model, unless a checkpoint brought them."""
     if lora_settings(model.language_model):
         return
-    base = settings.initial_checkpoint or settings.language_model
+    base = settings.language_model
+    if settings.initial_checkpoint:  # the very step, for the run may go on
+        base = str(checkpoint_store.resolve_model_folder(settings.initial_checkpoint))
     if base == "tiny":
         raise InputError(
             "--lora adapts a model that can be loaded again: give --language_model or --initial_checkpoint"

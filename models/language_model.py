@@ -54,7 +54,7 @@ def load_language_model(
         else:
             loader = AutoModelForCausalLM
         model, loaded = loader.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a folder without what it needs is either, by what is missing
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"language model {name!r} could not be loaded: give a hub name that can be fetched, a local folder "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoConfig, LlamaConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from datasets.errors import InputError
 from models.language_model import load_language_model, token_positions, uses_3d_positions
@@ -166,6 +166,9 @@ def test_any_text_survives_the_tiny_tokenizer(tokenizer, text):
     assert tokenizer.decode(ids) == text
 
 
-def test_a_model_that_is_nowhere_gives_one_clear_line(tmp_path):
+@pytest.mark.parametrize("folder", ["absent", "empty", "without_tokenizer"])
+def test_a_model_that_is_nowhere_gives_one_clear_line(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    LlamaConfig().save_pretrained(tmp_path / "without_tokenizer")
     with pytest.raises(InputError, match="could not be loaded"):
-        load_language_model(str(tmp_path / "absent"))
+        load_language_model(str(tmp_path / folder))

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate_CTInstruct
@@ -17,6 +18,8 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
 from evaluation.inference import GenerationOptions
 from evaluation.single_volume import answer_question
+from models.checkpoint import load_checkpoint
+from models.checkpoint import main as checkpoint_command
 from tests.launch import REPOSITORY, run
 from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete
@@ -59,6 +62,18 @@ def test_one_and_three_ranks_give_the_same_predictions(run_dir, tmp_path):
         assert list((output / "tables").iterdir())
     assert results[0] == results[1]
     assert [row["id"] for row in results[0]] == [record.id for record in load_manifest(EXAMPLE)]
+
+
+def test_lora_on_top_of_a_run_can_be_merged(run_dir, tmp_path):
+    command = ["train_CTInstruct.py", *TINY, "--manifests", str(EXAMPLE), "--run_dir", str(tmp_path / "lora")]
+    done = run(*command, "--initial_checkpoint", str(run_dir), "--lora", "--max_iters", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    adapted = latest_complete(tmp_path / "lora") / "model"
+    assert checkpoint_command(["merge", str(adapted), str(tmp_path / "merged")]) == 0
+    before, after = (load_checkpoint(folder).state_dict() for folder in (adapted, tmp_path / "merged"))
+    for name, tensor in after.items():
+        if not name.startswith("language_model."):
+            assert torch.equal(tensor, before[name]), name
 
 
 def test_one_question_about_one_file(run_dir, tmp_path):
