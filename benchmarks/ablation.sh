@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The encoder ablation at --preset tiny: every encoder with every set of objectives, as many steps each, on the same
-# phantoms, two runs side by side on a core each.  Makes the table and the plot of the README:
+# phantoms and by the recipe of demo.sh, two runs side by side on a core each.  Makes the table and plot of the README:
 #
 #     benchmarks/ablation.sh [FOLDER] [STEPS]
 #
@@ -8,12 +8,13 @@
 # started anew after an interruption.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export FOLDER=${1:-runs/ablation} STEPS=${2:-450} PYTHON=${PYTHON:-python}
+export FOLDER=${1:-runs/ablation} STEPS=${2:-800} PYTHON=${PYTHON:-python}
 export PHANTOMS=${PHANTOMS:-$FOLDER/phantoms} DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
 mkdir -p "$FOLDER/logs"
 
-if [ ! -f "$PHANTOMS/cases.json" ]; then  # 200 to train on, 50 each to validate and to test
-    "$PYTHON" -m datasets.phantom --out "$PHANTOMS" --count 300 --seed 0 --workers 2 --split 0.666 0.167 0.167
+if [ ! -f "$PHANTOMS/cases.json" ]; then  # 1,140 to train on, 100 to validate
+    "$PYTHON" -m datasets.phantom --out "$PHANTOMS" --count 1240 --seed 0 --workers 2 --split 0.92 0.08 0 \
+        --prevalence 0.2 --questions-per-case 1 --in-plane 2.2 3.0 --between 3.4 5.0
 fi
 
 train() {
@@ -21,11 +22,13 @@ train() {
     if [ -f "$run/validation.json" ]; then return; fi
     local lesions=()  # masks of the findings, for the deep maps and tokens alone
     if [[ $2 == *segmentation* ]]; then
-        lesions=(--task_weights phantom_lesion_segmentation=1 --deep_only_tasks phantom_lesion_segmentation)
+        lesions=(phantom_lesion_segmentation=3 --deep_only_tasks phantom_lesion_segmentation)
     fi
     "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
-        --overwrite --kinds "$2" --micro_batch 2 --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
-        --mask_slices 16 "${lesions[@]}" \
+        --overwrite --kinds "$2" --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
+        --task_weights phantom_image_text=0.7 phantom_classification=3 phantom_segmentation=3 "${lesions[@]}" \
+        --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --warmup 0.03 --mask_slices 16 \
+        --validation_samples 100 \
         >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
 }
 export -f train

@@ -134,24 +134,26 @@ def ablation_plot(runs: Sequence[Run]) -> Figure:
     objectives = list(dict.fromkeys(name for _, name in sorted(groups, key=_order_of_objectives)))
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    width = 0.8 / len(objectives)
     for axes, (title, (columns, chance)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for number, name in enumerate(objectives):
-            for place, encoder in enumerate(encoders):
-                values = [
-                    fmean(run.scores[column] for column in columns)
-                    for run in groups.get((encoder, name), ())
-                    if all(column in run.scores for column in columns)
-                ]
-                if values:
-                    x = place + (number - (len(objectives) - 1) / 2) * width
-                    error = stdev(values) if len(values) > 1 else None
-                    axes.bar(x, fmean(values), width, yerr=error, color=COLOURS[number % len(COLOURS)], label=name)
+        scores = {
+            cell: values
+            for cell, members in groups.items()
+            if (values := [fmean(run.scores[c] for c in columns) for run in members if run.scores.keys() >= {*columns}])
+        }
+        measured = [name for name in objectives if any(name == other for _, other in scores)]
+        width = 0.8 / max(len(measured), 1)
+        for (encoder, name), values in scores.items():
+            x = encoders.index(encoder) + (measured.index(name) - (len(measured) - 1) / 2) * width
+            error = stdev(values) if len(values) > 1 else None
+            axes.bar(
+                x, fmean(values), width, yerr=error, color=COLOURS[objectives.index(name) % len(COLOURS)], label=name
+            )
         level = next((run.chance for run in runs if run.chance is not None), None) if chance == CHANCE else chance
         if level is not None:
             axes.axhline(level, color="#777777", linewidth=1, linestyle="--")
         axes.set_title(title, fontsize=10)
         axes.set_xticks(range(len(encoders)), encoders)
+        axes.set_xlim(-0.5, len(encoders) - 0.5)
         axes.set_ylim(0, 1)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
