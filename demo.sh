@@ -42,7 +42,7 @@ phantoms() {
 }
 phantoms phantoms "$count" "$seed" --split 0.94 0.06 0 --questions-per-case 16 --in-plane 2.2 3.0 --between 3.4 5.0
 phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 6 \
-    --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4
+    --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4 --orientations RPI LSA SLP AIR PRS ILA
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and their details, organs and lesions"

@@ -100,7 +100,7 @@ class HyperParameters(TrainingSettings):
     def validate(self) -> None:
         """As of every training, and what instruction tuning adds."""
         super().validate()
-        self.require_at_least(1, "max_length", "questions_per_volume", "lora_rank")
+        self.require_at_least(1, "max_length", "questions_per_volume", "lora_rank", "lora_alpha")
         self.require_at_least(0, "vision_learning_rate", "length_power", "lora_dropout")
         self.require_at_least(0, "mask_slices", "mask_volumes", "validation_samples")
 

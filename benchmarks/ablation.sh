@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # The encoder ablation at --preset tiny: every encoder with every set of objectives, as many steps each, on the same
-# phantoms and by the recipe of demo.sh, two runs side by side on a core each.  Makes the table and plot of the README:
+# phantoms and with the optimiser and rates of demo.sh, two runs side by side on a core each.  Makes the README's table:
 #
 #     benchmarks/ablation.sh [FOLDER] [STEPS]
 #
 # PHANTOMS names phantoms that are there already.  A run that has its scores is not trained again, so the script can be
-# started anew after an interruption.
+# started anew after an interruption; after a change of what is in here give another FOLDER.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export FOLDER=${1:-runs/ablation} STEPS=${2:-800} PYTHON=${PYTHON:-python}
 export PHANTOMS=${PHANTOMS:-$FOLDER/phantoms} DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
 mkdir -p "$FOLDER/logs"
 
-if [ ! -f "$PHANTOMS/cases.json" ]; then  # 1,140 to train on, 100 to validate
+if [ ! -f "$PHANTOMS/cases.json" ]; then  # 1,142 to train on, 98 to validate
     "$PYTHON" -m datasets.phantom --out "$PHANTOMS" --count 1240 --seed 0 --workers 2 --split 0.92 0.08 0 \
         --prevalence 0.2 --questions-per-case 1 --in-plane 2.2 3.0 --between 3.4 5.0
 fi

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from datasets.errors import InputError
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from datasets.phantom_case import CaseOptions, PhantomCase, build_case, nifti_bytes, stream
+from datasets.phantom_case import ORIENTATIONS, CaseOptions, PhantomCase, build_case, nifti_bytes, stream
 from datasets.phantom_details import detail_targets
 from datasets.phantom_lesions import DISEASES, lesion_parts, lesion_values
 from datasets.phantom_questions import QuestionWriter
@@ -184,6 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--spacing-scale", type=float, default=1.0, help="multiplies every spacing: 2 gives an eighth of the voxels"
     )
     parser.add_argument("--max-voxels", type=float, default=4e6, help="draw the spacing again above this")
+    parser.add_argument(
+        "--orientations", nargs="+", default=ORIENTATIONS, metavar="CODE", help="axis codes of the stored arrays"
+    )
     values = parser.parse_args(arguments)
     scale = values.spacing_scale
     try:
@@ -193,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (scale * values.in_plane[0], scale * values.in_plane[1]),
             (scale * values.between[0], scale * values.between[1]),
             values.max_voxels,
+            tuple(values.orientations),
         )
         options = DatasetOptions(
             values.out, values.count, values.seed, tuple(values.split), values.questions_per_case, case

@@ -27,6 +27,7 @@ from datasets.phantom_scene import Pose, Scene
 from datasets.phantom_shapes import rotation
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "LPI", "RAI", "LAI", "PIR", "PSL", "ASL", "SRA", "IPL")
+_AXIS_OF = {letter: axis for axis in ("LR", "AP", "IS") for letter in axis}
 HU_RANGE = (-1024, 3071)
 BODY_SCALES = (0.4, 1.5)  # below, organs are lost between voxels
 
@@ -59,6 +60,9 @@ class CaseOptions:
                 raise InputError(
                     f"--in-plane, --between, --spacing-scale: spacings from {low} to {high} mm are no range above 0"
                 )
+        for code in self.orientations:
+            if sorted(_AXIS_OF.get(letter, "") for letter in code) != ["AP", "IS", "LR"]:
+                raise InputError(f"--orientations {code}: give axis codes, one letter each of L/R, A/P and I/S, as LPS")
 
 
 @dataclass

@@ -1,10 +1,10 @@
 """Questions about a phantom: open, multiple choice, yes/no, segmentation, diagnosis, report.
 
-Balance by construction, so that a model cannot answer without looking: yes and no questions come in pairs of the same
-polarity; a multiple-choice question offers answers that are equally likely beforehand, in random order; the wording
-never depends on the answer. Answers are short and follow from the question and the truth alone. A choice is answered by
-its text, which is what is seen; a letter would have to be looked up among the options, which takes a small model longer
-to learn than what to see.
+Balance by construction: yes and no questions come in pairs of the same polarity; a multiple-choice question offers
+answers that are about equally likely beforehand, in random order; the wording never depends on the answer.  An open
+question is also asked where there is nothing to find, so that "None." is often right (`evaluation.blind_answers`).
+Answers are short and follow from the question and the truth alone.  A choice is answered by its text, which is what is
+seen; a letter would have to be looked up among the options, which takes a small model longer to learn than what to see.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SIDED = tuple(name for name in LATERAL if name != "Consolidation")  # of which t
 
 @dataclass(frozen=True)
 class Topic:
-    """A question with a closed set of answers that are equally likely when the finding is present.
+    """A question with a closed set of answers, about equally likely when the finding is present.
 
     absent: the answer to the open question where the finding is absent, "" if it is then not asked.
     """

@@ -1,10 +1,11 @@
-"""What the demo's models have learned, beside chance and the controls, over one or several seeds.
+"""What the demo's models have learned, beside chance, blind answers and controls, over one or several seeds.
 
     python -m evaluation.learning --seed_runs demo_output --output demo_output/learning
 
 Each seed run is a folder of demo.sh: encoder/ and run/ with the logs of pretraining and tuning, evaluation/,
 evaluation_shuffled/ and evaluation_no_image/ with metrics.json and predictions.json.  Figures are read from these, not
-computed again.  The output folder then holds learning.md, learning_curves.png and overlays.png.
+computed again.  Blind answers are learned from phantoms/train.json, which the model was tuned on; without it there are
+none.  The output folder then holds learning.md, learning_curves.png and overlays.png.
 """
 
 from __future__ import annotations
@@ -18,36 +19,44 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
+from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom_anatomy import GROUPS, STRUCTURES
+from evaluation.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.controls import CAPTIONS
 from evaluation.learning_figures import curves_figure, overlays_picture
 from evaluation.report_data import Evaluation, read_evaluation
 from evaluation.tables import NO_VALUE, Table, format_mean, format_number, mean_of_known, to_markdown
+from evaluation.text import token_f1
 
 Record = Mapping[str, Any]
 ORGANS = frozenset([*STRUCTURES, *GROUPS])  # every other label of a mask is a lesion's
+REPORT = "report_generation"
 FOLDERS = {"none": "evaluation", "shuffled": "evaluation_shuffled", "no_image": "evaluation_no_image"}
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """A folder of demo.sh: its evaluations by control, all of the same questions."""
+    """A folder of demo.sh: the records that it was tuned on, where these are known, and its evaluations by control, all
+    of the same questions."""
 
     folder: Path
+    train: list[InstructionRecord]
     evaluations: dict[str, Evaluation]
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of the table.  score: of a summary, None where it has none; asked: whether a record belongs here; chance:
-    what an answer without looking gets, from the records, where that is known (`evaluation.chance`)."""
+    what a guess or another patient's answer gets (`evaluation.chance`); blind: what the best answers get that are given
+    without looking, from the task's training records and the records (`evaluation.blind_answers`)."""
 
     name: str
     target: float | None
     score: Callable[[Mapping[str, Any]], float | None]
     asked: Callable[[Record], bool]
     chance: Callable[[Sequence[Record]], float | None] = lambda _: None
+    blind: Callable[[Sequence[InstructionRecord], Sequence[Record]], float | None] = lambda *_: None
 
 
 def read_seed_run(folder: str | Path) -> SeedRun:
@@ -64,7 +73,8 @@ def read_seed_run(folder: str | Path) -> SeedRun:
             raise InputError(f"{evaluation.folder}: holds an evaluation with --control {made}, not {control}")
         if [record["id"] for record in evaluation.records] != questions:
             raise InputError(f"{evaluation.folder}: has other questions than {FOLDERS['none']}; give the same --limit")
-    return SeedRun(Path(folder), evaluations)
+    manifest = Path(folder) / "phantoms" / "train.json"
+    return SeedRun(Path(folder), load_manifest(manifest) if manifest.is_file() else [], evaluations)
 
 
 def _metric(summary: Mapping[str, Any], task: str, name: str) -> float | None:
@@ -94,6 +104,8 @@ def _row(name: str, target: float, task: str, metric: str, **more: Any) -> Row:
     return Row(name, target, partial(_metric, task=task, name=metric), partial(_is_of, task=task), **more)
 
 
+SAME_ANSWER = partial(same_words, score=lambda said, true: float(said == true))
+LIKELY_WORDS = partial(same_words, score=token_f1)
 ROWS = (
     Row(
         "Organs by `<SEG>`, Dice",
@@ -101,13 +113,14 @@ ROWS = (
         partial(_mean_dice, organs=True),
         partial(_asks_for, organs=True),
         partial(masks_of_others, labels=ORGANS),
+        partial(mean_masks, labels=ORGANS),
     ),
     Row("Lesions by `<SEG>`, Dice", None, partial(_mean_dice, organs=False), partial(_asks_for, organs=False)),
-    Row("Diagnosis, macro AUC", 0.90, _auc, partial(_is_of, task="diagnosis"), lambda _: 0.5),
-    _row("Yes / no, accuracy", 0.85, "yes_no", "accuracy", chance=lambda _: 0.5),
-    _row("Multiple choice, accuracy", 0.85, "multiple_choice", "accuracy", chance=one_option),
-    _row("Open questions, token F1", 0.75, "open_vqa", "token_f1", chance=answers_of_others),
-    _row("Reports, clinical micro F1", 0.75, "report_generation", "ce_micro_f1", chance=reports_of_others),
+    Row("Diagnosis, macro AUC", 0.90, _auc, partial(_is_of, task="diagnosis"), lambda _: 0.5, lambda *_: 0.5),
+    _row("Yes / no, accuracy", 0.85, "yes_no", "accuracy", chance=lambda _: 0.5, blind=SAME_ANSWER),
+    _row("Multiple choice, accuracy", 0.85, "multiple_choice", "accuracy", chance=one_option, blind=likely_option),
+    _row("Open questions, token F1", 0.75, "open_vqa", "token_f1", chance=answers_of_others, blind=LIKELY_WORDS),
+    _row("Reports, clinical micro F1", 0.75, REPORT, "ce_micro_f1", chance=reports_of_others, blind=same_report),
 )
 
 
@@ -122,21 +135,31 @@ def learning_table(runs: Sequence[SeedRun]) -> Table:
         asked = [[r for r in _answered(run) if row.asked(r)] for run in runs]
         volumes = [{path for record in records for path in record["image_path"]} for records in asked]
         chance = row.chance([record for records in asked for record in records])
+        tasks = {record["task"] for records in asked for record in records}
+        blind = [row.blind([t for t in run.train if t.task in tasks], r) for run, r in zip(runs, asked, strict=True)]
         rows.append(
             (
-                *(row.name, format_number(row.target), format_number(chance), model),
+                *(
+                    row.name,
+                    format_number(row.target),
+                    format_number(chance),
+                    format_number(mean_of_known(blind)),
+                    model,
+                ),
                 *(format_number(value) for value in scores["none"] if seeds),
                 *(*controls, _counts(asked), _counts(volumes)),
             )
         )
     controls = (words.capitalize() for words in CAPTIONS.values())
-    columns = ("Task", "Target", "Chance", "Model", *seeds, *controls, "Questions", "Volumes")
+    columns = ("Task", "Target", "Chance", "Blind", "Model", *seeds, *controls, "Questions", "Volumes")
     notes = [
         "Held-out phantoms. Dice: mean over structures of their means. A mask that was not given counts as Dice 0, an "
         "answer that cannot be parsed as wrong.",
         "Images of another patient, no image: the same questions and truths, asked about the next patient's volume, or "
         f"without one. {NO_VALUE}: not known, or not asked.",
         "Chance: of a guess; of organs, open questions and reports what the truth of another patient would score.",
+        "Blind: the best answers without looking, learned from the training questions: where organs mostly lie, what "
+        "is mostly right for a question's words or an option, the findings that every report had best name.",
     ]
     if seeds:
         notes.append(f"±: sample standard deviation over {len(runs)} runs of other seeds.")

@@ -146,6 +146,7 @@ def test_to_dict_is_json():
         (TrainingSettings, "--betas 0.9 1", "--betas"),
         (PretrainingSettings, "--max_iters 0", "--max_iters is 0"),
         (PretrainingSettings, "--token_classification -1", "--token_classification is -1.0: give a value of 0 or more"),
+        (PretrainingSettings, "--deep_supervision -1", "--deep_supervision is -1"),
         (PretrainingSettings, "--mask_decoder_rate -1", "--mask_decoder_rate is -1"),
         (PretrainingSettings, "--segmentation_micro_batch 0", "--segmentation_micro_batch is 0"),
         (train_CTInstruct.HyperParameters, "--max_iters 0", "--max_iters is 0"),

@@ -64,8 +64,14 @@ def write_seed_run(folder: Path, right: int, factor: float = 1.0) -> Path:
         write_json(records, folder / name / "predictions.json")
         summary = summarize(records, resamples=10)
         write_json({**summary, "run": {"control": control}}, folder / name / "metrics.json")
-    for part in ("encoder", "run"):
+    for part in ("encoder", "run", "phantoms"):
         (folder / part).mkdir()
+    answers = {"yes_no": "Yes.", "open_vqa": "right upper lobe", "report_generation": "There is emphysema."}
+    train = [{"task": task, "answer": answer} for task, answer in answers.items()]
+    train.append({"task": "multiple_choice", "answer": "Right", "choices": {"A": "Right", "B": "Left"}})
+    train = [{"id": f"t{k}", "question": "?", "image_path": "v", **row} for k, row in enumerate(train)]
+    write_json(train, folder / "phantoms" / "train.json")
+    (folder / "phantoms" / "v").touch()
     pretraining = [{"step": 10 * k, "train/loss": 9.0, "phantom_image_text/loss": 3.0 / k} for k in range(1, 5)]
     tuning = [
         {"step": 10 * k, "mixed/loss": 9.0, "yes_no/language_loss": 1.0 / k, "segmentation/language_loss": 7.0,
@@ -85,24 +91,25 @@ def seed_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_the_table_of_one_run_by_hand(seed_runs):
     table = learning_table([read_seed_run(seed_runs[0])])
     assert table.columns == (
-        "Task", "Target", "Chance", "Model", "Images of another patient", "No image", "Questions", "Volumes"
+        "Task", "Target", "Chance", "Blind", "Model", "Images of another patient", "No image", "Questions", "Volumes"
     )  # fmt: skip
-    # Organs: the mean of the liver, 4/5 of 0.6, and of the spleen, 0.  All patients' truths are alike: a chance of 1
+    # Organs: the mean of the liver, 4/5 of 0.6, and of the spleen, 0.  All patients' truths are alike: a chance of 1.
+    # Blind: "right upper lobe" shares two of three words; of the options "right" is what was right in training
     assert [row[1:] for row in table.rows] == [
-        ("0.800", "1.000", "0.240", "0.120", "0.000", "5", "5"),
-        ("–", "–", "0.100", "0.050", "0.000", "2", "1"),
-        ("0.900", "0.500", "1.000", "0.000", "0.000", "4", "3"),
-        ("0.850", "0.500", "1.000", "0.000", "0.000", "4", "3"),
-        ("0.850", "0.375", "1.000", "0.000", "0.000", "4", "3"),  # of two options and of four
-        ("0.750", "1.000", "1.000", "0.000", "0.000", "4", "3"),
-        ("0.750", "1.000", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.800", "1.000", "–", "0.240", "0.120", "0.000", "5", "5"),
+        ("–", "–", "–", "0.100", "0.050", "0.000", "2", "1"),
+        ("0.900", "0.500", "0.500", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.850", "0.500", "1.000", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.850", "0.375", "0.000", "1.000", "0.000", "0.000", "4", "3"),  # of two options and of four
+        ("0.750", "1.000", "0.667", "1.000", "0.000", "0.000", "4", "3"),
+        ("0.750", "1.000", "1.000", "1.000", "0.000", "0.000", "4", "3"),
     ]
 
 
 def test_several_runs_are_averaged_and_each_is_shown(seed_runs):
     table = learning_table([read_seed_run(folder) for folder in seed_runs])
-    assert table.columns[3:6] == ("Model", "first", "second")
-    rows = {row[0]: row[3:8] for row in table.rows}
+    assert table.columns[4:7] == ("Model", "first", "second")
+    rows = {row[0]: row[4:9] for row in table.rows}
     # of two values the sample standard deviation is their distance over sqrt 2
     assert rows["Organs by `<SEG>`, Dice"] == ("0.180 ± 0.085", "0.240", "0.120", "0.090 ± 0.042", "0.000 ± 0.000")
     assert rows["Yes / no, accuracy"] == ("0.750 ± 0.354", "1.000", "0.500", "0.000 ± 0.000", "0.000 ± 0.000")
@@ -115,7 +122,7 @@ def test_figures_are_those_of_metrics_json(seed_runs, tmp_path):
     metrics["tasks"]["yes_no"]["metrics"]["accuracy"]["value"] = 0.123
     del metrics["tasks"]["open_vqa"]  # a short evaluation may lack a task
     path.write_text(json.dumps(metrics))
-    rows = {row[0]: row[3] for row in learning_table([read_seed_run(folder)]).rows}
+    rows = {row[0]: row[4] for row in learning_table([read_seed_run(folder)]).rows}
     assert rows["Yes / no, accuracy"] == "0.123" and rows["Open questions, token F1"] == "–"
 
 
@@ -135,7 +142,7 @@ def test_all_three_files_are_written(seed_runs, tmp_path, capsys):
     output = tmp_path / "new" / "folder"
     assert main(["--seed_runs", first, second, first + "/", "--output", str(output)]) == 0
     text = (output / "learning.md").read_text()
-    assert "| 0.850 | 0.500 | 0.750 ± 0.354 | 1.000 | 0.500 | 0.000 ± 0.000 |" in text, "the first counts once"
+    assert "| 0.850 | 0.500 | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | 0.000 ± 0.000 |" in text, "the first counts once"
     assert "0.750 ± 0.354" in capsys.readouterr().out
     assert "(learning_curves.png)" in text and "(overlays.png)" in text
     assert Image.open(output / "learning_curves.png").size[0] > 800

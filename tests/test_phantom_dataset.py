@@ -125,6 +125,7 @@ def test_split_keeps_its_shares() -> None:
         (["--body-scale", "0.8", "0.6"], "--body-scale"),
         (["--spacing-scale", "0"], "--spacing-scale"),
         (["--in-plane", "2", "1"], "--in-plane"),
+        (["--orientations", "RAS", "RLS"], "--orientations RLS"),
     ],
 )
 def test_bad_options_give_one_line(
