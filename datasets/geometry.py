@@ -110,12 +110,16 @@ class VolumeGeometry:
         return cls(**{name: _frozen(values[name]) for name in cls.__dataclass_fields__})
 
 
+def are_axis_codes(text: str) -> bool:
+    """Whether these are three letters, one each of L/R, P/A and I/S, as "LPS"."""
+    return len(text) == 3 and all(sum(code in pair for code in text) == 1 for pair in ("LR", "PA", "IS"))
+
+
 def reorientation(affine: np.ndarray, orientation: str) -> np.ndarray:
     """nibabel's orientation array (3, 2) that takes an array with `affine` to `orientation` (codes or "as_stored")."""
     if orientation == AS_STORED:
         return orientations.axcodes2ornt("RAS")
-    pairs = ("LR", "PA", "IS")
-    if len(orientation) != 3 or any(sum(code in pair for code in orientation) != 1 for pair in pairs):
+    if not are_axis_codes(orientation):
         raise VolumeError(f"orientation is {orientation!r}; give three axis codes such as RAS or LPS, or {AS_STORED}")
     return orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(orientation))
 

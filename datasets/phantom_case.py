@@ -19,6 +19,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from datasets.errors import InputError
+from datasets.geometry import are_axis_codes
 from datasets.phantom_anatomy import BOTTOM, STRUCTURES, TOP, Anatomy
 from datasets.phantom_findings import paint_findings
 from datasets.phantom_lesions import DISEASES, LATERAL, LESIONS, RIGHT_OFFSET, Finding
@@ -27,7 +28,6 @@ from datasets.phantom_scene import Pose, Scene
 from datasets.phantom_shapes import rotation
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "LPI", "RAI", "LAI", "PIR", "PSL", "ASL", "SRA", "IPL")
-_AXIS_OF = {letter: axis for axis in ("LR", "AP", "IS") for letter in axis}
 HU_RANGE = (-1024, 3071)
 BODY_SCALES = (0.4, 1.5)  # below, organs are lost between voxels
 
@@ -61,7 +61,7 @@ class CaseOptions:
                     f"--in-plane, --between, --spacing-scale: spacings from {low} to {high} mm are no range above 0"
                 )
         for code in self.orientations:
-            if sorted(_AXIS_OF.get(letter, "") for letter in code) != ["AP", "IS", "LR"]:
+            if not are_axis_codes(code):
                 raise InputError(f"--orientations {code}: give axis codes, one letter each of L/R, A/P and I/S, as LPS")
 
 

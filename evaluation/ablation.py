@@ -140,7 +140,7 @@ def ablation_plot(runs: Sequence[Run]) -> Figure:
             for cell, members in groups.items()
             if (values := [fmean(run.scores[c] for c in columns) for run in members if run.scores.keys() >= {*columns}])
         }
-        measured = [name for name in objectives if any(name == other for _, other in scores)]
+        measured = [name for name in objectives if name in {cell[1] for cell in scores}]
         width = 0.8 / max(len(measured), 1)
         for (encoder, name), values in scores.items():
             x = encoders.index(encoder) + (measured.index(name) - (len(measured) - 1) / 2) * width

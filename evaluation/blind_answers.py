@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from datasets.manifest import InstructionRecord
-from datasets.volume import load_volume, read_label_map
+from evaluation.chance import asked_masks, label_map, stretched_dice
 from evaluation.choices import parse_letter
 from evaluation.clinical_efficacy import clinical_efficacy
 from evaluation.controls import stretched
@@ -97,22 +97,11 @@ def mean_masks(train: Sequence[InstructionRecord], records: Sequence[Record], la
                 volumes.setdefault(key, {}).update({label: record.mask_values[label] for label in record.labels})
     masks: dict[str, list[np.ndarray]] = defaultdict(list)
     for (image, path), values in volumes.items():
-        label_map = stretched(read_label_map(path, load_volume(image)[1]), ATLAS_GRID)
+        on_grid = stretched(label_map(image, path), ATLAS_GRID)
         for label, value in values.items():
-            masks[label].append(np.isin(label_map, value))
+            masks[label].append(np.isin(on_grid, value))
     answers = {label: _best_atlas(np.stack(known)) for label, known in masks.items()}
-    scores: dict[str, list[float]] = defaultdict(list)
-    place, label_map = None, None
-    for record in records:
-        image = record["image_path"][record.get("mask_image") or 0]
-        for entry in record["segmentation"]:
-            if entry["label"] in answers and entry.get("truth_values") is not None:
-                if place != (image, entry["truth_path"]):
-                    place = (image, entry["truth_path"])
-                    label_map = read_label_map(entry["truth_path"], load_volume(image)[1])
-                answer = stretched(answers[entry["label"]], label_map.shape)
-                scores[entry["label"]].append(dice(answer, np.isin(label_map, entry["truth_values"])))
-    return mean_of_known(fmean(values) for values in scores.values())
+    return stretched_dice(asked_masks(records, answers), lambda _, entry: answers[entry["label"]])
 
 
 def _best_atlas(masks: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ another patient stands for the answer of somebody who did not look.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from statistics import fmean
 from typing import Any
@@ -59,26 +59,46 @@ def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float
     Raises:
         InputError: a volume or a mask is gone or unreadable.
     """
-    asked = [
-        (record["image_path"][record.get("mask_image") or 0], entry)
-        for record in records
-        for entry in record["segmentation"]
-        if entry["label"] in labels and entry.get("truth_values") is not None
-    ]
+    asked = asked_masks(records, labels)
     truths: dict[str, str] = {}  # by volume, one file with all of the labels
     for image, entry in asked:
         truths.setdefault(image, entry["truth_path"])
     volumes = list(truths)
     following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
+
+    def mask_of_next(image: str, entry: Record) -> np.ndarray | None:
+        other = following[image]
+        return None if other == image else np.isin(label_map(other, truths[other]), entry["truth_values"])
+
+    return stretched_dice(asked, mask_of_next)
+
+
+def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tuple[str, Record]]:
+    """The volume and the entry of each mask of ``labels`` whose truth is known, of multi-label files alone."""
+    return [
+        (record["image_path"][record.get("mask_image") or 0], entry)
+        for record in records
+        for entry in record["segmentation"]
+        if entry["label"] in labels and entry.get("truth_values") is not None
+    ]
+
+
+def stretched_dice(
+    asked: Sequence[tuple[str, Record]], answer: Callable[[str, Record], np.ndarray | None]
+) -> float | None:
+    """Dice of answer(volume, entry), a mask on any grid, stretched onto the volume; None is not counted.
+
+    The mean over structures of their means; None without any.
+    """
     scores: dict[str, list[float]] = {}
     for image, entry in asked:
-        if (other := following[image]) != image:
-            truth, answer = (np.isin(_label_map(v, truths[v]), entry["truth_values"]) for v in (image, other))
-            scores.setdefault(entry["label"], []).append(dice(stretched(answer, truth.shape), truth))
+        if (mask := answer(image, entry)) is not None:
+            truth = np.isin(label_map(image, entry["truth_path"]), entry["truth_values"])
+            scores.setdefault(entry["label"], []).append(dice(stretched(mask, truth.shape), truth))
     return mean_of_known(fmean(values) for values in scores.values())
 
 
 @lru_cache(maxsize=2)  # questions about a volume follow each other, and then come those about the next
-def _label_map(image: str, labels: str) -> np.ndarray:
+def label_map(image: str, labels: str) -> np.ndarray:
     """On the volume's grid as it is loaded for the model: in RAS, cropped to the body."""
     return read_label_map(labels, load_volume(image)[1])

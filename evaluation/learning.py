@@ -31,7 +31,6 @@ from evaluation.text import token_f1
 
 Record = Mapping[str, Any]
 ORGANS = frozenset([*STRUCTURES, *GROUPS])  # every other label of a mask is a lesion's
-REPORT = "report_generation"
 FOLDERS = {"none": "evaluation", "shuffled": "evaluation_shuffled", "no_image": "evaluation_no_image"}
 
 
@@ -120,7 +119,14 @@ ROWS = (
     _row("Yes / no, accuracy", 0.85, "yes_no", "accuracy", chance=lambda _: 0.5, blind=SAME_ANSWER),
     _row("Multiple choice, accuracy", 0.85, "multiple_choice", "accuracy", chance=one_option, blind=likely_option),
     _row("Open questions, token F1", 0.75, "open_vqa", "token_f1", chance=answers_of_others, blind=LIKELY_WORDS),
-    _row("Reports, clinical micro F1", 0.75, REPORT, "ce_micro_f1", chance=reports_of_others, blind=same_report),
+    _row(
+        "Reports, clinical micro F1",
+        0.75,
+        "report_generation",
+        "ce_micro_f1",
+        chance=reports_of_others,
+        blind=same_report,
+    ),
 )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from datasets.manifest import InstructionRecord
 from evaluation.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.text import token_f1
+from tests.boxes import write_box
 
 
 def known(question: str, answer: str, **more) -> InstructionRecord:
@@ -43,23 +42,13 @@ def test_one_report_for_everyone_says_the_findings_that_serve_the_training_set()
     assert same_report([], records) is None
 
 
-def body(folder: Path, name: str, size: int, low: int) -> tuple[str, str]:
-    """A volume of ``size`` voxels an axis with a liver from low/12 to (low + 4)/12 of the first; CT and map."""
-    ct = np.zeros((size,) * 3, np.float32) + 100.0 * np.arange(1, size + 1, dtype=np.float32)[:, None, None] / size
-    labels = np.zeros((size,) * 3, np.uint8)
-    labels[size * low // 12 : size * (low + 4) // 12] = 5
-    for suffix, array in (("ct", ct), ("map", labels)):
-        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}_{suffix}.nii.gz")
-    return str(folder / f"{name}_ct.nii.gz"), str(folder / f"{name}_map.nii.gz")
-
-
 def test_masks_lie_where_most_training_masks_do(tmp_path: Path) -> None:
     train = []
     for name, size, low in (("a", 12, 2), ("b", 24, 2), ("c", 12, 4)):  # of any size; two of three from 2/12
-        ct, labels = body(tmp_path, name, size, low)
+        ct, labels = write_box(tmp_path, name, size, low)
         mask = {"labels": ["liver"], "mask_path": labels, "mask_values": {"liver": 5}}
         train.append(known("Where is the liver?", "<SEG>", task="segmentation", image_path=[ct], **mask))
-    ct, labels = body(tmp_path, "d", 24, 3)
+    ct, labels = write_box(tmp_path, "d", 24, 3)
     entries = [{"label": name, "truth_path": labels, "truth_values": 5} for name in ("liver", "lung nodule")]
     records = [{"image_path": [ct], "segmentation": entries}]
     # a share of 2/3 answers [2, 6): Dice 1, 1, 1/2; of 1/3 [2, 8): 0.8 each.  The truth is [3, 7): 3 of 4

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from evaluation.chance import answers_of_others, masks_of_others, one_option, reports_of_others
+from tests.boxes import write_box
 
 
 def question(patient: str, words: str, answer: str) -> dict:
@@ -43,16 +42,12 @@ def test_reports_are_compared_with_the_next() -> None:
 
 
 def box(folder: Path, name: str, size: int, low: int) -> dict:
-    """A body of ``size`` voxels along each axis with a liver from low/12 to (low + 4)/12 of the first."""
-    ct, labels = np.zeros((size,) * 3, np.float32), np.zeros((size,) * 3, np.uint8)
-    ct += 100.0 * np.arange(1, size + 1)[:, None, None] / size
-    labels[size * low // 12 : size * (low + 4) // 12] = 5
-    for suffix, array in (("ct", ct), ("labels", labels)):
-        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}_{suffix}.nii.gz")
+    """A record of a body of `write_box` whose liver is asked for, and a nodule that is not there."""
+    ct, labels = write_box(folder, name, size, low)
     return {
-        "image_path": [str(folder / f"{name}_ct.nii.gz")],
+        "image_path": [ct],
         "segmentation": [
-            {"label": label, "truth_path": str(folder / f"{name}_labels.nii.gz"), "truth_values": values}
+            {"label": label, "truth_path": labels, "truth_values": values}
             for label, values in (("liver", 5), ("lung nodule", [3, 4]))
         ],
     }
