@@ -17,26 +17,27 @@ from typing import Literal
 
 import torch
 
-from datasets.default_data import ensure_phantoms
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.label_descriptions import canonical
 from datasets.manifest import InstructionRecord, load_manifest, manifest_texts
 from datasets.mixture import load_mixture
 from datasets.named_numbers import named_numbers
+from datasets.phantom.defaults import ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from evaluation.validation import held_out_losses
-from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
+from models.checkpoints.folder import build_ctinstruct, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.pretrained_vision import load_into, load_pretrained_vision, start_projector
+from models.checkpoints.released import load_released_vision
 from models.configuration import vision_preset
 from models.ctinstruct import CTInstruct
-from models.grounded_start import start_grounded
-from models.label_embeddings import label_embeddings
-from models.language_model import can_share_prefix, load_language_model
-from models.lora import LoraSettings, add_lora, lora_settings
+from models.extensions.grounded_start import start_grounded
+from models.language.loading import can_share_prefix, load_language_model
+from models.language.lora import LoraSettings, add_lora, lora_settings
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
-from models.pretrained_vision import load_into, load_pretrained_vision, start_projector
-from models.released import load_released_vision
-from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from models.text.label_embeddings import label_embeddings
 from training import checkpoint_store, distributed, random_state
 from training.arguments import parse
 from training.deepspeed_config import resolve_precision
@@ -64,7 +65,7 @@ class HyperParameters(TrainingSettings):
     max_length: int = 4096  # tokens of question and answer
     # the text encoder (hub name or folder) that pretraining asked for masks with: queries of <SEG> are drawn to its
     # embeddings of the labels; empty leaves it to the mask's loss alone, as published.  With it, a "tiny" language
-    # model also begins with its words for the labels at these embeddings (`models.grounded_start`)
+    # model also begins with its words for the labels at these embeddings (`models.extensions.grounded_start`)
     query_text_encoder: str = ""
     questions_per_volume: int = 1  # of a batch, that share one reading; micro_batch then counts volumes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evaluation.pretraining_scores import evaluate_pretraining
 from training.arguments import parse
 from training.pretraining import SMALL_PRESET, TINY_PRESET, PretrainingSettings, pretrain
 from training.script import run_script
@@ -30,7 +31,7 @@ PRESETS = {
 
 
 def main() -> None:
-    pretrain(parse(HyperParameters, PRESETS), ENCODER)
+    pretrain(parse(HyperParameters, PRESETS), ENCODER, evaluate_pretraining)
 
 
 if __name__ == "__main__":

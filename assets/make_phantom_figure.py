@@ -21,9 +21,9 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from datasets.phantom_anatomy import STRUCTURES  # noqa: E402
-from datasets.phantom_case import CaseOptions, PhantomCase, build_case  # noqa: E402
-from datasets.phantom_lesions import LESIONS  # noqa: E402
+from datasets.phantom.anatomy import STRUCTURES  # noqa: E402
+from datasets.phantom.case import CaseOptions, PhantomCase, build_case  # noqa: E402
+from datasets.phantom.lesions import LESIONS  # noqa: E402
 
 FINE = CaseOptions(
     body_scale=(0.74, 0.78), in_plane=(0.9, 1.0), between=(1.5, 1.6), max_voxels=2e7, orientations=("RAS",)

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 
-from models.checkpoint import build_without_storage, load_checkpoint, save_checkpoint
+from models.checkpoints.folder import build_without_storage, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
 from models.configuration import VISION_PRESETS
-from models.tiny_language_model import train_tokenizer
+from models.language.tiny_language_model import train_tokenizer
 
 GB = 10**9
 WIDTH, FEEDFORWARD = 2048, 8192

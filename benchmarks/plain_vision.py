@@ -10,9 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from models.encoder_2d1d import EncodedSlices
-from models.encoder_contract import VolumePatches
-from models.mask_decoder import sinusoidal_positions
+from models.encoders.contract import VolumePatches
+from models.encoders.hybrid_2d1d import EncodedSlices
+from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import VisionModel
 
 SLICES_PER_CHUNK = 32  # of mask decoding; all of a large volume at once would not fit

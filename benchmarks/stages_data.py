@@ -11,9 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.measure import Aim, Row, best_seconds, peak_gib
-from datasets.anyres import patchify
-from datasets.volume import load_volume
-from datasets.volume_cache import VolumeLoader, VolumeOptions
+from datasets.volume.anyres import patchify
+from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.loading import load_volume
 from models.configuration import vision_preset
 
 

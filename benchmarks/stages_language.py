@@ -8,11 +8,12 @@ import torch
 
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
 from datasets.instruction import InstructionCollator, InstructionSample
-from models.checkpoint import build_ctinstruct
+from datasets.vocabulary import IMAGE
+from models.checkpoints.folder import build_ctinstruct
 from models.configuration import vision_preset
 from models.ctinstruct import CTInstruct
-from models.special_tokens import IMAGE
-from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from models.generation import generate
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 
 TEXTS = ["The liver is of normal size. No pleural effusion is seen. Is there a lung nodule in the right upper lobe?"]
 SIZES = {  # hidden size, layers, heads, feed-forward width
@@ -65,9 +66,9 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
             language_model, input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1
         )
         rows = [measured(f"prefill of {len(prompt)} tokens, {size}", prefill)]
-        ours = best_seconds(lambda: model.generate(batch, **options), repeats=2)
+        ours = best_seconds(lambda: generate(model, batch, **options), repeats=2)
         theirs = best_seconds(plain, repeats=2)
-        generated = len(model.generate(batch, **options)[0].token_ids)
+        generated = len(generate(model, batch, **options)[0].token_ids)
     row = Row(f"decode {new_tokens} tokens, {size}", ours, peak_gib=peak_gib())
     row.note = f"{generated / ours:.0f} tokens/s; transformers' generate {new_tokens / theirs:.0f}"
     rows.append(row)

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.measure import Aim, Row, best_seconds, device, precision
 from benchmarks.stages_language import model_of
-from models.packed_attention import packed_layout, use_packed_attention
+from models.extensions.packed_attention import packed_layout, use_packed_attention
 
 VOLUMES = 3
 BEGINNING = 60  # a volume's slices and the words around them

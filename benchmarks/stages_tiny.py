@@ -15,10 +15,11 @@ import torch
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.manifest import load_manifest, manifest_texts
-from datasets.phantom import DatasetOptions, write_dataset
-from models.checkpoint import build_ctinstruct
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from models.checkpoints.folder import build_ctinstruct
 from models.configuration import vision_preset
-from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from models.generation import generate
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 from training.distributed import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -63,12 +64,12 @@ def in_process(phantoms: Path) -> tuple[list[Row], list[Aim]]:
 
     def encoding_each_time() -> None:
         for one in batches:
-            model.generate(one, 1, 8)
+            generate(model, one, 1, 8)
 
     def encoding_once() -> None:
         encoded = model.encode(batches[0])
         for one in batches:
-            model.generate(one, 1, 8, encoded=encoded)
+            generate(model, one, 1, 8, encoded=encoded)
 
     with torch.inference_mode():
         apart, shared = best_seconds(encoding_each_time, 2), best_seconds(encoding_once, 2)

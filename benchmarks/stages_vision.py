@@ -9,8 +9,8 @@ import torch
 from benchmarks import plain_vision
 from benchmarks.measure import Aim, Row, best_seconds, count_gflop, device, measured, peak_gib, precision
 from models.configuration import vision_preset
-from models.encoder_contract import VolumePatches
-from models.losses import mask_loss
+from models.encoders.contract import VolumePatches
+from models.masks.losses import mask_loss
 from models.vision import VisionModel
 
 MANY_LABELS = 60

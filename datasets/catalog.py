@@ -14,14 +14,13 @@ from typing import Literal
 from datasets.errors import InputError
 from datasets.label_descriptions import has_side
 from datasets.named_numbers import named_numbers
-from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from datasets.phantom_details import DETAILS
-from datasets.phantom_lesions import DISEASES, lesion_parts
-from datasets.pretraining_batch import Kind
+from datasets.phantom.anatomy import GROUPS, STRUCTURES
+from datasets.phantom.details import DETAILS
+from datasets.phantom.lesions import DISEASES, lesion_parts
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
+from datasets.vocabulary import KINDS, Kind
 
 PUBLISHED_TASKS = Path(__file__).resolve().parent.parent / "data" / "pretraining_tasks.json"
-KINDS: tuple[Kind, ...] = ("image_text", "classification", "segmentation")
 MANIFEST_DIR = "data/pretraining"
 
 
@@ -70,7 +69,7 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
 
 
 def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None) -> list[PretrainingTask]:
-    """The tasks of a folder that `datasets.phantom` wrote, by their names with `phantom_` in front:
+    """The tasks of a folder that `datasets.phantom.dataset` wrote, by their names with `phantom_` in front:
 
     image_text, classification (diseases), detail_classification (diseases with side, number, size, zone and kind),
     segmentation (organs) and lesion_segmentation (diseases, their sides and sites).

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datasets.errors import InputError
 from datasets.manifest import QuestionPart
-from models.special_tokens import IMAGE, IMAGE_MARKUP
+from datasets.vocabulary import IMAGE, IMAGE_MARKUP
 
 log = logging.getLogger(__name__)
 

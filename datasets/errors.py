@@ -1,4 +1,4 @@
-"""The one exception for input that a user can put right."""
+"""The exceptions for input that a user can put right."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The entry scripts print the message alone and exit with status 2, so it has to stand without a traceback.
     """
+
+
+class CheckpointError(InputError):
+    """Weights or a whole checkpoint cannot be used; the message names the folder and the file or key."""

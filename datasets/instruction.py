@@ -11,15 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from datasets.anyres import PatchedVolume
 from datasets.conversation import Conversation
 from datasets.manifest import InstructionRecord
 from datasets.sampling import SampleReference
-from datasets.volume import VolumeGeometry
-from datasets.volume_cache import RecentLoader, VolumeLoader, VolumeOptions
-from models.configuration import VisionConfig
-
-IGNORED_LABEL = -100  # of cross-entropy: positions that no loss is taken at
+from datasets.vocabulary import IGNORED_TOKEN
+from datasets.volume.anyres import PatchedVolume, PatchGeometry
+from datasets.volume.cache import RecentLoader, VolumeLoader, VolumeOptions
+from datasets.volume.loading import VolumeGeometry
 
 
 @dataclass
@@ -113,7 +111,7 @@ class InstructionDataset(Dataset):
         self,
         records: Mapping[str, Sequence[InstructionRecord]],
         tokenizer: PreTrainedTokenizerBase,
-        vision: VisionConfig,
+        vision: PatchGeometry,
         *,
         orientation: str = "RAS",
         resize: str = "published",
@@ -180,7 +178,7 @@ class InstructionCollator:
         length = max(len(sample.prompt_ids) + len(sample.answer_ids) for sample in samples)
         input_ids = torch.full((len(samples), length), self.pad_id, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
-        labels = torch.full_like(input_ids, IGNORED_LABEL)
+        labels = torch.full_like(input_ids, IGNORED_TOKEN)
         for row, sample in enumerate(samples):
             ids = torch.tensor(sample.prompt_ids + sample.answer_ids, dtype=torch.long)
             input_ids[row, length - len(ids) :] = ids

@@ -14,11 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets.errors import InputError
-from models.diagnosis_heads import diagnosis_facts, diseases_of
-from models.special_tokens import DISEASE_CONFIDENCE, SEGMENTATION
-
-TASKS = ("open_vqa", "yes_no", "multiple_choice", "report_generation", "segmentation", "diagnosis")
-Task = Literal["open_vqa", "yes_no", "multiple_choice", "report_generation", "segmentation", "diagnosis"]
+from datasets.vocabulary import DISEASE_CONFIDENCE, SEGMENTATION, Task, diagnosis_facts, diseases_of
 
 
 class ManifestError(InputError):

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets.errors import InputError
-from datasets.manifest import TASKS, InstructionRecord, load_manifest
+from datasets.manifest import InstructionRecord, load_manifest
 from datasets.named_numbers import named_numbers, number_of
+from datasets.vocabulary import TASKS
 
 _FACTS = Path(__file__).resolve().parent.parent / "data" / "instruction_tasks.json"
 

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.anyres import PatchedVolume
 from datasets.catalog import PretrainingTask
-from datasets.images import load_image
 from datasets.label_descriptions import canonical, describe
-from datasets.preprocessed_crops import check_shape, crop_masks, load_crop
-from datasets.pretraining_batch import UNKNOWN_CLASS, Kind, PretrainingBatch
+from datasets.pretraining_batch import PretrainingBatch
 from datasets.pretraining_manifest import ImageTextRecord, PretrainingRecord, SegmentationRecord
 from datasets.sampling import SampleReference
-from datasets.sparse_masks import SparseMasks, resize_nearest
-from datasets.transforms import (
+from datasets.vocabulary import UNKNOWN_CLASS, Kind
+from datasets.volume.anyres import PatchedVolume, PatchGeometry
+from datasets.volume.augmentation import (
     STANDARD_AUGMENTATION,
     Augmentation,
     AugmentationOptions,
@@ -29,9 +27,11 @@ from datasets.transforms import (
     place_content,
     place_masks,
 )
-from datasets.volume import VolumeGeometry, read_label_map
-from datasets.volume_cache import VolumeLoader, VolumeOptions
-from models.configuration import VisionConfig
+from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.images import load_image
+from datasets.volume.loading import VolumeGeometry, read_label_map
+from datasets.volume.preprocessed_crops import check_shape, crop_masks, load_crop
+from datasets.volume.sparse_masks import SparseMasks, resize_nearest
 
 MAX_STRUCTURES = 60  # asked for in one segmentation step
 
@@ -70,7 +70,7 @@ class EvaluationReference:
 class TextTable:
     """Text embeddings by text: made once, before loader processes start, which then share the memory.
 
-    embed: texts -> (n, C) float32 tensor, as `models.text_encoder.TextEncoder.encode` does.
+    embed: texts -> (n, C) float32 tensor, as `models.text.text_encoder.TextEncoder.encode` does.
     """
 
     def __init__(self, texts: Iterable[str], embed: Callable[[list[str]], Tensor]):
@@ -101,7 +101,7 @@ class PretrainingDataset(Dataset):
         tasks: Sequence[PretrainingTask],
         records: Mapping[str, Sequence[PretrainingRecord]],
         embed: Callable[[list[str]], Tensor],
-        vision: VisionConfig,
+        vision: PatchGeometry,
         *,
         orientation: str = "RAS",
         resize: str = "published",

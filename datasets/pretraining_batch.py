@@ -9,10 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datasets.anyres import PatchedVolume
-
-Kind = Literal["image_text", "classification", "segmentation"]
-UNKNOWN_CLASS = -100  # a single-label target that is not known; in multi-label targets NaN
+from datasets.vocabulary import Kind
+from datasets.volume.anyres import PatchedVolume
 
 
 @dataclass

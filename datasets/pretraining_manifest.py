@@ -7,7 +7,7 @@
                     `labels` or as {label: path}; or one multi-label file with mask_values {label: value or values}
 
 `patient_id` is optional.  In place of `image_path` a record may have the published layout of preprocessed crops
-(see `datasets.preprocessed_crops`): `renorm_image`, `chwd`, and for segmentation `renorm_segmentation_dir` and
+(see `datasets.volume.preprocessed_crops`): `renorm_image`, `chwd`, and for segmentation `renorm_segmentation_dir` and
 `renorm_y1x1z1_y2x2z2`.
 """
 
@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from datasets.label_descriptions import canonical
 from datasets.manifest import ManifestError, first_complaint, read_rows
-from datasets.preprocessed_crops import mask_file
-from datasets.pretraining_batch import Kind
+from datasets.vocabulary import Kind
+from datasets.volume.preprocessed_crops import mask_file
 
 Box = tuple[int, int, int, int, int, int]
 

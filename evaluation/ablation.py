@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
-from evaluation.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
+from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
 
 VALIDATION = "validation.json"

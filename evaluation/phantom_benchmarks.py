@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.phantom import SPLITS
-from datasets.phantom_anatomy import GROUPS, STRUCTURES
-from evaluation.benchmarks import BENCHMARKS, Benchmark, find_benchmark
-from evaluation.predictions import write_json
-from models.diagnosis_heads import diseases_of
+from datasets.phantom.anatomy import GROUPS, STRUCTURES
+from datasets.phantom.dataset import SPLITS
+from datasets.vocabulary import diseases_of
+from evaluation.answering.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from evaluation.answering.predictions import write_json
 
 QUESTION_TASKS = {
     "CT-RATE-VQA": ("open_vqa", "yes_no", "multiple_choice"),

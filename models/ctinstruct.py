@@ -10,23 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datasets.anyres import PatchedVolume
-from datasets.instruction import IGNORED_LABEL, InstructionBatch
-from models.answering import Prediction, generate
-from models.batch_statistics import batch_statistics_kept
+from datasets.instruction import InstructionBatch
+from datasets.vocabulary import DISEASE_CONFIDENCE, IGNORED_TOKEN, IMAGE, SEGMENTATION, diagnosis_facts, diseases_of
+from datasets.volume.anyres import PatchedVolume
 from models.configuration import VisionConfig
-from models.diagnosis_heads import DiagnosisHeads, diagnosis_facts, diseases_of, positive_weights
-from models.encoder_contract import EncodedVolume, VolumePatches
-from models.language_loss import AnswerPositions, answer_loss, answer_positions
-from models.language_model import token_positions
-from models.losses import part_mask_loss, weighted_bce
-from models.packed_attention import use_packed_attention
-from models.shared_prefix import SharedPrefix, shared_prefix
-from models.slice_sampling import sample_slices
-from models.special_tokens import DISEASE_CONFIDENCE, IMAGE, SEGMENTATION
+from models.encoders.contract import EncodedVolume, VolumePatches
+from models.extensions.batch_statistics import batch_statistics_kept
+from models.extensions.packed_attention import use_packed_attention
+from models.extensions.shared_prefix import SharedPrefix, shared_prefix
+from models.extensions.slice_sampling import sample_slices
+from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
+from models.language.diagnosis_heads import DiagnosisHeads, positive_weights
+from models.language.loading import token_positions
+from models.masks.losses import part_mask_loss, weighted_bce
 from models.vision import VisionModel
-
-__all__ = ["CTInstruct", "InstructionOutput", "Prediction"]
 
 
 @dataclass
@@ -38,7 +35,7 @@ class InstructionOutput:
 
 
 class CTInstruct(nn.Module):
-    """Everything that is saved in one checkpoint; ``forward`` for training, ``generate`` for answers.
+    """Everything that is saved in one checkpoint; ``forward`` for training, `models.generation` for answers.
 
     ``aligned_ranks`` is set when several processes train together.  DeepSpeed's ZeRO-2 joins gradients into buckets in
     the order in which they arrive, so each rank must run the same modules in the same order whatever its samples ask
@@ -127,7 +124,7 @@ class CTInstruct(nn.Module):
             shared = shared_prefix(
                 batch.input_ids, batch.attention_mask, batch.input_ids == self.image_id, batch.volumes_of
             )
-        embeddings, positions = self.inputs(batch, encoded, spare, shared)
+        embeddings, positions = self.embed(batch, encoded, spare, shared)
         if shared is not None:
             rows, columns = shared.group[rows, columns], shared.column[rows, columns]
             # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
@@ -160,7 +157,7 @@ class CTInstruct(nn.Module):
         weight = self.vision.bridger[0].weight
         return patches.to(weight.device, weight.dtype, non_blocking=True)
 
-    def inputs(
+    def embed(
         self,
         batch: InstructionBatch,
         encoded: list[list[EncodedVolume]],
@@ -285,7 +282,7 @@ class CTInstruct(nn.Module):
     def _metrics(self, losses: dict[str, Tensor], batch: InstructionBatch) -> dict[str, Tensor]:
         """Mean loss of each part over the rows that have it, named task/part so that mixed batches sort themselves."""
         present = {
-            "language_loss": (batch.labels != IGNORED_LABEL).any(1).tolist(),
+            "language_loss": (batch.labels != IGNORED_TOKEN).any(1).tolist(),
             "diagnosis_loss": [targets is not None for targets in batch.targets],
             "mask_loss": [masks is not None for masks in batch.masks],
             "query_loss": [targets is not None for targets in batch.query_targets],
@@ -297,17 +294,6 @@ class CTInstruct(nn.Module):
                 if rows:
                     metrics[f"{task}/{name}"] = values.detach()[rows].mean()
         return metrics
-
-    def generate(
-        self,
-        batch: InstructionBatch,
-        num_beams: int = 5,
-        max_new_tokens: int = 4096,
-        encoded: list[list[EncodedVolume]] | None = None,
-        masks_of_all_beams: bool = False,
-    ) -> list[Prediction]:
-        """Answer each question of a batch without answers; see `models.answering.generate`."""
-        return generate(self, batch, num_beams, max_new_tokens, encoded, masks_of_all_beams)
 
 
 def _added(losses: Tensor, row: int, loss: Tensor) -> Tensor:

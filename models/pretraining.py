@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datasets.anyres import PatchedVolume
-from datasets.pretraining_batch import UNKNOWN_CLASS, PretrainingBatch
-from models.contrastive import INITIAL_LABEL_SCALE, LARGEST_SCALE, ContrastiveLoss, bounded_exp
-from models.deep_supervision import DeepSupervision
-from models.encoder_2d1d import EncodedVolume, VolumePatches
-from models.losses import part_mask_loss, weighted_bce
+from datasets.pretraining_batch import PretrainingBatch
+from datasets.vocabulary import UNKNOWN_CLASS
+from datasets.volume.anyres import PatchedVolume
+from models.encoders.hybrid_2d1d import EncodedVolume, VolumePatches
+from models.extensions.deep_supervision import DeepSupervision
+from models.extensions.slice_sampling import sample_slices
+from models.extensions.token_classification import TokenClassification
+from models.masks.losses import part_mask_loss, weighted_bce
 from models.parameters import freeze_unused
-from models.slice_sampling import sample_slices
-from models.token_classification import TokenClassification
+from models.text.contrastive import INITIAL_LABEL_SCALE, LARGEST_SCALE, ContrastiveLoss, bounded_exp
 from models.vision import VisionModel
 
 

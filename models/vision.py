@@ -10,13 +10,13 @@ from einops import reduce
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
-from models.encoder_2d1d import Encoder2D1D
-from models.encoder_contract import EncodedVolume, VolumePatches, as_volume
-from models.encoder_resnet3d import EncoderResNet3D
-from models.encoder_vit3d import EncoderViT3D
-from models.mask_decoder import PADDING_LOGIT as PADDING_LOGIT
-from models.mask_decoder import PixelDecoder, QueryDecoder
-from models.mask_decoder_3d import UNetDecoder3D, UNETRDecoder3D
+from models.encoders.contract import EncodedVolume, VolumePatches, as_volume
+from models.encoders.hybrid_2d1d import Encoder2D1D
+from models.encoders.resnet3d import EncoderResNet3D
+from models.encoders.vit3d import EncoderViT3D
+from models.masks.cube_decoders import UNetDecoder3D, UNETRDecoder3D
+from models.masks.slice_decoder import PADDING_LOGIT as PADDING_LOGIT
+from models.masks.slice_decoder import PixelDecoder, QueryDecoder
 
 
 class EncoderParts(NamedTuple):

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from datasets.sampling import SampleReference
-from models.checkpoint import save_checkpoint
+from models.checkpoints.folder import save_checkpoint
 from models.parameters import freeze_unused, parameter_groups
 from tests.tiny_model import VISION, collate, make_sample, tiny_ctinstruct
 from training import distributed

@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from models.configuration import VisionConfig, vision_preset
-from models.encoder_contract import VolumePatches
+from models.encoders.contract import VolumePatches
 from models.vision import VisionModel
 from tests.vision_samples import randomise
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.anyres import patchify, place_mask, select_grid
-from datasets.volume import load_volume
-from models.losses import mask_loss
+from datasets.volume.anyres import patchify, place_mask, select_grid
+from datasets.volume.loading import load_volume
+from models.masks.losses import mask_loss
 from tests.parity import Errors, exact, register, relative_error
 
 CROP_SIZE = (256, 256, 32)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 
-from models.diagnosis_heads import DiagnosisHeads, positive_weights
-from models.language_loss import answer_loss, answer_positions
-from models.language_model import build_language_model, token_positions
-from models.losses import weighted_bce
+from models.language.answer_loss import answer_loss, answer_positions
+from models.language.diagnosis_heads import DiagnosisHeads, positive_weights
+from models.language.loading import build_language_model, token_positions
+from models.masks.losses import weighted_bce
 from tests.parity import TOLERANCE, Errors, exact, register, relative_error
 from tests.parity_weights import rule_state_dict
 

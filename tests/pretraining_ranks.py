@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from datasets.sampling import SampleReference
-from models.pretrained_vision import save_pretraining
+from models.checkpoints.pretrained_vision import save_pretraining
 from tests.pretraining_samples import make_batch, tiny_pretraining
 from training import distributed
 from training.loop import train

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from datasets.anyres import patchify, place_mask
 from datasets.pretraining_batch import PretrainingBatch
+from datasets.volume.anyres import patchify, place_mask
 from models.pretraining import PretrainingModel
 from models.vision import VisionModel
 from tests.tiny_model import VISION

@@ -17,11 +17,11 @@ import torch
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
-from evaluation import inference
-from evaluation.batches import plan_batches, share
-from evaluation.inference import GenerationOptions
-from evaluation.predictions import merge_predictions
-from evaluation.runner import Job, Scoring, answer_jobs, score_jobs
+from evaluation.answering import inference
+from evaluation.answering.batches import plan_batches, share
+from evaluation.answering.inference import GenerationOptions
+from evaluation.answering.predictions import merge_predictions
+from evaluation.answering.runner import Job, Scoring, answer_jobs, score_jobs
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import collate, make_sample, tiny_ctinstruct
 from training import distributed
@@ -213,7 +213,7 @@ def test_predictions_of_another_model_are_not_taken_over(model, records, tmp_pat
 
 def beams_of(model: CTInstruct, batch, count: int, length: int) -> list[torch.Tensor]:
     """The beams themselves, straight from the language model: token ids without what follows the end token."""
-    embeddings, positions = model.inputs(batch, model.encode(batch))
+    embeddings, positions = model.embed(batch, model.encode(batch))
     sequences = model.language_model.generate(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions, num_beams=count,
         num_return_sequences=count, do_sample=False, max_new_tokens=length,
@@ -229,7 +229,7 @@ def masks_of_answer(model: CTInstruct, answer: torch.Tensor) -> torch.Tensor:
     sample = make_sample("segmentation", model.tokenizer, 3, answered=False)
     batch = collate([replace(sample, answer_ids=[*answer.tolist(), model.tokenizer.eos_token_id])], model.tokenizer)
     encoded = model.encode(batch)
-    embeddings, positions = model.inputs(batch, encoded)
+    embeddings, positions = model.embed(batch, encoded)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state
@@ -247,8 +247,8 @@ def test_masks_of_every_beam_are_those_of_its_own_words(model, monkeypatch):
         lambda **options: generate(**options, prefix_allowed_tokens_fn=lambda *_: allowed),
     )
     batch = collate([make_sample("segmentation", model.tokenizer, 3, answered=False)], model.tokenizer)
-    plain = model.generate(batch, 3, 3)[0]
-    full = model.generate(batch, 3, 3, None, True)[0]
+    plain = generate(model, batch, 3, 3)[0]
+    full = generate(model, batch, 3, 3, None, True)[0]
     assert plain.text == full.text and plain.other_mask_logits == []
     first, *others = beams_of(model, batch, 3, 3)
     assert full.token_ids.tolist() == first.tolist()

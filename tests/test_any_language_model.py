@@ -17,9 +17,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from models.checkpoint import build_ctinstruct, load_checkpoint, main, save_checkpoint
-from models.language_model import load_language_model
-from models.lora import LoraSettings, add_lora
+from models.checkpoint import main
+from models.checkpoints.folder import build_ctinstruct, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.generation import generate
+from models.language.loading import load_language_model
+from models.language.lora import LoraSettings, add_lora
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
 
 FAMILIES = {
@@ -80,9 +83,9 @@ def test_a_batch_of_different_lengths_is_the_mean_of_its_samples(folder):
 def test_answers_and_checkpoints(folder, tmp_path):
     model = ctinstruct(folder)
     questions = [make_sample(kind, model.tokenizer, 2, answered=False) for kind in ("two_volumes", "open_vqa")]
-    together = model.generate(collate(questions, model.tokenizer), num_beams=2, max_new_tokens=6)
+    together = generate(model, collate(questions, model.tokenizer), num_beams=2, max_new_tokens=6)
     for question, prediction in zip(questions, together, strict=True):
-        alone = model.generate(collate([question], model.tokenizer), num_beams=2, max_new_tokens=6)[0]
+        alone = generate(model, collate([question], model.tokenizer), num_beams=2, max_new_tokens=6)[0]
         assert prediction.token_ids.tolist() == alone.token_ids.tolist()
     save_checkpoint(model, tmp_path)
     loaded = load_checkpoint(tmp_path).state_dict()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.anyres import (
+from datasets.volume.anyres import (
     AnyresPlacement,
     assemble_patches,
     patchify,

@@ -10,10 +10,11 @@ import pytest
 
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
-from datasets.phantom import DatasetOptions, write_dataset
-from datasets.phantom_case import CaseOptions
-from datasets.volume import read_mask, read_volume
-from evaluation.benchmarks import (
+from datasets.phantom.case import CaseOptions
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from datasets.vocabulary import diseases_of
+from datasets.volume.loading import read_mask, read_volume
+from evaluation.answering.benchmarks import (
     BENCHMARKS,
     PUBLISHED_RESULTS,
     benchmark_names,
@@ -23,10 +24,9 @@ from evaluation.benchmarks import (
     load_benchmark,
     resolve_benchmark,
 )
+from evaluation.metrics.summarize import summarize
 from evaluation.phantom_benchmarks import main, radchest_targets, write_phantom_benchmarks
-from evaluation.result_tables import benchmark_table, read_published
-from evaluation.summarize import summarize
-from models.diagnosis_heads import diseases_of
+from evaluation.report.result_tables import benchmark_table, read_published
 
 
 @pytest.fixture(scope="module")

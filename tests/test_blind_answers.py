@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from datasets.manifest import InstructionRecord
-from evaluation.blind_answers import likely_option, mean_masks, same_report, same_words
-from evaluation.text import token_f1
+from evaluation.learning.blind_answers import likely_option, mean_masks, same_report, same_words
+from evaluation.metrics.text import token_f1
 from tests.boxes import write_box
 
 

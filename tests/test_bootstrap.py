@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import PatientBootstrap, bootstrap_mean, bootstrap_sums, make_estimate, ratio
+from evaluation.metrics.bootstrap import PatientBootstrap, bootstrap_mean, bootstrap_sums, make_estimate, ratio
 
 
 def test_mean_and_interval_equal_a_plain_loop_over_patients() -> None:
@@ -66,7 +66,7 @@ def test_weights_and_sums_draw_the_same_resamples_at_any_chunk_size(monkeypatch:
     patients = [index % 11 for index in range(40)]
     bootstrap = PatientBootstrap(patients, resamples=200, seed=9)
     point, drawn = bootstrap.sums(columns)
-    monkeypatch.setattr("evaluation.bootstrap.CHUNK_ELEMENTS", 500)  # chunks of a dozen resamples
+    monkeypatch.setattr("evaluation.metrics.bootstrap.CHUNK_ELEMENTS", 500)  # chunks of a dozen resamples
     weighted_point, weighted = bootstrap.weighted(lambda weights: weights @ columns)
     assert np.allclose(point, weighted_point) and np.allclose(drawn, weighted)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.chance import answers_of_others, masks_of_others, one_option, reports_of_others
+from evaluation.learning.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from tests.boxes import write_box
 
 

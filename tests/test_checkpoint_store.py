@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.errors import CheckpointError
 from training import checkpoint_store as store
-from training.checkpoint_store import CheckpointError
 from training.distributed import Ranks
 
 ALONE = Ranks(0, 1, 0, torch.device("cpu"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.choices import multiple_choice_metrics, parse_letter, parse_yes_no, yes_no_metrics
+from evaluation.metrics.choices import multiple_choice_metrics, parse_letter, parse_yes_no, yes_no_metrics
 
 CHOICES = {"A": "Left lung", "B": "Right lung", "C": "Left lung nodule", "D": "A hernia"}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.contrastive import ContrastiveLoss
+from models.text.contrastive import ContrastiveLoss
 
 WIDTH, TEXT_WIDTH, PAIRS = 6, 5, 4
 

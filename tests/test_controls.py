@@ -14,12 +14,12 @@ import evaluate_CTInstruct
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
-from evaluation.controls import questions_under, stretched
-from evaluation.inference import GenerationOptions
-from evaluation.predictions import merge_predictions
-from evaluation.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
-from evaluation.summarize import summarize
-from models.checkpoint import save_checkpoint
+from evaluation.answering.controls import questions_under, stretched
+from evaluation.answering.inference import GenerationOptions
+from evaluation.answering.predictions import merge_predictions
+from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
+from evaluation.metrics.summarize import summarize
+from models.checkpoints.folder import save_checkpoint
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import tiny_ctinstruct
 from training.distributed import Ranks

@@ -9,9 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from models.diagnosis_heads import diseases_of, positive_weights
-from models.language_loss import answer_loss, answer_positions
+from datasets.errors import CheckpointError
+from datasets.vocabulary import diseases_of
+from models.checkpoints.folder import save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.generation import generate
+from models.language.answer_loss import answer_loss, answer_positions
+from models.language.diagnosis_heads import positive_weights
 from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct
 
 KINDS = list(ANSWERS)
@@ -68,7 +72,7 @@ def test_queries_are_drawn_to_their_labels(model):
     assert "two_structures/query_loss" not in without.metrics
     batch = collate([replace(plain, query_targets=F.normalize(torch.randn(3, 128), dim=-1))], model.tokenizer)
     output, encoded = model(batch), model.encode(batch)
-    embeddings, positions = model.inputs(batch, encoded)
+    embeddings, positions = model.embed(batch, encoded)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state[0]
@@ -100,7 +104,7 @@ def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
     batch = collate([sample], model.tokenizer)
     output = model(batch)
     encoded = model.encode(batch)
-    embeddings, positions = model.inputs(batch, encoded)
+    embeddings, positions = model.embed(batch, encoded)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state[0]
@@ -169,7 +173,7 @@ def test_loss_weights_scale_the_parts_of_a_sample(model):
 
 def next_token_log_probabilities(model, batch, answers):
     """Without a cache, for row 0: log-probabilities of the token after partial answers (n, m) -> (n, vocabulary)."""
-    embeddings, positions = model.inputs(batch, model.encode(batch))
+    embeddings, positions = model.embed(batch, model.encode(batch))
     count, length = answers.shape
     following = positions[:, :1, -1:] + torch.arange(1, length + 1)
     tokens = model.language_model.get_input_embeddings()(answers)
@@ -187,7 +191,7 @@ def test_greedy_generation_with_the_cache_equals_scoring_every_prefix_anew(model
     longer = make_sample("open_vqa", model.tokenizer, 5, answered=False)
     batch = collate([sample, longer], model.tokenizer)
     assert batch.attention_mask[0].sum() != batch.attention_mask[1].sum(), "one of the two is padded"
-    predictions = model.generate(batch, num_beams=1, max_new_tokens=8)
+    predictions = generate(model, batch, num_beams=1, max_new_tokens=8)
     for row, prediction in enumerate(predictions):
         single = collate([[sample, longer][row]], model.tokenizer)
         answer = torch.zeros(1, 0, dtype=torch.long)
@@ -208,7 +212,7 @@ def test_a_wide_enough_beam_finds_the_best_of_all_answers(model):
     scores[end] = -torch.inf
     best = divmod(int(scores.argmax()), vocabulary)
     expected = [end] if first[end] > scores.max() else list(best)
-    prediction = model.generate(batch, num_beams=vocabulary, max_new_tokens=2)[0]
+    prediction = generate(model, batch, num_beams=vocabulary, max_new_tokens=2)[0]
     assert prediction.token_ids.tolist() == [token for token in expected if token != end]
 
 
@@ -228,7 +232,7 @@ def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
     encode, calls = model.vision.encode_many, []
     model.vision.encode_many = lambda volumes: calls.append(len(volumes)) or encode(volumes)
     try:
-        prediction = model.generate(batch, num_beams=2, max_new_tokens=len(forced))[0]
+        prediction = generate(model, batch, num_beams=2, max_new_tokens=len(forced))[0]
     finally:
         model.language_model.generate, model.vision.encode_many = original, encode
     assert calls == [1], "the volume is encoded once"
@@ -236,7 +240,7 @@ def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
     with torch.no_grad():
         full = collate([answered], model.tokenizer)
         encoded = model.encode(full)
-        embeddings, positions = model.inputs(full, encoded)
+        embeddings, positions = model.embed(full, encoded)
         hidden = model.language_model.model(
             inputs_embeds=embeddings, attention_mask=full.attention_mask, position_ids=positions
         ).last_hidden_state
@@ -256,7 +260,7 @@ def test_confidences_are_named_by_the_label_set(model):
         **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
     )
     try:
-        prediction = model.generate(collate([question], model.tokenizer), num_beams=1, max_new_tokens=40)[0]
+        prediction = generate(model, collate([question], model.tokenizer), num_beams=1, max_new_tokens=40)[0]
     finally:
         model.language_model.generate = original
     assert list(prediction.confidences) == diseases_of("RadChestCT")

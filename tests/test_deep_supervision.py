@@ -9,14 +9,20 @@ from itertools import product
 import pytest
 import torch
 
-from datasets.anyres import patchify, place_mask
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
+from datasets.volume.anyres import patchify, place_mask
+from models.checkpoints.pretrained_vision import load_pretraining, save_pretraining
 from models.configuration import ENCODER_NAMES, vision_preset
-from models.deep_supervision import BACKGROUND_LOGIT, FEWEST_VOXELS, DeepSupervision, cell_targets, volume_targets
-from models.encoder_contract import VolumePatches
-from models.losses import mask_loss
-from models.pretrained_vision import load_pretraining, save_pretraining
+from models.encoders.contract import VolumePatches
+from models.extensions.deep_supervision import (
+    BACKGROUND_LOGIT,
+    FEWEST_VOXELS,
+    DeepSupervision,
+    cell_targets,
+    volume_targets,
+)
+from models.masks.losses import mask_loss
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
 from training.pretraining import PretrainingSettings, check_deep_only

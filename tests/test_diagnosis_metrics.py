@@ -7,7 +7,13 @@ import pytest
 from sklearn import metrics as sk
 
 from datasets.errors import InputError
-from evaluation.diagnosis import best_threshold, diagnosis_metrics, fit_thresholds, rank_metrics, threshold_metrics
+from evaluation.metrics.diagnosis import (
+    best_threshold,
+    diagnosis_metrics,
+    fit_thresholds,
+    rank_metrics,
+    threshold_metrics,
+)
 
 
 def auc_by_pairs(targets: np.ndarray, scores: np.ndarray) -> float:

@@ -11,8 +11,8 @@ from monai.networks.nets.resnet import ResNet
 
 from datasets.errors import InputError
 from models.configuration import ENCODER_NAMES, VISION_PRESETS, VisionConfig, vision_preset
-from models.encoder_contract import VolumePatches
-from models.mask_decoder import sinusoidal_positions
+from models.encoders.contract import VolumePatches
+from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import ENCODERS, PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, DEPTH, model_of, tiny_vision, volume_of
 from tests.vision_samples import assert_close

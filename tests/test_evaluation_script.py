@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from datasets.phantom import DatasetOptions, write_dataset
-from datasets.phantom_case import CaseOptions
-from evaluation.benchmarks import BENCHMARKS, benchmark_names, load_benchmark
+from datasets.phantom.case import CaseOptions
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from evaluation.answering.benchmarks import BENCHMARKS, benchmark_names, load_benchmark
 from evaluation.phantom_benchmarks import write_phantom_benchmarks
-from models.checkpoint import save_checkpoint
+from models.checkpoints.folder import save_checkpoint
 from tests.tiny_model import tiny_ctinstruct
 from training.distributed import free_port
 

@@ -9,7 +9,7 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.folding import folded
+from models.encoders.folding import folded
 
 
 def randomise(module: nn.Module) -> nn.Module:

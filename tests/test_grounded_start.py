@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.checkpoints.pretrained_vision import OBJECTIVE_WEIGHTS, save_pretraining
 from models.ctinstruct import CTInstruct
-from models.grounded_start import COPYING_LAYERS, REACH, WORD_LENGTH, slow_channels, start_grounded
-from models.pretrained_vision import OBJECTIVE_WEIGHTS, save_pretraining
+from models.extensions.grounded_start import COPYING_LAYERS, REACH, WORD_LENGTH, slow_channels, start_grounded
+from models.language.tiny_language_model import train_tokenizer
 from models.pretraining import PretrainingModel
-from models.tiny_language_model import train_tokenizer
 from tests.pretraining_samples import tiny_pretraining
 from tests.tiny_model import tiny_ctinstruct
 

@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.html_report import main, write_report
-from evaluation.predictions import write_json
-from evaluation.report_data import (
+from evaluation.answering.predictions import write_json
+from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
+from evaluation.metrics.summarize import summarize
+from evaluation.report.html_report import main, write_report
+from evaluation.report.report_data import (
     dice_values,
     gallery_cases,
     judged,
@@ -26,8 +28,6 @@ from evaluation.report_data import (
     read_evaluation,
     readable,
 )
-from evaluation.segmentation import missing_mask_scores, segmentation_scores
-from evaluation.summarize import summarize
 
 AFFINE = np.diag([3.0, 3.0, 4.0, 1.0])
 SPACING = (3.0, 3.0, 4.0)

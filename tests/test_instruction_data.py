@@ -13,11 +13,12 @@ import torch
 
 from datasets.conversation import Conversation
 from datasets.errors import InputError
-from datasets.instruction import IGNORED_LABEL, InstructionDataset
+from datasets.instruction import InstructionDataset
 from datasets.manifest import QuestionPart, load_manifest
 from datasets.mixture import load_mixture, published_weights
 from datasets.sampling import SampleReference
-from datasets.volume_cache import VolumeLoader, VolumeOptions
+from datasets.vocabulary import IGNORED_TOKEN
+from datasets.volume.cache import VolumeLoader, VolumeOptions
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
 
 PARTS = [QuestionPart(type="image"), QuestionPart(type="text", text="Where is the liver?")]
@@ -68,7 +69,7 @@ def test_labels_are_the_answer_and_its_end_alone(tokenizer):
     samples = [make_sample("open_vqa", tokenizer, 0), make_sample("diagnosis", tokenizer, 1)]
     batch = collate(samples, tokenizer)
     for row, sample in enumerate(samples):
-        supervised = batch.labels[row] != IGNORED_LABEL
+        supervised = batch.labels[row] != IGNORED_TOKEN
         assert batch.labels[row][supervised].tolist() == sample.answer_ids
         assert sample.answer_ids[-1] == tokenizer.eos_token_id
         assert torch.equal(batch.input_ids[row][supervised], batch.labels[row][supervised])
@@ -140,7 +141,7 @@ def test_the_cache_gives_the_same_and_notices_an_edited_file(phantom_manifest, t
         masks = cached.masks(str(folder / "mask.nii.gz"), [4], given.placement, given_geometry)
         assert torch.equal(masks, plain.masks(str(folder / "mask.nii.gz"), [4], expected.placement, geometry))
     with monkeypatch.context() as patch:
-        patch.setattr("datasets.volume_cache.load_volume", lambda *a, **k: pytest.fail("the file was decoded again"))
+        patch.setattr("datasets.volume.cache.load_volume", lambda *a, **k: pytest.fail("the file was decoded again"))
         cached.volume(folder / "ct.nii.gz")
     other = VolumeLoader(VolumeOptions(VISION.crop_size, resize="isotropic"), tmp_path / "cache")
     assert other.volume(folder / "ct.nii.gz")[0].placement != expected.placement

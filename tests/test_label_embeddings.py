@@ -7,8 +7,8 @@ import torch
 
 from datasets.errors import InputError
 from datasets.label_descriptions import describe
-from models.label_embeddings import label_embeddings
-from models.tiny_text_encoder import build_tiny_text_encoder
+from models.text.label_embeddings import label_embeddings
+from models.text.tiny_text_encoder import build_tiny_text_encoder
 
 
 def test_labels_are_embedded_as_pretraining_embeds_them(tmp_path):

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoConfig, LlamaConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from datasets.errors import InputError
-from models.language_model import load_language_model, token_positions, uses_3d_positions
-from models.special_tokens import IMAGE, NEW_TOKENS, add_special_tokens
-from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from datasets.vocabulary import IMAGE, NEW_TOKENS
+from models.language.loading import load_language_model, token_positions, uses_3d_positions
+from models.language.special_tokens import add_special_tokens
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 
 TEXTS = ["Is there a pleural effusion on the left side?", "The liver is here <SEG>.", "Findings: 12 mm nodule."] * 4
 

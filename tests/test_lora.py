@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.errors import InputError
-from models.checkpoint import build_ctinstruct, load_checkpoint, main, save_checkpoint
-from models.language_model import load_language_model
-from models.lora import LoraSettings, add_lora
+from models.checkpoint import main
+from models.checkpoints.folder import build_ctinstruct, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.language.loading import load_language_model
+from models.language.lora import LoraSettings, add_lora
+from models.language.tiny_language_model import build_tiny_language_model
 from models.parameters import freeze_encoder, freeze_unused, parameter_counts, print_parameters
-from models.tiny_language_model import build_tiny_language_model
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
 
 

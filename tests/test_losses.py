@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.losses import mask_loss, masked_bce, masked_dice, weighted_bce
+from models.masks.losses import mask_loss, masked_bce, masked_dice, weighted_bce
 
 
 def random_masks(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

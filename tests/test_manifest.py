@@ -8,7 +8,7 @@ import math
 import pytest
 
 from datasets.manifest import InstructionRecord, ManifestError, load_manifest
-from models.diagnosis_heads import diseases_of
+from datasets.vocabulary import diseases_of
 
 QUESTION = [{"type": "image"}, {"type": "text", "text": "Where is the liver?"}]
 PLAIN = {"question": QUESTION, "image_path": "ct.nii.gz", "answer": "On the right."}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.configuration import ENCODER_NAMES
-from models.mask_decoder import sinusoidal_positions
+from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, model_of, tiny_config, volume_of
 from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct, tiny_tokenizer
@@ -166,7 +166,7 @@ def test_ctinstruct_trains_on_a_mixed_batch_and_answers(encoder: str):
     model.language_model.generate = lambda **options: generate(
         **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
     )
-    prediction = model.generate(collate([question], tokenizer), num_beams=1, max_new_tokens=len(forced))[0]
+    prediction = generate(model, collate([question], tokenizer), num_beams=1, max_new_tokens=len(forced))[0]
     assert prediction.mask_logits.shape == (2, *question.volumes[0].placement.padded_shape)
 
 

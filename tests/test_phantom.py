@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from datasets.phantom_anatomy import STRUCTURES
-from datasets.phantom_case import CaseOptions, PhantomCase, build_case, draw_findings, draw_grid, stream
-from datasets.phantom_findings import PAINTERS
-from datasets.phantom_lesions import DISEASES, LESIONS, lesion_parts, lesion_values
-from datasets.phantom_scene import Pose, Scene
-from datasets.phantom_shapes import Ellipsoid, occupancy
+from datasets.phantom.anatomy import STRUCTURES
+from datasets.phantom.case import CaseOptions, PhantomCase, build_case, draw_findings, draw_grid, stream
+from datasets.phantom.findings import PAINTERS
+from datasets.phantom.lesions import DISEASES, LESIONS, lesion_parts, lesion_values
+from datasets.phantom.scene import Pose, Scene
+from datasets.phantom.shapes import Ellipsoid, occupancy
 
 COARSE = CaseOptions(in_plane=(1.2, 1.5), between=(2.0, 4.0), max_voxels=2.2e6)
 PAINTED = [name for name in DISEASES if name != "Cardiomegaly"]

@@ -11,12 +11,12 @@ import pytest
 
 from datasets.catalog import load_records, phantom_tasks
 from datasets.label_descriptions import describe
-from datasets.phantom import DatasetOptions, write_dataset
-from datasets.phantom_case import CaseOptions
-from datasets.phantom_details import DETAILS, detail_targets
-from datasets.phantom_lesions import DISEASES, Finding, lesion_parts, lesion_values
-from datasets.phantom_sites import CORONARY_ARTERIES, STATIONS
-from datasets.phantom_text import NUMBERS
+from datasets.phantom.case import CaseOptions
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from datasets.phantom.details import DETAILS, detail_targets
+from datasets.phantom.lesions import DISEASES, Finding, lesion_parts, lesion_values
+from datasets.phantom.sites import CORONARY_ARTERIES, STATIONS
+from datasets.phantom.text import NUMBERS
 
 QUESTIONS = {  # what is asked -> the label that its answer, in lower case, is part of
     "On which side is the": "{answer} {finding}",

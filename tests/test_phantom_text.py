@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from datasets.phantom_case import draw_findings
-from datasets.phantom_lesions import DISEASES, Finding
-from datasets.phantom_questions import INVERSE, IS_THERE, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter
-from datasets.phantom_text import write_report
-from datasets.phantom_topics import SIDED, topics
-from evaluation.choices import parse_letter
-from evaluation.report_labels import label_report
+from datasets.phantom.case import draw_findings
+from datasets.phantom.lesions import DISEASES, Finding
+from datasets.phantom.questions import INVERSE, IS_THERE, WHICH_ABSENT, WHICH_PRESENT, QuestionWriter
+from datasets.phantom.text import write_report
+from datasets.phantom.topics import SIDED, topics
+from evaluation.metrics.choices import parse_letter
+from evaluation.metrics.report_labels import label_report
 
 TOKENS = {
     "yes_no": "<binary_answer>",

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.manifest import load_manifest
 from datasets.prepare.instructions import main
-from models.diagnosis_heads import diseases_of
+from datasets.vocabulary import diseases_of
 
 
 @pytest.fixture

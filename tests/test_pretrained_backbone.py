@@ -13,10 +13,15 @@ import torchvision
 from safetensors.torch import save_file
 from timm.models.resnet import Bottleneck, ResNet
 
-import models.pretrained_backbone as backbone_module
+import models.checkpoints.pretrained_backbone as backbone_module
+from models.checkpoints.pretrained_backbone import (
+    PretrainedBackboneError,
+    inflate,
+    load_pretrained_backbone,
+    read_backbone,
+)
 from models.configuration import VisionConfig, vision_preset
-from models.encoder_resnet3d import CubeResNet
-from models.pretrained_backbone import PretrainedBackboneError, inflate, load_pretrained_backbone, read_backbone
+from models.encoders.resnet3d import CubeResNet
 from models.vision import VisionModel
 from tests.vision_samples import assert_close, randomise
 

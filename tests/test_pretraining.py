@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from datasets.anyres import PatchedVolume
-from datasets.pretraining_batch import UNKNOWN_CLASS
-from models import pretrained_vision
+from datasets.vocabulary import UNKNOWN_CLASS
+from datasets.volume.anyres import PatchedVolume
+from models.checkpoints import pretrained_vision
+from models.checkpoints.pretrained_vision import PretrainedVisionError
 from models.configuration import VisionConfig
-from models.losses import mask_loss
-from models.pretrained_vision import PretrainedVisionError
+from models.masks.losses import mask_loss
 from models.pretraining import PretrainingModel, classification_loss, masked_mean
 from models.vision import VisionModel
 from tests.pretraining_samples import TEXT_WIDTH, VISION, make_batch, tiny_pretraining

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets.anyres import assemble_patches, place_mask
 from datasets.catalog import PretrainingTask, load_records
 from datasets.errors import InputError
-from datasets.images import load_image
 from datasets.label_descriptions import describe
 from datasets.pretraining import EvaluationReference, PretrainingCollator, PretrainingDataset, choose_structures
-from datasets.pretraining_batch import UNKNOWN_CLASS
 from datasets.sampling import SampleReference
-from datasets.sparse_masks import SparseMasks
-from datasets.transforms import AugmentationOptions
-from datasets.volume import load_volume, read_mask
+from datasets.vocabulary import UNKNOWN_CLASS
+from datasets.volume.anyres import assemble_patches, place_mask
+from datasets.volume.augmentation import AugmentationOptions
+from datasets.volume.images import load_image
+from datasets.volume.loading import load_volume, read_mask
+from datasets.volume.sparse_masks import SparseMasks
 from models.configuration import VISION_PRESETS
 from tests.ct_files import as_orientation
 
@@ -120,7 +120,11 @@ def test_the_second_epoch_decodes_no_file(folder, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a file was decoded again")
 
-    for reader in ("datasets.volume.read_raw", "datasets.volume_cache.load_volume", "nibabel.Nifti1Image.from_stream"):
+    for reader in (
+        "datasets.volume.loading.read_raw",
+        "datasets.volume.cache.load_volume",
+        "nibabel.Nifti1Image.from_stream",
+    ):
         monkeypatch.setattr(reader, refuse)
     for sample, (name, index) in zip(first, names, strict=True):
         again = data[SampleReference(name, index, 7)]

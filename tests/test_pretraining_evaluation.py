@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.catalog import PretrainingTask
-from evaluation.pretraining import (
+from evaluation.pretraining_scores import (
     _classification_scores,
     _in_order,
     _retrieval_scores,

@@ -10,9 +10,9 @@ import pytest
 
 from datasets.catalog import load_records, phantom_tasks
 from datasets.errors import InputError
-from datasets.phantom import DatasetOptions, write_dataset
-from datasets.phantom_case import CaseOptions
-from datasets.phantom_lesions import LATERAL, LESIONS, lesion_values
+from datasets.phantom.case import CaseOptions
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from datasets.phantom.lesions import LATERAL, LESIONS, lesion_values
 from datasets.pretraining_manifest import load_pretraining_manifest
 
 DISEASES = ("Emphysema", "pleural effusion", "lung nodule")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets.phantom import DatasetOptions, write_dataset
-from datasets.phantom_case import CaseOptions
-from models.checkpoint import load_checkpoint
-from models.pretrained_vision import load_pretrained_vision
+from datasets.phantom.case import CaseOptions
+from datasets.phantom.dataset import DatasetOptions, write_dataset
+from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.pretrained_vision import load_pretrained_vision
 from tests.launch import run
 from tests.test_scripts import TINY
 

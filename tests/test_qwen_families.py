@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from datasets.errors import InputError
-from models.language_model import load_language_model, token_positions
-from models.tiny_language_model import train_tokenizer
+from models.language.loading import load_language_model, token_positions
+from models.language.tiny_language_model import train_tokenizer
 
 IMAGE = 5  # id of the image token; 3 and 4 are its markers
 TEXT = {

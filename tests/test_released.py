@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoint import build_without_storage, load_checkpoint, main, save_checkpoint
+from datasets.errors import CheckpointError
+from models.checkpoint import main
+from models.checkpoints.folder import build_without_storage, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.released import from_released, load_released_vision, save_released
 from models.configuration import VISION_PRESETS
-from models.mask_decoder import sinusoidal_positions
-from models.released import from_released, load_released_vision, save_released
+from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import VisionModel
-from models.weight_files import CheckpointError
 from tests.shared_data import shared_path
 from tests.tiny_model import collate, make_sample, tiny_ctinstruct, tiny_tokenizer
 
@@ -170,7 +172,7 @@ def test_conversion_both_ways_by_command(tmp_path, model, capsys):
 def test_a_language_model_that_the_release_cannot_hold_is_refused(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from models.checkpoint import build_ctinstruct
+    from models.checkpoints.folder import build_ctinstruct
 
     tokenizer = tiny_tokenizer()
     llama = LlamaForCausalLM(

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from evaluation.overlay import COLOURS
-from evaluation.report_figures import (
+from evaluation.report.overlay import COLOURS
+from evaluation.report.report_figures import (
     box_figure,
     calibration_error,
     calibration_figure,

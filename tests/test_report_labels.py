@@ -11,9 +11,9 @@ import pytest
 from sklearn import metrics as sk
 
 from datasets.errors import InputError
-from evaluation.clinical_efficacy import clinical_efficacy, crg_score
-from evaluation.report_classifier import load_report_classifier
-from evaluation.report_labels import FINDINGS, find_mentions, label_report, split_clauses
+from evaluation.metrics.clinical_efficacy import clinical_efficacy, crg_score
+from evaluation.metrics.report_classifier import load_report_classifier
+from evaluation.metrics.report_labels import FINDINGS, find_mentions, label_report, split_clauses
 
 SENTENCES = [
     # one of each finding, stated

@@ -16,10 +16,10 @@ import train_CTInstruct
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
-from evaluation.inference import GenerationOptions
-from evaluation.single_volume import answer_question
-from models.checkpoint import load_checkpoint
+from evaluation.answering.inference import GenerationOptions
+from evaluation.answering.single_volume import answer_question
 from models.checkpoint import main as checkpoint_command
+from models.checkpoints.loading import load_checkpoint
 from tests.launch import REPOSITORY, run
 from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete

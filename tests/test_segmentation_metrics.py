@@ -11,7 +11,7 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from datasets.errors import InputError
-from evaluation.segmentation import (
+from evaluation.metrics.segmentation import (
     dice,
     dice_release_protocol,
     missing_mask_scores,

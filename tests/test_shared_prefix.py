@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.checkpoint import build_ctinstruct, load_checkpoint, save_checkpoint
-from models.language_model import can_share_prefix
-from models.lora import LoraSettings, add_lora
-from models.packed_attention import NAME
+from models.checkpoints.folder import build_ctinstruct, save_checkpoint
+from models.checkpoints.loading import load_checkpoint
+from models.extensions.packed_attention import NAME
+from models.extensions.shared_prefix import shared_prefix
+from models.generation import generate
+from models.language.loading import can_share_prefix
+from models.language.lora import LoraSettings, add_lora
+from models.language.qwen_text import QWEN_TEXT_CLASSES
 from models.parameters import freeze_unused
-from models.qwen_text import QWEN_TEXT_CLASSES
-from models.shared_prefix import shared_prefix
 from tests.test_any_language_model import FAMILIES, random_model
 from tests.test_qwen_families import FAMILIES as QWEN_FAMILIES
 from tests.test_qwen_families import whole_model
@@ -170,10 +172,10 @@ def test_a_model_that_shared_answers_and_is_saved_as_if_it_had_not(tmp_path) -> 
         sample.answer_ids = []
     batch = collate(samples, model.tokenizer)
     options = {"num_beams": 2, "max_new_tokens": 12}
-    before = [answer.token_ids.tolist() for answer in model.generate(batch, **options)]
+    before = [answer.token_ids.tolist() for answer in generate(model, batch, **options)]
     model.share_volumes()
-    assert [answer.token_ids.tolist() for answer in model.generate(batch, **options)] == before
+    assert [answer.token_ids.tolist() for answer in generate(model, batch, **options)] == before
     save_checkpoint(model, tmp_path / "model")
     assert f'"{NAME}"' not in (tmp_path / "model" / "config.json").read_text()
     loaded = load_checkpoint(tmp_path / "model").eval()
-    assert [answer.token_ids.tolist() for answer in loaded.generate(batch, **options)] == before
+    assert [answer.token_ids.tolist() for answer in generate(loaded, batch, **options)] == before

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasets.anyres import patchify, place_mask
+from datasets.volume.anyres import patchify, place_mask
 from models.configuration import ENCODER_NAMES, vision_preset
-from models.losses import mask_loss, part_mask_loss
-from models.slice_sampling import sample_slices
+from models.extensions.slice_sampling import sample_slices
+from models.masks.losses import mask_loss, part_mask_loss
 from models.vision import VisionModel
 from tests.tiny_model import VISION
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from datasets.errors import InputError
-from evaluation.summarize import fit_thresholds_from_records, summarize
+from evaluation.metrics.summarize import fit_thresholds_from_records, summarize
 
 SCORES = {"dice": 0.8, "nsd": 0.9, "hd95": 3.0, "dice_release_protocol": 0.99, "truth_ml": 5.0, "prediction_ml": 5.0}
 
@@ -120,7 +120,7 @@ def test_thresholds_come_from_validation_and_not_from_the_test_set() -> None:
 
 
 def test_a_labeller_can_be_given() -> None:
-    from evaluation.report_labels import FINDINGS
+    from evaluation.metrics.report_labels import FINDINGS
 
     everything = lambda text: dict.fromkeys(FINDINGS, int("sick" in text))  # noqa: E731
     records = [

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from datasets.errors import InputError
-from evaluation.result_tables import (
+from evaluation.metrics.summarize import summarize
+from evaluation.report.result_tables import (
     benchmark_table,
     confidence_table,
     diagnosis_table,
@@ -23,8 +24,7 @@ from evaluation.result_tables import (
     segmentation_table,
     summary_tables,
 )
-from evaluation.summarize import summarize
-from evaluation.tables import (
+from evaluation.report.tables import (
     Table,
     escape_latex,
     format_estimate,

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from datasets.errors import InputError
-from models.sentence_folder import POOLING_FLAGS
-from models.text_encoder import TextEncoder, pool
-from models.tiny_text_encoder import build_tiny_text_encoder, whitening
+from models.text.sentence_folder import POOLING_FLAGS
+from models.text.text_encoder import TextEncoder, pool
+from models.text.tiny_text_encoder import build_tiny_text_encoder, whitening
 
 DISEASES = [
     "Emphysema: air spaces of the lung that are enlarged for good.",

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from datasets.errors import InputError
-from evaluation import text as text_module
-from evaluation.bertscore import bertscore, greedy_f1
-from evaluation.text import exact_match, meteor, normalize_answer, sentence_scores, text_metrics, token_f1
+from evaluation.metrics import text as text_module
+from evaluation.metrics.bertscore import bertscore, greedy_f1
+from evaluation.metrics.text import exact_match, meteor, normalize_answer, sentence_scores, text_metrics, token_f1
 
 # Words and spaces only, so that every tokeniser cuts them alike and the oracles can use split().
 PAIRS = [

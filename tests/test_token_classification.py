@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.pretrained_vision import OBJECTIVE_WEIGHTS, load_pretraining, save_pretraining
-from models.token_classification import TokenClassification
+from models.checkpoints.pretrained_vision import OBJECTIVE_WEIGHTS, load_pretraining, save_pretraining
+from models.extensions.token_classification import TokenClassification
 from tests.pretraining_samples import make_batch, tiny_pretraining
 
 

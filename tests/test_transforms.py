@@ -7,8 +7,8 @@ from itertools import permutations, product
 import pytest
 import torch
 
-from datasets.anyres import assemble_patches, patchify, place_mask
-from datasets.transforms import Augmentation, AugmentationOptions, content_of, place_content, place_masks
+from datasets.volume.anyres import assemble_patches, patchify, place_mask
+from datasets.volume.augmentation import Augmentation, AugmentationOptions, content_of, place_content, place_masks
 
 GEOMETRY = AugmentationOptions(scale=0, shift=0, noise=0, contrast=0)
 NONE = AugmentationOptions(rotate=0, flip=0, scale=0, shift=0, noise=0, contrast=0)

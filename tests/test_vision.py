@@ -10,13 +10,13 @@ import torch
 import torchvision
 from torch import Tensor
 
-import models.encoder_2d1d as encoder_module
+import models.encoders.hybrid_2d1d as encoder_module
 from datasets.errors import InputError
-from models.attention import ContinuousPositionBias, Transformer
 from models.configuration import VisionConfig
-from models.encoder_2d1d import merge_zero_slices
-from models.mask_decoder import sinusoidal_positions
-from models.resnet import SliceResNet
+from models.encoders.attention import ContinuousPositionBias, Transformer
+from models.encoders.hybrid_2d1d import merge_zero_slices
+from models.encoders.resnet import SliceResNet
+from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests import plain_vision
 from tests.shared_data import shared_path

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.anyres import patchify, place_mask, restore_masks
-from datasets.volume import (
+from datasets.volume.anyres import patchify, place_mask, restore_masks
+from datasets.volume.loading import (
     VolumeError,
     VolumeGeometry,
     load_volume,

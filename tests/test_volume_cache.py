@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.volume_cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader, VolumeOptions
 from tests.ct_files import write_dicom, write_itk
 
 WRITERS = {

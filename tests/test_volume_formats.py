@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import RTStructureSetStorage
 
-from datasets.volume import VolumeError, read_volume, save_mask
+from datasets.volume.loading import VolumeError, read_volume, save_mask
 from tests.ct_files import (
     SPACING,
     as_orientation,

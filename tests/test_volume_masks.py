@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from datasets.volume import VolumeError, load_volume, read_mask, read_volume, restore_to_source, save_mask
+from datasets.volume.loading import VolumeError, load_volume, read_mask, read_volume, restore_to_source, save_mask
 from tests.ct_files import random_affine
 from tests.ct_files import write_nifti as write
 from tests.shared_data import shared_path

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import JPEGLSLossless
 
-from datasets.volume import VolumeError, read_volume
+from datasets.volume.loading import VolumeError, read_volume
 from tests.ct_files import write_dicom, write_itk, write_nifti
 
 

@@ -7,16 +7,15 @@ from math import prod
 
 import torch
 
-from datasets.anyres import patchify, place_mask
 from datasets.conversation import Conversation
 from datasets.instruction import InstructionCollator, InstructionSample
 from datasets.manifest import QuestionPart
-from models.checkpoint import build_ctinstruct
+from datasets.vocabulary import DISEASE_CONFIDENCE, diseases_of
+from datasets.volume.anyres import patchify, place_mask
+from models.checkpoints.folder import build_ctinstruct
 from models.configuration import VISION_PRESETS, VisionConfig
 from models.ctinstruct import CTInstruct
-from models.diagnosis_heads import diseases_of
-from models.special_tokens import DISEASE_CONFIDENCE
-from models.tiny_language_model import build_tiny_language_model, train_tokenizer
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 
 VISION = replace(VISION_PRESETS["tiny"], crop_size=(64, 64, 16), patch_max=4)  # several patches, as at full size
 ANSWERS = {

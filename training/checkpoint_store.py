@@ -23,17 +23,13 @@ from typing import Any
 
 import torch
 
-from datasets.errors import InputError
+from datasets.errors import CheckpointError
 from training import distributed
 from training.distributed import Ranks
 
 MANIFEST = "manifest.json"
 _STEP_FOLDER = re.compile(r"step_(\d{6,})")
 _HASHED_UP_TO = 16 * 2**20
-
-
-class CheckpointError(InputError):
-    """A checkpoint is missing, incomplete or damaged."""
 
 
 def write_checkpoint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,25 +19,28 @@ from datasets.catalog import (
     published_tasks,
     select_tasks,
 )
-from datasets.default_data import ensure_phantoms
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical, descriptions
+from datasets.phantom.defaults import ensure_phantoms
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
-from datasets.transforms import STANDARD_AUGMENTATION
-from evaluation.pretraining import evaluate_pretraining
-from models.attention import Transformer
+from datasets.volume.augmentation import STANDARD_AUGMENTATION
+from models.checkpoints.pretrained_backbone import load_pretrained_backbone
+from models.checkpoints.pretrained_vision import load_into, load_pretraining, save_pretraining
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
-from models.pretrained_backbone import load_pretrained_backbone
-from models.pretrained_vision import load_into, load_pretraining, save_pretraining
+from models.encoders.attention import Transformer
 from models.pretraining import PretrainingModel
-from models.text_encoder import PUBLISHED_TEXT_ENCODER, TextEncoder
-from models.tiny_text_encoder import build_tiny_text_encoder
+from models.text.text_encoder import PUBLISHED_TEXT_ENCODER, TextEncoder
+from models.text.tiny_text_encoder import build_tiny_text_encoder
 from models.vision import VisionModel
 from training import checkpoint_store, distributed, random_state
 from training.deepspeed_config import resolve_precision
+from training.distributed import Ranks
 from training.loop import train
 from training.settings import TrainingSettings
+
+# model, validation data, ranks, most samples a task, tasks for zero-shot alone -> scores
+Scorer = Callable[[PretrainingModel, PretrainingDataset, Ranks, int, list[str]], dict[str, float]]
 
 VALIDATION = "validation.json"  # in the run folder: the newest scores
 TINY_PHANTOMS = "runs/phantoms"  # made at the first start of --preset tiny, where no data are named
@@ -133,7 +136,7 @@ def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) 
     return replace(vision_preset(settings.vision, encoder), query_width=text_width)
 
 
-def pretrain(settings: PretrainingSettings, encoder: str) -> None:
+def pretrain(settings: PretrainingSettings, encoder: str, score: Scorer) -> None:
     """Pretrain ``encoder`` as the settings say, or evaluate its newest checkpoint (``eval_only``)."""
     ranks = distributed.initialize()
     if not settings.eval_only:  # before data and text encoder are made
@@ -165,7 +168,7 @@ def pretrain(settings: PretrainingSettings, encoder: str) -> None:
     )
 
     def evaluate(step: int) -> dict[str, float]:
-        scores = evaluate_pretraining(model, validation, ranks, settings.validation_samples, untrained)
+        scores = score(model, validation, ranks, settings.validation_samples, untrained)
         if ranks.is_main:
             run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": settings.validation_split}
             (Path(settings.run_dir) / VALIDATION).write_text(json.dumps({**run, **scores}, indent=2) + "\n")

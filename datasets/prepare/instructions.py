@@ -20,7 +20,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from datasets.manifest import ManifestError, load_manifest, read_rows
-from models.diagnosis_heads import diagnosis_facts, diseases_of
+from datasets.vocabulary import diagnosis_facts, diseases_of
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
 _LETTERS = "ABCDEFGHIJ"

@@ -1,0 +1,144 @@
+"""Preprocessed volumes and masks on disk: the second epoch does not decode a NIfTI again."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
+from datasets.volume.loading import VolumeGeometry, load_volume, read_mask
+from datasets.volume.readers import DETACHED_HEADERS
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """How a file becomes patches; part of the cache key."""
+
+    crop_size: tuple[int, int, int]
+    patch_max: int = 6
+    orientation: str = "RAS"
+    resize: str = "published"
+
+
+class VolumeLoader:
+    """Files to patches and placed masks, through an optional cache folder.
+
+    read: a module's function that reads a file in place of ``load_volume``, with the same arguments and results.
+
+    A cached file is named by a digest of the source's path, size and time of change (of every slice of a DICOM folder,
+    of the voxel file beside a header) and of the options, so that an edited source or another option is read anew.
+    Files appear by rename: concurrent writers cannot leave half of one.
+    """
+
+    def __init__(
+        self,
+        options: VolumeOptions,
+        cache: str | Path | None = None,
+        read: Callable[..., tuple[np.ndarray, VolumeGeometry]] | None = None,
+    ):
+        self.options = options
+        self.cache = Path(cache) if cache else None
+        self.read = read
+
+    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
+        """Patches, slice marks and placement of one CT, and where it lies in its file."""
+        cached = self.cached("volume", [path], {"read": self.read.__name__} if self.read else {})
+        if cached and cached.is_file():
+            with safe_open(cached, framework="pt") as file:
+                details = json.loads(file.metadata()["details"])
+                patched = PatchedVolume(
+                    file.get_tensor("patches"),
+                    file.get_tensor("slice_marks"),
+                    AnyresPlacement.from_dict(details["placement"]),
+                )
+            return patched, VolumeGeometry.from_dict(details["geometry"])
+        options = self.options
+        array, geometry = (self.read or load_volume)(path, orientation=options.orientation)
+        patched = patchify(array, options.crop_size, options.patch_max, options.resize)
+        if cached:
+            details = {"placement": patched.placement.to_dict(), "geometry": geometry.to_dict()}
+            tensors = {"patches": patched.patches.contiguous(), "slice_marks": patched.slice_marks.contiguous()}
+            save_cached(cached, tensors, json.dumps(details))
+        return patched, geometry
+
+    def masks(
+        self,
+        path: str | Sequence[str],
+        values: Sequence[int | Sequence[int]] | None,
+        placement: AnyresPlacement,
+        geometry: VolumeGeometry,
+    ) -> torch.Tensor:
+        """Masks (n, X, Y, Z) int8 on the padded grid, -1 where there is no volume; arguments as ``read_mask`` takes."""
+        paths = [path] if isinstance(path, str) else list(path)
+        cached = self.cached("masks", [*paths, geometry.source], {"values": values})
+        if cached and cached.is_file():
+            with safe_open(cached, framework="pt") as file:
+                return file.get_tensor("masks")
+        placed = place_mask(read_mask(path, geometry, values), placement)
+        if cached:
+            save_cached(cached, {"masks": placed.contiguous()}, "{}")
+        return placed
+
+    def cached(self, kind: str, paths: Sequence[str | Path], extra: dict) -> Path | None:
+        """Where what is made of the files `paths`, of `extra` and of the options is kept; None without a cache."""
+        if self.cache is None:
+            return None
+        sources = []
+        for path in map(Path, paths):
+            if not path.exists():
+                return None  # the reader will say it better
+            for file in (path, *_parts(path)):
+                status = file.stat()
+                sources.append([os.path.abspath(file), status.st_size, status.st_mtime_ns])
+        key = json.dumps([kind, sources, extra, vars(self.options)], sort_keys=True, default=list)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return self.cache / digest[:2] / f"{digest}.safetensors"
+
+
+class RecentLoader:
+    """A `VolumeLoader` that keeps the volumes of the latest batches in memory, `keep` of them."""
+
+    def __init__(self, loader: VolumeLoader, keep: int) -> None:
+        self._loader = loader
+        self._keep = keep
+        self._held: dict[str, tuple[PatchedVolume, VolumeGeometry]] = {}
+
+    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
+        """As `VolumeLoader.volume`; the same object again while it is held."""
+        key = str(path)
+        loaded = self._held.pop(key, None) or self._loader.volume(path)
+        self._held[key] = loaded  # the latest stands last
+        while len(self._held) > self._keep:
+            del self._held[next(iter(self._held))]
+        return loaded
+
+    def masks(self, *arguments) -> torch.Tensor:
+        """As `VolumeLoader.masks`."""
+        return self._loader.masks(*arguments)
+
+
+def _parts(path: Path) -> list[Path]:
+    """The other files that hold a volume: a DICOM folder's slices, what lies beside a header without voxels."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if path.suffix.lower() in DETACHED_HEADERS:
+        return sorted(file for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if file != path)
+    return []
+
+
+def save_cached(path: Path, tensors: dict[str, torch.Tensor], details: str) -> None:
+    """Write a file of the cache, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    save_file(tensors, temporary, metadata={"details": details})
+    os.replace(temporary, path)

@@ -1,0 +1,47 @@
+"""2D images, PNG or JPEG, as volumes of depth 1, for the pretraining tasks that consist of single slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from datasets.volume.geometry import VolumeError, VolumeGeometry, foreground_box
+from datasets.volume.loading import normalize
+
+# Rows run to the patient's back and columns to the left, as radiologists look at a slice: axis codes PLS.
+ROWS_AND_COLUMNS = np.array([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+def load_image(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, VolumeGeometry]:
+    """A slice as the encoder sees it: array (1, H, W, 1) float32, grey, cropped and normalised as a volume is.
+
+    With orientation RAS the slice lies like the slices of a volume; "as_stored" keeps (rows, columns).  The geometry's
+    millimetres are pixels: an image file does not know better.  Colours are turned to grey, 16 bits are kept.
+
+    Raises VolumeError where the file is missing, damaged, not an image, or one constant value.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(_grey(ImageOps.exif_transpose(image)), dtype=np.float32)
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise VolumeError(f"{path}: not a PNG or JPEG image, which this 2D task needs") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise VolumeError(f"{path}: cannot be read as an image, damaged or truncated? ({error})") from error
+    if pixels.min() == pixels.max():
+        raise VolumeError(f"{path}: every pixel is {pixels.min():g}; there is nothing to see")
+    array = pixels[..., None]
+    geometry = VolumeGeometry.of_source(str(path), array.shape, ROWS_AND_COLUMNS, orientation)
+    geometry = geometry.cropped(*foreground_box(geometry.from_source(array)))
+    try:
+        return normalize(geometry.from_source(array)[None]), geometry
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """One channel; modes I, I;16 and F are grey already, with more than 8 bits."""
+    return image if image.mode == "F" or image.mode.startswith("I") else image.convert("L")

@@ -1,0 +1,197 @@
+"""Any CT file to a float32 array with its geometry, and masks back onto the source grid.
+
+`load_volume` gives what the encoder sees (oriented, cropped, normalised) and a geometry; with that, `save_mask` writes
+a mask that lies on the source file voxel by voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, check_affine, foreground_box, same_grid
+from datasets.volume.readers import RawVolume, file_kind, nifti_header, read_raw
+
+__all__ = [
+    "AS_STORED",
+    "VolumeError",
+    "VolumeGeometry",
+    "load_volume",
+    "normalize",
+    "read_label_map",
+    "read_mask",
+    "read_volume",
+    "restore_to_source",
+    "save_mask",
+]
+
+MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+MaskValues = Sequence[int | Sequence[int]]
+LABEL_TOLERANCE = 1e-3
+SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+                "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
+
+
+def read_volume(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, VolumeGeometry]:
+    """A CT in its stored units (HU): array (1, H, W, D) float32, oriented as asked, not cropped; and its geometry.
+
+    path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series.  `orientation` is three axis codes or
+    "as_stored".  .npy and .npz carry no affine: identity, taken as RAS.  Raises VolumeError where the file is missing,
+    empty, damaged, not 3D, has NaN, infinite or constant voxels, or a singular affine.
+    """
+    raw = _checked(path)
+    geometry = VolumeGeometry.of_source(str(path), raw.array.shape, raw.affine, orientation)
+    return np.ascontiguousarray(geometry.from_source(raw.array))[None], geometry
+
+
+def load_volume(
+    path: str | Path, orientation: str = "RAS", crop_foreground: bool = True
+) -> tuple[np.ndarray, VolumeGeometry]:
+    """A CT as the encoder sees it: oriented, cropped to the bounding box of voxels > 0, normalised.
+
+    Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
+    """
+    raw = _checked(path)
+    geometry = VolumeGeometry.of_source(str(path), raw.array.shape, raw.affine, orientation)
+    if crop_foreground:
+        geometry = geometry.cropped(*foreground_box(geometry.from_source(raw.array)))
+    array = np.ascontiguousarray(geometry.from_source(raw.array))[None]
+    del raw  # the source array is as large as the result; percentiles need the room
+    try:
+        return _normalize_in_place(array), geometry
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
+
+
+def normalize(array: np.ndarray) -> np.ndarray:
+    """Clip (1, H, W, D) to its 0.5 and 99.5 percentiles if max - min > 1000; then zero mean, unit deviation.
+
+    As the published loader does.  Returns a new float32 array; raises VolumeError where nothing but a constant is left.
+    """
+    return _normalize_in_place(np.array(array, dtype=np.float32))
+
+
+def _normalize_in_place(array: np.ndarray) -> np.ndarray:
+    if array.max() - array.min() > 1000:
+        low, high = np.percentile(array, (0.5, 99.5))
+        np.clip(array, low, high, out=array)
+    array -= np.float32(array.mean(dtype=np.float64))
+    # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
+    deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
+    if deviation == 0:
+        raise VolumeError("the volume is constant after clipping to its 0.5 and 99.5 percentiles; this is no CT")
+    array /= np.float32(deviation)
+    return array
+
+
+def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | None = None) -> np.ndarray:
+    """Masks uint8 (n, H, W, D) on the grid of a loaded volume.
+
+    path: one multi-label file, from which `values` picks one mask each (an int, or a list of ints to join); without
+    `values`, one mask of all voxels that are not 0.  A list, or a mapping in its order, of files: one mask a file, of
+    its `values[i]` if given.  Files may be stored in another orientation, but must lie on the source's grid.
+    """
+    if isinstance(path, str | Path):
+        labels = read_label_map(path, geometry)
+        picks = [labels != 0] if values is None else [_pick(labels, value) for value in values]
+        return np.stack(picks).astype(np.uint8) if picks else np.zeros((0, *geometry.shape), dtype=np.uint8)
+    paths = list(path.values()) if isinstance(path, Mapping) else list(path)
+    if values is not None and len(values) != len(paths):
+        raise VolumeError(f"{geometry.source}: {len(paths)} mask files but {len(values)} mask values; give as many")
+    masks = np.zeros((len(paths), *geometry.shape), dtype=np.uint8)
+    for index, single in enumerate(paths):
+        labels = read_label_map(single, geometry)
+        masks[index] = labels != 0 if values is None else _pick(labels, values[index])
+    return masks
+
+
+def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
+    """Labels (H, W, D) of a mask file on the grid of a loaded volume.
+
+    A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid or
+    holds anything but whole numbers.
+    """
+    raw = read_raw(path)
+    affine = check_affine(raw.affine, str(path))
+    stored = VolumeGeometry.of_source(str(path), raw.array.shape, affine, geometry.source_orientation)
+    if not same_grid(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine):
+        raise VolumeError(
+            f"{path}: not on the grid of {geometry.source} (shape {stored.shape} and {geometry.source_shape}, first "
+            f"voxel at {_origin(stored.affine)} and {_origin(geometry.source_affine)} mm); resample it to the volume"
+        )
+    labels = np.rint(raw.array)  # a stored slope leaves 0.9999999 of a 1
+    if not np.abs(raw.array - labels).max() < LABEL_TOLERANCE:  # nor for NaN and infinity
+        raise VolumeError(f"{path}: holds values that are no whole numbers; a mask needs labels, so threshold it first")
+    return geometry.from_source(stored.from_source(labels))
+
+
+def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
+    """A mask (H, W, D) of the loaded grid on the source grid, 0 outside the crop; exact, nothing is resampled."""
+    return geometry.to_source(np.asarray(mask))
+
+
+def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> Path:
+    """Write a mask (H, W, D), bool or labels 0..255, as uint8 NIfTI with shape, affine and orientation of the source.
+
+    For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS.  Returns the path.
+    """
+    path, mask = Path(path), np.asarray(mask)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise VolumeError(f"{path}: a mask is written as NIfTI; end its name in .nii.gz or .nii")
+    with np.errstate(invalid="ignore"):  # a NaN is refused on the next line
+        labels = mask.astype(np.uint8)
+    if not np.array_equal(labels, mask):
+        raise VolumeError(f"{path}: a mask holds whole numbers from 0 to 255, got {mask.min():g} to {mask.max():g}")
+    affine = np.asarray(geometry.source_affine)
+    image = nib.Nifti1Image(restore_to_source(labels, geometry), affine)
+    _copy_space(image, geometry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def _checked(path: str | Path) -> RawVolume:
+    raw = read_raw(path)
+    low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise VolumeError(f"{path}: holds NaN or infinite voxels; replace them, for instance by air (-1024)")
+    if low == high:
+        raise VolumeError(f"{path}: every voxel is {low:g}; this is no CT")
+    return RawVolume(raw.array, check_affine(raw.affine, str(path)), raw.kind)
+
+
+def _pick(labels: np.ndarray, value: int | Sequence[int]) -> np.ndarray:
+    return np.isin(labels, np.atleast_1d(value))
+
+
+def _origin(affine: Sequence[Sequence[float]]) -> str:
+    return "(" + ", ".join(f"{row[3]:.2f}" for row in affine[:3]) + ")"
+
+
+def _copy_space(image: nib.Nifti1Image, geometry: VolumeGeometry) -> None:
+    """Give the mask the source's own qform and sform: viewers differ in which of the two they follow."""
+    source = _source_header(geometry)
+    if source is None:
+        image.set_qform(geometry.source_affine, code="scanner")
+        image.set_sform(geometry.source_affine, code="scanner")
+    else:
+        for field in SPACE_FIELDS:
+            image.header[field] = source[field]
+        image.header["pixdim"][:4] = source["pixdim"][:4]
+    image.header.set_xyzt_units("mm")
+
+
+def _source_header(geometry: VolumeGeometry) -> nib.Nifti1Header | None:
+    """Header of a NIfTI source that is still there and still has the grid that was read."""
+    path = Path(geometry.source)
+    try:
+        if not path.is_file() or file_kind(path) != "NIfTI":
+            return None
+        header = nifti_header(path)
+    except (VolumeError, OSError, nib.filebasedimages.ImageFileError):
+        return None
+    unchanged = np.array_equal(header.get_best_affine(), geometry.source_affine)
+    return header if unchanged and header.get_data_shape()[:3] == geometry.source_shape else None

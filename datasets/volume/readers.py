@@ -1,0 +1,193 @@
+"""Array and RAS affine of every CT file kind, as stored: no reorientation, no crop, no intensity but the file's own.
+
+The kind is told from the first bytes, then from the extension, never from a name in the path.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from datasets.volume.dicom_series import read_dicom_series
+from datasets.volume.geometry import LPS_TO_RAS, VolumeError
+
+EXTENSIONS = {
+    ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
+    ".mha": "MetaImage", ".mhd": "MetaImage", ".npy": "npy", ".npz": "npz", ".dcm": "DICOM", ".ima": "DICOM",
+}  # fmt: skip
+DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
+ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
+
+
+@dataclass(frozen=True)
+class RawVolume:
+    """What a file holds: array (3D, float32) and affine (4, 4) from its indices to RAS+ millimetres."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    kind: str
+
+
+def read_raw(path: str | Path) -> RawVolume:
+    """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume."""
+    path = Path(path)
+    readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series,
+               "npy": _read_npy, "npz": _read_npz}  # fmt: skip
+    kind = "a volume"
+    try:
+        kind = file_kind(path)
+        if kind == "DICOM":
+            raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
+        array, affine = readers[kind](path)
+    except (VolumeError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise VolumeError(f"{path}: no permission to read {error.filename or path}; change its mode") from error
+    except Exception as error:  # each library has exceptions of its own for a damaged file; the user needs one line
+        hint = "; is the voxel file that it names beside it?" if path.suffix.lower() in DETACHED_HEADERS else ""
+        raise VolumeError(
+            f"{path}: cannot be read as {kind}, damaged or truncated? ({_reason(error)}){hint}"
+        ) from error
+    return RawVolume(_as_3d(array, path), affine, kind)
+
+
+def file_kind(path: Path) -> str:
+    """The kind of a file by content, then extension; raises VolumeError for a missing, empty or unknown one."""
+    if path.is_dir():
+        return "DICOM series"
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such file or folder")
+    if path.stat().st_size == 0:
+        raise VolumeError(f"{path}: the file is empty")
+    kind = _kind_by_content(path)
+    if kind is None:
+        name = path.name.lower()
+        kind = next((kind for extension, kind in EXTENSIONS.items() if name.endswith(extension)), None)
+    if kind is None:
+        raise VolumeError(f"{path}: not a known kind of volume; give {SUPPORTED}")
+    return kind
+
+
+def _reason(error: Exception, limit: int = 160) -> str:
+    """The end of a library's message on one line, where ITK and NRRD say what happened."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r".*ITK ERROR: \w+\(0x[0-9a-f]+\): ", "", text)
+    return text if len(text) <= limit else "... " + text[-limit:].partition(" ")[2]
+
+
+def _kind_by_content(path: Path) -> str | None:
+    head = _first_bytes(path)
+    if head[:4] == b"NRRD":
+        return "NRRD"
+    if head[:6] == b"\x93NUMPY":
+        return "npy"
+    if head[:4] == b"PK\x03\x04":
+        return "npz"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
+        return "NIfTI"
+    if head.lstrip().startswith((b"ObjectType", b"NDims")):
+        return "MetaImage"
+    return None
+
+
+def _first_bytes(path: Path, count: int = 1024) -> bytes:
+    with open(path, "rb") as file:
+        head = file.read(count)
+    if head[:2] != b"\x1f\x8b":
+        return head
+    try:
+        with gzip.open(path, "rb") as file:
+            return file.read(count)
+    except (OSError, EOFError):
+        return b""  # a damaged gzip: the extension decides, and the reader says what is wrong
+
+
+def _as_3d(array: np.ndarray, path: Path) -> np.ndarray:
+    shape = array.shape
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise VolumeError(f"{path}: holds {array.ndim}D data of shape {shape}; give one 3D volume")
+    if min(shape) == 0:
+        raise VolumeError(f"{path}: holds no voxels, its shape is {shape}")
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise VolumeError(f"{path}: voxels are of type {array.dtype}; give one real number a voxel")
+    return array.astype(np.float32, copy=False)
+
+
+def nifti_header(path: str | Path) -> nib.Nifti1Header:
+    """Header of a NIfTI file, version 1 or 2."""
+    with _nifti_image(Path(path)) as image:
+        return image.header
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with _nifti_image(path) as image:
+        dtype = image.get_data_dtype()
+        if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
+            raise VolumeError(f"{path}: voxels are of type {dtype}; give one real number a voxel")
+        # get_fdata applies scl_slope and scl_inter in the type asked for, so that no float64 copy is made
+        return image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine
+
+
+@contextmanager
+def _nifti_image(path: Path) -> Iterator[nib.Nifti1Pair]:
+    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm."""
+    if path.name.lower().endswith((".hdr", ".img")):
+        image = nib.load(path)  # a pair of files, found by name
+        if not isinstance(image, nib.Nifti1Pair):
+            raise VolumeError(f"{path}: an Analyze file does not tell left from right; convert it to NIfTI first")
+        yield image
+        return
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path, "rb") if zipped else open(path, "rb") as stream:
+        header_size = stream.read(4)
+        stream.seek(0)
+        # sizeof_hdr is 348 in NIfTI-1 and 540 in NIfTI-2, in either byte order
+        version_2 = 540 in (int.from_bytes(header_size, "little"), int.from_bytes(header_size, "big"))
+        yield (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_stream(stream)
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(ITK_READERS[file_kind(path)])
+    reader.SetFileName(str(path))
+    image = reader.Execute()
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise VolumeError(f"{path}: holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel; give one 3D volume")
+    dimension = image.GetDimension()
+    if dimension < 3:
+        raise VolumeError(f"{path}: holds {dimension}D data of shape {image.GetSize()}; give one 3D volume")
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return sitk.GetArrayViewFromImage(image).T.astype(np.float32), LPS_TO_RAS @ affine
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.load(path, allow_pickle=False), np.eye(4)
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        if "ct" in arrays.files:  # RadChestCT keeps (z, y, x)
+            array = arrays["ct"]
+            return (array.transpose(1, 2, 0) if array.ndim == 3 else array), np.eye(4)
+        array = arrays[arrays.files[0]] if len(arrays.files) == 1 else None
+        if not isinstance(array, np.ndarray):  # any other zip archive gives bytes
+            names = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
+            raise VolumeError(f"{path}: expected an array named ct, or a single array; it holds: {names}")
+        return array, np.eye(4)

@@ -1,0 +1,1 @@
+"""Asking a model: one volume, a manifest or a benchmark, over any number of processes."""

@@ -1,0 +1,165 @@
+"""The eight benchmarks as named configurations: what each asks, in which manifest, and the figures that lead its table.
+
+A benchmark's questions lie in ``data/benchmarks/<name>.json`` (or another folder), an instruction manifest that the
+user makes from the data set's own download; ``python -m evaluation.phantom_benchmarks`` makes all eight of phantoms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.errors import InputError
+from datasets.manifest import InstructionRecord, load_manifest
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+BENCHMARK_FOLDER = DATA / "benchmarks"
+PUBLISHED_RESULTS = DATA / "published_results.json"
+ALL = "all"
+
+# METEOR goes by another key where WordNet is absent; a table shows whichever of the two was computed.
+TEXT_METRICS = ("bleu_1", "rouge_1", "meteor", "meteor_exact_stem", "bertscore", "bertscore_release_protocol")
+CHOICE_METRICS = ("accuracy",)
+CLINICAL_METRICS = ("ce_micro_f1", "ce_macro_f1", "crg")
+DIAGNOSIS_METRICS = (
+    "auc", "f1", "accuracy", "precision",
+    "f1_release_protocol", "accuracy_release_protocol", "precision_release_protocol",
+)  # fmt: skip
+SEGMENTATION_METRICS = ("dice", "dice_release_protocol", "nsd", "hd95")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: as printed in tables, and the stem of its manifest.
+        tasks: the tasks that its records may have.
+        metrics: keys of `evaluation.metrics.summarize`, those of the paper's table first.
+        label_set: of its diagnosis records; None where it has none.
+        structures: what its masks may be called; empty where any name is right.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    metrics: tuple[str, ...]
+    label_set: str | None = None
+    structures: tuple[str, ...] = ()
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's file name."""
+        return f"{self.name}.json"
+
+
+BENCHMARKS = (
+    Benchmark("RadChestCT", ("diagnosis",), DIAGNOSIS_METRICS, label_set="RadChestCT"),
+    Benchmark("CT-RATE-diagnosis", ("diagnosis",), DIAGNOSIS_METRICS, label_set="CT-RATE"),
+    Benchmark(
+        "AbdomenCT-1K", ("segmentation",), SEGMENTATION_METRICS, structures=("liver", "kidney", "spleen", "pancreas")
+    ),
+    Benchmark(
+        "CT-ORG",
+        ("segmentation",),
+        SEGMENTATION_METRICS,
+        structures=("liver", "urinary bladder", "lung", "kidney", "bone", "brain"),
+    ),
+    # Over a hundred structures, with and without sides, in several versions of the data set: any name is taken.
+    Benchmark("TotalSegmentator", ("segmentation",), SEGMENTATION_METRICS),
+    Benchmark(
+        "CT-RATE-VQA",
+        ("open_vqa", "yes_no", "multiple_choice", "report_generation"),
+        (*TEXT_METRICS, *CHOICE_METRICS, *CLINICAL_METRICS),
+    ),
+    Benchmark("M3D-Cap", ("report_generation",), (*TEXT_METRICS, *CLINICAL_METRICS)),
+    Benchmark("M3D-VQA", ("open_vqa", "multiple_choice"), (*TEXT_METRICS, *CHOICE_METRICS)),
+)
+
+
+def benchmark_names() -> list[str]:
+    """The eight names, in the order of the tables."""
+    return [benchmark.name for benchmark in BENCHMARKS]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The configuration called ``name``; case, hyphens, underscores and blanks do not matter.
+
+    Raises:
+        InputError: there is none of that name; lists those there are.
+    """
+    for benchmark in BENCHMARKS:
+        if _key(benchmark.name) == _key(name):
+            return benchmark
+    raise InputError(f"unknown benchmark '{name}'; choose from {', '.join(benchmark_names())}, or {ALL}")
+
+
+def find_benchmarks(names: Iterable[str]) -> list[Benchmark]:
+    """The configurations of several names, each once, in the order given; "all" stands for the eight."""
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        for benchmark in BENCHMARKS if _key(name) == ALL else [find_benchmark(name)]:
+            chosen[benchmark.name] = benchmark
+    return list(chosen.values())
+
+
+def resolve_benchmark(name: str, folder: str | Path | None = None) -> tuple[Path, Benchmark]:
+    """The manifest of a benchmark and its configuration.
+
+    Args:
+        folder: where the manifests lie; ``data/benchmarks`` of this repository by default.
+    Raises:
+        InputError: the name is unknown, or its manifest is not there.
+    """
+    benchmark = find_benchmark(name)
+    path = Path(folder or BENCHMARK_FOLDER) / benchmark.manifest
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no manifest of benchmark {benchmark.name}; write one there, name its folder with "
+            "--benchmark_dir, or make all eight of phantoms: python -m evaluation.phantom_benchmarks"
+        )
+    return path, benchmark
+
+
+def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], path: str | Path | None = None) -> None:
+    """See that a manifest holds what its benchmark asks for, before hours are spent on answering it.
+
+    Raises:
+        InputError: a record has another task, another label set, a structure that the benchmark does not have, or,
+            for a multiple-choice question, no choices; names the file, the record and the field.
+    """
+    where = str(path or benchmark.manifest)
+    structures = {_key(structure) for structure in benchmark.structures}
+    if not records:
+        raise InputError(f"{where}: benchmark {benchmark.name} has no records")
+    for record in records:
+        problem = None
+        if record.task not in benchmark.tasks:
+            problem = f"task: '{record.task}' is not one of {', '.join(benchmark.tasks)}"
+        elif record.task == "diagnosis" and record.label_set != benchmark.label_set:
+            problem = f"label_set: '{record.label_set}' instead of '{benchmark.label_set}'"
+        elif record.task == "diagnosis" and not record.targets:
+            problem = "targets: none given, so nothing can be scored"
+        elif record.task == "segmentation" and not record.labels:
+            problem = "labels: none given, so no mask is asked for"
+        elif record.task == "multiple_choice" and not record.choices:
+            problem = "choices: none given, so the answer's letter has no meaning"
+        elif structures:
+            unknown = [label for label in record.labels if _key(label) not in structures]
+            if unknown:
+                problem = f"labels: '{unknown[0]}' is not one of {', '.join(benchmark.structures)}"
+        if problem:
+            raise InputError(f"{where}: record '{record.id}' does not fit benchmark {benchmark.name}: {problem}")
+
+
+def load_benchmark(name: str, folder: str | Path | None = None) -> tuple[list[InstructionRecord], Benchmark, Path]:
+    """The checked records of a benchmark, its configuration and its manifest's path."""
+    path, benchmark = resolve_benchmark(name, folder)
+    records = load_manifest(path)
+    check_manifest(benchmark, records, path)
+    return records, benchmark, path

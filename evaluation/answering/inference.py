@@ -1,0 +1,237 @@
+"""Answers for many questions or for one: text, masks on the source grid, confidences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.errors import InputError
+from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
+from datasets.manifest import InstructionRecord
+from datasets.volume.anyres import restore_masks
+from datasets.volume.geometry import AS_STORED, VolumeGeometry
+from datasets.volume.loading import read_mask, save_mask
+from evaluation.answering.controls import stretched
+from evaluation.answering.predictions import PredictionWriter
+from evaluation.answering.recent_volumes import RecentEncodings
+from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
+from models.ctinstruct import CTInstruct
+from models.generation import Prediction, generate
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How answers are searched for; the defaults are the published ones.
+
+    masks_of_all_beams: masks of every beam, which the published Dice chooses from with the truth in hand; it costs a
+    pass of the language model and a mask decoding a beam.
+    """
+
+    num_beams: int = 5
+    max_new_tokens: int = 4096
+    masks_of_all_beams: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume; `other_masks` are those of the
+    other beams, a list a beam."""
+
+    prediction: Prediction
+    masks: list[np.ndarray]
+    other_masks: list[list[np.ndarray]]
+
+
+def predict(
+    model: CTInstruct,
+    samples: Sequence[InstructionSample],
+    options: GenerationOptions,
+    encodings: RecentEncodings | None = None,
+) -> list[Answer]:
+    """Answer samples as one batch; `encodings` are kept from batch to batch by the caller."""
+    encoded = (encodings or RecentEncodings(model)).encode(samples)
+    device = model.vision.bridger[0].weight.device
+    batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
+    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded, options.masks_of_all_beams)
+    answers = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+
+        def restored(logits: Tensor | None, sample: InstructionSample = sample) -> list[np.ndarray]:
+            if logits is None:
+                return []
+            return list(restore_masks(logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
+
+        others = [restored(logits) for logits in prediction.other_mask_logits]
+        answers.append(Answer(prediction, restored(prediction.mask_logits), others))
+    return answers
+
+
+def answer_batches(
+    model: CTInstruct,
+    dataset: InstructionDataset,
+    batches: Iterable[Sequence[InstructionRecord]],
+    writer: PredictionWriter,
+    mask_folder: Path,
+    options: GenerationOptions,
+    asked: Mapping[str, InstructionRecord] | None = None,
+) -> Iterator[str]:
+    """Answer and score records, writing each as soon as it is there; yields the ids that are done.
+
+    A batch is answered as a whole though an earlier run may have written a part of it: only what is missing is written.
+    A sample that cannot be read, answered or scored is recorded with its reason, and the run goes on.
+
+    Args:
+        asked: by id, what is asked in place of a record's own question (see `evaluation.answering.controls`).  Its
+            answer is scored against the record all the same, its masks stretched onto the grid of the record's volume.
+    """
+    asked = asked or {}
+
+    def write(record: InstructionRecord, result: dict[str, Any]) -> None:
+        shown = asked.get(record.id)
+        writer.write(result if shown is None else {**result, "image_shown": shown.image_path})
+
+    encodings = RecentEncodings(model)
+    for batch in batches:
+        samples: list[tuple[InstructionRecord, InstructionSample]] = []
+        for record in batch:
+            try:
+                samples.append((record, dataset.sample(asked.get(record.id, record))))
+            except Exception as error:
+                _stop_if_device_is_lost(error)
+                if record.id not in writer.done:
+                    write(record, _failed(record, error))
+                    yield record.id
+        for (record, sample), answer in zip(samples, _predict_each(model, samples, options, encodings), strict=True):
+            if record.id in writer.done:
+                continue
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                if record.labels and record.id in asked:
+                    geometry = dataset.loader.volume(record.image_path[record.mask_image])[1]
+                    answer = _stretched(answer, geometry.shape)
+                else:
+                    geometry = sample.geometries[sample.mask_image] if record.labels else None
+                result = _result(record, geometry, answer, mask_folder)
+            except Exception as error:
+                _stop_if_device_is_lost(error)
+                result = _failed(record, error)
+            write(record, result)
+            yield record.id
+
+
+def _predict_each(
+    model: CTInstruct,
+    samples: Sequence[tuple[InstructionRecord, InstructionSample]],
+    options: GenerationOptions,
+    encodings: RecentEncodings,
+) -> list[Answer | Exception]:
+    """Answers of a batch; where the batch fails, each sample by itself, so that one does not spoil the others."""
+    if not samples:
+        return []
+    # masks of all beams are costly, and no other answer is scored by them
+    asked = options.masks_of_all_beams and any(record.labels for record, _ in samples)
+    try:
+        chosen = replace(options, masks_of_all_beams=asked)
+        return list(predict(model, [sample for _, sample in samples], chosen, encodings))
+    except Exception as error:
+        _stop_if_device_is_lost(error)
+        if len(samples) == 1:
+            return [error]
+    return [answer for sample in samples for answer in _predict_each(model, [sample], options, encodings)]
+
+
+def _stop_if_device_is_lost(error: Exception) -> None:
+    """After a fault of the device every later sample fails as well: that is the end of the run, not of one sample."""
+    if isinstance(error, torch.AcceleratorError):
+        raise error
+
+
+def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
+    """The answer with its masks on another volume's loaded grid."""
+    others = [[stretched(mask, shape) for mask in beam] for beam in answer.other_masks]
+    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks], other_masks=others)
+
+
+def _described(record: InstructionRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "patient_id": record.patient_id,
+        "task": record.task,
+        "question": record.text,
+        "image_path": record.image_path,
+        "answer": record.answer,
+        "labels": record.labels,
+        "label_set": record.label_set,
+        "targets": record.targets,
+        "choices": record.choices,
+    }
+
+
+def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
+    reason = " ".join(str(error).split())
+    if not isinstance(error, InputError):  # its message was written to be read alone, another's was not
+        reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+    return {**_described(record), "prediction": "", "error": reason}
+
+
+def _result(
+    record: InstructionRecord,
+    geometry: VolumeGeometry | None,
+    answer: Answer,
+    mask_folder: Path,
+) -> dict[str, Any]:
+    """Answer and scores; `geometry`, of the volume that the record's masks belong to, is None where it has none."""
+    result = {
+        **_described(record),
+        "prediction": answer.prediction.text,
+        "probabilities": answer.prediction.confidences,
+        "segmentation": [],
+        "error": None,
+    }
+    if geometry is not None:
+        whole = VolumeGeometry.of_source(
+            geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
+        )
+        for number, label in enumerate(record.labels):
+            truth = _truth(record, number, whole)
+            entry: dict[str, Any] = {
+                "label": label,
+                "mask_path": None,
+                "truth_path": _truth_path(record, number),
+                "truth_values": None if isinstance(record.mask_path, list) else record.mask_values[label],
+            }
+            others = [geometry.to_source(beam[number]) for beam in answer.other_masks if number < len(beam)]
+            if number < len(answer.masks):
+                path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
+                save_mask(answer.masks[number], geometry, path)
+                entry["mask_path"] = str(path)
+                mask = geometry.to_source(answer.masks[number])
+                entry |= segmentation_scores(mask, truth, whole.spacing, other_beams=others)
+            else:  # it was asked for and not given
+                entry |= missing_mask_scores(truth, whole.spacing, other_beams=others)
+            entry["candidate_masks"] = len(others) + (number < len(answer.masks))
+            result["segmentation"].append(entry)
+    return result
+
+
+def _truth(record: InstructionRecord, number: int, whole: VolumeGeometry) -> np.ndarray:
+    """The k-th true mask on the source grid."""
+    if isinstance(record.mask_path, list):
+        return read_mask(record.mask_path[number], whole)[0]
+    return read_mask(record.mask_path, whole, [record.mask_values[record.labels[number]]])[0]
+
+
+def _truth_path(record: InstructionRecord, number: int) -> str:
+    return record.mask_path[number] if isinstance(record.mask_path, list) else record.mask_path
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)

@@ -1,0 +1,31 @@
+"""Volumes that are encoded once, though several questions in a row ask about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from datasets.instruction import InstructionSample
+from datasets.volume.anyres import PatchedVolume
+from models.ctinstruct import CTInstruct
+from models.encoders.contract import EncodedVolume
+
+
+class RecentEncodings:
+    """Encodings of the volumes of the last batch, for those of its volumes that the next batch asks about again."""
+
+    def __init__(self, model: CTInstruct) -> None:
+        self._model = model
+        self._held: dict[int, tuple[PatchedVolume, EncodedVolume]] = {}  # by the volume's id; it is held, so it is one
+
+    @torch.inference_mode()
+    def encode(self, samples: Sequence[InstructionSample]) -> list[list[EncodedVolume]]:
+        """A list a sample.  Each volume is encoded by itself: its encoding must not depend on who shares the batch."""
+        asked = {id(volume): volume for sample in samples for volume in sample.volumes}
+        # What is not asked for again goes before anything new comes: feature maps of a volume take a gigabyte.
+        self._held = {key: self._held[key] for key in asked if key in self._held}
+        for key, volume in asked.items():
+            if key not in self._held:
+                self._held[key] = (volume, self._model.encode_volumes([volume])[0])
+        return [[self._held[id(volume)][1] for volume in sample.volumes] for sample in samples]

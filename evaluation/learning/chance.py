@@ -1,0 +1,104 @@
+"""What answers score that are given without looking: the chance beside a model's figures.
+
+A guess among options has its chance by their number.  Of an open question, a report or a mask a part is right for
+everyone: by the question's wording, by what most reports say, by where an organ usually lies.  There the truth of
+another patient stands for the answer of somebody who did not look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from datasets.volume.loading import load_volume, read_label_map
+from evaluation.answering.controls import stretched
+from evaluation.metrics.clinical_efficacy import clinical_efficacy
+from evaluation.metrics.report_labels import label_report
+from evaluation.metrics.segmentation import dice
+from evaluation.metrics.text import token_f1
+from evaluation.report.tables import mean_of_known
+
+Record = Mapping[str, Any]
+
+
+def one_option(records: Sequence[Record]) -> float | None:
+    """Accuracy of a guess among each question's options; None without any."""
+    return mean_of_known(1 / len(record["choices"]) for record in records if record.get("choices"))
+
+
+def answers_of_others(records: Sequence[Record]) -> float | None:
+    """Token F1 of other patients' answers to a question in the same words; None where no two were asked alike."""
+    scores = []
+    for record in records:
+        others = [
+            token_f1(other["answer"], record["answer"])
+            for other in records
+            if other["question"] == record["question"] and other["patient_id"] != record["patient_id"]
+        ]
+        scores += [fmean(others)] if others else []
+    return mean_of_known(scores)
+
+
+def reports_of_others(records: Sequence[Record]) -> float | None:
+    """Clinical micro F1 of each report as the prediction for the report before it; None for fewer than two."""
+    found = [label_report(record["answer"]) for record in records]
+    if len(found) < 2:
+        return None
+    return clinical_efficacy([*found[1:], found[0]], found, resamples=1)["metrics"]["micro_f1"]["value"]
+
+
+def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float | None:
+    """Dice of the next volume's true masks of ``labels``, stretched onto a volume as `controls.stretched` does.
+
+    The mean over structures of their means, of multi-label files alone; None where no truth is known.
+
+    Raises:
+        InputError: a volume or a mask is gone or unreadable.
+    """
+    asked = asked_masks(records, labels)
+    truths: dict[str, str] = {}  # by volume, one file with all of the labels
+    for image, entry in asked:
+        truths.setdefault(image, entry["truth_path"])
+    volumes = list(truths)
+    following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
+
+    def mask_of_next(image: str, entry: Record) -> np.ndarray | None:
+        other = following[image]
+        return None if other == image else np.isin(label_map(other, truths[other]), entry["truth_values"])
+
+    return stretched_dice(asked, mask_of_next)
+
+
+def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tuple[str, Record]]:
+    """The volume and the entry of each mask of ``labels`` whose truth is known, of multi-label files alone."""
+    return [
+        (record["image_path"][record.get("mask_image") or 0], entry)
+        for record in records
+        for entry in record["segmentation"]
+        if entry["label"] in labels and entry.get("truth_values") is not None
+    ]
+
+
+def stretched_dice(
+    asked: Sequence[tuple[str, Record]], answer: Callable[[str, Record], np.ndarray | None]
+) -> float | None:
+    """Dice of answer(volume, entry), a mask on any grid, stretched onto the volume; None is not counted.
+
+    The mean over structures of their means; None without any.
+    """
+    scores: dict[str, list[float]] = {}
+    for image, entry in asked:
+        if (mask := answer(image, entry)) is not None:
+            truth = np.isin(label_map(image, entry["truth_path"]), entry["truth_values"])
+            scores.setdefault(entry["label"], []).append(dice(stretched(mask, truth.shape), truth))
+    return mean_of_known(fmean(values) for values in scores.values())
+
+
+@lru_cache(maxsize=2)  # questions about a volume follow each other, and then come those about the next
+def label_map(image: str, labels: str) -> np.ndarray:
+    """On the volume's grid as it is loaded for the model: in RAS, cropped to the body."""
+    return read_label_map(labels, load_volume(image)[1])

@@ -1,0 +1,1 @@
+"""Scores of text, choices, diagnoses and masks, with intervals."""

@@ -1,0 +1,1 @@
+"""Weights on disk: folders of this project, released files, pretrained encoders."""

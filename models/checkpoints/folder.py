@@ -1,0 +1,107 @@
+"""CTInstruct as a folder: config.json, safetensors shards and the tokenizer; `loading` reads it, and released ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from datasets.errors import CheckpointError
+from datasets.vocabulary import NEW_TOKENS
+from models.checkpoints.weight_files import save_weights, tied_names
+from models.configuration import VisionConfig
+from models.ctinstruct import CTInstruct
+from models.language.loading import build_language_model
+from models.language.lora import is_trained_name, lora_settings
+from models.vision import VisionModel
+
+FORMAT = "ctinstruct-1"
+CONFIG = "config.json"
+
+
+def build_ctinstruct(
+    vision: VisionConfig, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> CTInstruct:
+    """Vision with random weights before a given language model, whose width the projector takes on."""
+    width = language_model.config.get_text_config().hidden_size
+    config = VisionConfig.from_dict({**vision.to_dict(), "llm_width": width})
+    return CTInstruct(VisionModel(config), language_model, tokenizer)
+
+
+def save_checkpoint(model: CTInstruct, folder: str | Path, max_shard_size: str = "4GB") -> Path:
+    """Write ``model`` so that ``load_checkpoint`` and nothing else is needed to use it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "vision": model.config.to_dict(),
+        "language_model": model.language_model.config.to_dict(),
+        "generation": model.language_model.generation_config.to_diff_dict(),
+    }
+    if lora := lora_settings(model.language_model):
+        config["lora"] = lora.to_dict()
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    model.tokenizer.save_pretrained(folder)
+    save_weights(stored_state(model), folder, max_shard_size)
+    return folder
+
+
+def stored_state(model: CTInstruct) -> dict[str, torch.Tensor]:
+    """What a folder holds: each tied parameter once, and of an adapted language model the adapter alone."""
+    tensors = model.state_dict()
+    if lora_settings(model.language_model):
+        return {name: tensor for name, tensor in tensors.items() if not is_frozen_base(name)}
+    tied, kept = tied_names(model), set()
+    for name in list(tensors):  # of a group the first stays, which is the embedding, as transformers has it
+        if tied.get(name, set()) & kept:
+            del tensors[name]
+        kept.add(name)
+    return tensors
+
+
+def is_frozen_base(name: str) -> bool:
+    """Whether a state-dict name is a weight that an adapter leaves as it was, and that a folder does not hold."""
+    return name.startswith("language_model.") and not is_trained_name(name)
+
+
+def read_config(folder: Path) -> dict:
+    """The folder's config.json; raises CheckpointError where it is absent or not JSON."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG}; give a folder that a training run or a conversion wrote")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: not a JSON file ({error})") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer; raises CheckpointError where it lacks one of our tokens."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: its tokenizer does not load ({' '.join(str(error).split())[:160]})"
+        ) from error
+    for token in NEW_TOKENS:
+        if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
+            raise CheckpointError(f"{folder}: its tokenizer does not know {token}; the folder is not complete")
+    return tokenizer
+
+
+def build_without_storage(vision: VisionConfig, language_config, tokenizer: PreTrainedTokenizerBase) -> CTInstruct:
+    """The model on the meta device; buffers that are computed and not stored are real."""
+    with init_empty_weights(include_buffers=False):
+        model = build_ctinstruct(vision, build_language_model(language_config), tokenizer)
+    model.language_model.tie_weights()  # moving to the meta device gave each name a tensor of its own
+    return model
+
+
+def finish_loading(model: CTInstruct, device: torch.device | str, generation: dict) -> CTInstruct:
+    """Set generation options, move what was not read to the device."""
+    for key, value in generation.items():
+        setattr(model.language_model.generation_config, key, value)
+    return model.to(device).eval()

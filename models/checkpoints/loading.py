@@ -1,0 +1,77 @@
+"""Read a CTInstruct checkpoint, whoever wrote it: this project's folders, adapted ones, and the release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datasets.errors import CheckpointError
+from models.checkpoints.folder import (
+    CONFIG,
+    FORMAT,
+    build_ctinstruct,
+    build_without_storage,
+    finish_loading,
+    is_frozen_base,
+    load_tokenizer,
+    read_config,
+)
+from models.checkpoints.released import load_released
+from models.checkpoints.weight_files import assign_weights
+from models.configuration import VisionConfig
+from models.ctinstruct import CTInstruct
+from models.language.loading import language_config_from_dict, load_language_model
+from models.language.lora import LoraSettings, add_lora
+
+
+def load_checkpoint(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> CTInstruct:
+    """Read a checkpoint folder, of ours or of the release; no weight is ever held twice.
+
+    The model is built without storage and takes the tensors of each shard as they come.
+
+    Args:
+        folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder.
+        device: where the weights go.
+        dtype: of the weights; None keeps the stored one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a key is missing, unexpected or of another shape.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if "format" not in config and "model_type" in config:
+        return load_released(folder, device, dtype)
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / CONFIG}: its format is {config.get('format')!r}, this code reads {FORMAT!r}")
+    if "lora" in config:
+        return _load_adapted(folder, config, device, dtype)
+    tokenizer = load_tokenizer(folder)
+    model = build_without_storage(
+        VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer
+    )
+    assign_weights(model, folder, device=device, dtype=dtype)
+    return finish_loading(model, device, config.get("generation", {}))
+
+
+def _load_adapted(folder: Path, config: dict, device: torch.device | str, dtype: torch.dtype | None) -> CTInstruct:
+    """A LoRA checkpoint: the frozen language model from where it was, everything else from the folder."""
+    settings = LoraSettings.from_dict(config["lora"])
+    language_model, tokenizer = load_base(settings)
+    adapted = add_lora(language_model, tokenizer, settings)
+    model = build_ctinstruct(VisionConfig.from_dict(config["vision"]), adapted, tokenizer)
+    assign_weights(model, folder, device=device, dtype=dtype, optional=is_frozen_base)
+    model.to(device=device, dtype=dtype)
+    return finish_loading(model, device, config.get("generation", {}))
+
+
+def load_base(settings: LoraSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The frozen language model that an adapter belongs to; a CTInstruct folder may hold an adapter in turn."""
+    base = Path(settings.base)
+    if (base / CONFIG).is_file() and read_config(base).get("format") == FORMAT:
+        whole = load_checkpoint(base)
+        return whole.language_model, whole.tokenizer
+    return load_language_model(settings.base)

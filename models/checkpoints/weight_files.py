@@ -1,0 +1,164 @@
+"""Weights on disk, shard by shard: written without a second copy, read into a model that has no storage yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from datasets.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+
+class Target(NamedTuple):
+    """Where a stored tensor goes: a name of the model's state dict, and for a part of it the row of its first axis."""
+
+    name: str
+    row: int | None = None
+
+
+Rename = Callable[[str], Target | None]  # None: a key that is not known
+
+
+def save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_size: str = "4GB") -> None:
+    """Write safetensors shards and, if there are several, their index; a shard is all that is ever copied.
+
+    The copies are needed because DeepSpeed keeps all parameters as views of one flat tensor.
+    """
+    plan = split_torch_state_dict_into_shards(
+        {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()},
+        max_shard_size=max_shard_size,
+    )
+    for file, names in plan.filename_to_tensors.items():
+        shard = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        del shard  # before the next one is copied
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[tuple[Path, str, Tensor]]:
+    """(file, key, tensor) of a folder of safetensors shards, or of one .safetensors, .pt, .pth or .bin file.
+
+    Pickled files are read with ``weights_only``; a training state's ``module`` or ``state_dict`` entry is looked into.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    files = _shards(path) if path.is_dir() else [path]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{path}: weight file {file.name} is missing; copy the whole folder again")
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt", device=str(device)) as shard:
+                    for name in shard.keys():  # noqa: SIM118 (not a mapping)
+                        yield file, name, shard.get_tensor(name)
+            else:
+                for name, tensor in _pickled(file, device).items():
+                    yield file, name, tensor
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: damaged or incomplete ({error}); copy it again") from error
+
+
+def assign_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    rename: Rename = Target,
+    optional: Callable[[str], bool] = lambda name: False,
+    ignored: frozenset[str] = frozenset(),
+) -> None:
+    """Give ``model`` the tensors of ``path``, taking them over rather than copying; it may be on the meta device.
+
+    Args:
+        rename: stored key -> target.
+        optional: names of the model that the file may lack.
+        ignored: keys of the file that are known and not wanted.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected or of another shape, or a file is unusable.
+    """
+    expected = dict(model.state_dict())
+    tied = tied_names(model)
+    rows: dict[str, dict[int, Tensor]] = {}
+    missing = set(expected)
+    for file, key, stored in stored_tensors(path, device):
+        if key in ignored:
+            continue
+        target = rename(key)
+        if target is None or target.name not in expected:
+            raise CheckpointError(f"{file}: unexpected key {key}; the weights belong to another model")
+        tensor = stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
+        shape = expected[target.name].shape
+        if target.row is not None:
+            parts = rows.setdefault(target.name, {})
+            parts[target.row] = tensor.reshape(1, *shape[1:]) if tensor.numel() == shape[1:].numel() else tensor
+            if len(parts) < shape[0]:
+                continue
+            tensor = torch.cat([parts[row] for row in sorted(rows.pop(target.name))])
+        if tensor.shape != shape:
+            raise CheckpointError(f"{file}: {key} has shape {tuple(tensor.shape)}, the model {tuple(shape)}")
+        _assign(model, {target.name} | tied.get(target.name, set()), tensor)
+        missing -= {target.name} | tied.get(target.name, set())
+    missing = {name for name in missing if not optional(name)}
+    if missing:
+        raise CheckpointError(f"{path}: {len(missing)} keys are missing, the first is {sorted(missing)[0]}")
+
+
+def tied_names(model: nn.Module) -> dict[str, set[str]]:
+    """For a name whose parameter is shared, the other names of it: one of them is enough in a file."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name: set(group) - {name} for group in names.values() if len(group) > 1 for name in group}
+
+
+def _assign(model: nn.Module, names: set[str], tensor: Tensor) -> None:
+    """Let `tensor` be the parameter, or buffer, of these names: one object for all of them, so that they stay tied.
+
+    `load_state_dict` would go through the whole model for each tensor.
+    """
+    places = [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in sorted(names)]
+    parent, leaf = places[0]
+    if leaf in parent._buffers:
+        parent._buffers[leaf] = tensor
+        return
+    parameter = nn.Parameter(tensor, requires_grad=parent._parameters[leaf].requires_grad)
+    for parent, leaf in places:
+        parent._parameters[leaf] = parameter
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return [folder / WEIGHTS]
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+
+def _pickled(file: Path, device: torch.device | str) -> dict[str, Tensor]:
+    try:
+        content = torch.load(file, map_location=device, weights_only=True, mmap=True)
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{file}: not a file of weights that loads safely ({reason})") from error
+    for entry in ("module", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content = content[entry]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{file}: holds no table of tensors")
+    return content

@@ -1,0 +1,1 @@
+"""The three vision encoders and the contract that they share."""

@@ -1,0 +1,1 @@
+"""What this project adds to the published method; all of it is off in the published recipe."""

@@ -1,0 +1,100 @@
+"""Questions about one volume share its tokens: they are read once, and each question goes on from there.
+
+A row of the batch is a chat whose beginning, up to the last visual token and on for as long as the rows agree, is the
+same for all questions about the same volumes.  A language model with causal attention gives that beginning the same
+states in each of those rows.  So the rows of a volume become one sequence, the beginning and then every row's own part,
+where a part sees the beginning and itself alone; every token keeps the position it has in its own row.
+The states are those of separate rows (Zheng et al. 2024 share prefixes in this way at inference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.extensions.packed_attention import PackedLayout, packed_layout
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """Where each token of rows (B, L) stands in packed sequences (G, K).
+
+    group, column: (B, L) int64; padding of a row points at the row's first token.
+    row, position: (G, K) int64, the token of the rows that a packed place takes; spare places take any.
+    layout: what each packed place looks at.
+    """
+
+    group: Tensor
+    column: Tensor
+    row: Tensor
+    position: Tensor
+    layout: PackedLayout
+
+    def pack(self, rows: Tensor) -> Tensor:
+        """(B, L, ...) -> (G, K, ...)."""
+        return rows[self.row, self.position]
+
+    def pack_positions(self, positions: Tensor) -> Tensor:
+        """Rotary positions (3, B, L) or (B, L) -> (3, G, K) or (G, K)."""
+        return positions[..., self.row, self.position]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """(G, K, ...) -> (B, L, ...)."""
+        return packed[self.group, self.column]
+
+
+def shared_prefix(
+    input_ids: Tensor, attention_mask: Tensor, image_mask: Tensor, volumes_of: Sequence[int]
+) -> SharedPrefix | None:
+    """How to pack the rows of a batch, or None where no two rows can share.
+
+    Args:
+        input_ids, attention_mask, image_mask: (B, L); rows are padded on the left; image_mask is True at visual tokens.
+        volumes_of: for each row the first row with the same volumes, as of ``InstructionBatch``.
+    """
+    starts = attention_mask.bool().int().argmax(1).tolist()
+    length = input_ids.shape[1]
+    groups: list[tuple[int, list[int]]] = []  # tokens shared, rows
+    for first in dict.fromkeys(volumes_of):
+        rows = [row for row, other in enumerate(volumes_of) if other == first]
+        shared = _shared_length(input_ids, image_mask, starts, rows) if len(rows) > 1 else 0
+        groups += [(shared, rows)] if shared else [(0, [row]) for row in rows]
+    if not any(shared for shared, _ in groups):
+        return None
+    sizes = [shared + sum(length - starts[row] - shared for row in rows) for shared, rows in groups]
+    places = max(sizes)
+    group = torch.empty(input_ids.shape, dtype=torch.long)
+    column = torch.empty_like(group)
+    taken_row = torch.zeros(len(groups), places, dtype=torch.long)
+    taken_position = torch.zeros_like(taken_row)
+    part = torch.full((len(groups), places), -1)  # 0: the shared beginning; 1, 2, ...: a row's own; -1: spare
+    for index, (shared, rows) in enumerate(groups):
+        part[index, :shared] = 0
+        taken_row[index, :shared] = rows[0]
+        taken_position[index, :shared] = torch.arange(shared) + starts[rows[0]]
+        cursor = shared
+        for number, row in enumerate(rows, start=1):
+            begin, own = starts[row] + shared, length - starts[row] - shared
+            group[row] = index
+            column[row, : starts[row]] = 0 if shared else cursor
+            column[row, starts[row] : begin] = torch.arange(shared)
+            column[row, begin:] = torch.arange(own) + cursor
+            part[index, cursor : cursor + own] = number
+            taken_row[index, cursor : cursor + own] = row
+            taken_position[index, cursor : cursor + own] = torch.arange(own) + begin
+            cursor += own
+    tensors = (tensor.to(input_ids.device) for tensor in (group, column, taken_row, taken_position))
+    return SharedPrefix(*tensors, packed_layout(part, input_ids.device))
+
+
+def _shared_length(input_ids: Tensor, image_mask: Tensor, starts: Sequence[int], rows: Sequence[int]) -> int:
+    """Tokens that the rows begin with alike, 0 where these lack visual ones; each row keeps one of its own at least."""
+    shortest = input_ids.shape[1] - max(starts[row] for row in rows)
+    heads = torch.stack([input_ids[row, starts[row] : starts[row] + shortest] for row in rows])
+    differs = (heads != heads[:1]).any(0).nonzero()
+    shared = min(int(differs[0]) if len(differs) else shortest, shortest - 1)
+    visual = int(image_mask[rows[0]].sum())
+    return shared if visual and int(image_mask[rows[0], starts[rows[0]] :][:shared].sum()) == visual else 0

@@ -1,0 +1,1 @@
+"""Language models: loading, tokens, adapters, and what reads their hidden states."""

@@ -1,0 +1,33 @@
+"""Disease confidences: one linear read-out a disease on the hidden state of its ``<disease_confidence>`` token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from datasets.vocabulary import diagnosis_facts
+
+
+def positive_weights(label_set: str) -> Tensor:
+    """The weight of a positive case for each disease, (n,)."""
+    return torch.tensor([weight for _, weight in diagnosis_facts()[label_set]])
+
+
+class DiagnosisHeads(nn.Module):
+    """For each label set the released model has n separate Linear(hidden, 1); here they are the rows of one weight.
+
+    A sample's label set chooses the heads, never the number of its tokens: token i is read by head i.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(hidden_size, len(rows)) for name, rows in diagnosis_facts().items()}
+        )
+
+    def forward(self, hidden: Tensor, label_set: str) -> Tensor:
+        """Logits (m,) of hidden states (m, hidden); row i belongs to disease i, and m may be less than all diseases."""
+        head = self.heads[label_set]
+        count = len(hidden)
+        weight, bias = head.weight[:count], head.bias[:count]
+        return (hidden * weight.to(hidden.dtype)).sum(-1) + bias.to(hidden.dtype)

@@ -1,0 +1,175 @@
+"""The one place that knows how language models differ: how they are loaded, built and given positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from datasets.errors import InputError
+from models.language.qwen_text import QWEN_TEXT_CLASSES
+from models.language.special_tokens import add_special_tokens
+
+# Checkpoints written by transformers 4.52 and later nest the decoder one level deeper than the published ones.
+_NESTED_DECODER = {r"^model\.language_model\.": "model."}
+
+
+def load_language_model(
+    name: str, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer, with CTInstruct's tokens added and its embeddings resized.
+
+    Args:
+        name: a hub name, a local folder, or a ``.gguf`` file.  Qwen2-VL, Qwen2.5-VL and Qwen3-VL load without their
+            vision tower.
+        dtype: of the weights.
+
+    Raises:
+        InputError: the name is neither a local model nor one that can be fetched.
+    """
+    path = Path(name)
+    try:
+        if path.suffix == ".gguf":
+            source, options = str(path.parent), {"gguf_file": path.name}
+        else:
+            source, options = name, {}
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
+        text_config = config.get_text_config()
+        if text_config.model_type in QWEN_TEXT_CLASSES:
+            if text_config is not config:
+                # The outer configuration has the last word on tying (the 2B model ties, the 7B model does not).
+                text_config.tie_word_embeddings = config.tie_word_embeddings
+            loader = QWEN_TEXT_CLASSES[text_config.model_type]
+            options |= {"config": text_config, "key_mapping": _NESTED_DECODER}
+        else:
+            loader = AutoModelForCausalLM
+        model, loaded = loader.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
+    except (OSError, ValueError) as error:  # a folder without what it needs is either, by what is missing
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"language model {name!r} could not be loaded: give a hub name that can be fetched, a local folder "
+            f"with config.json, weights and tokenizer, or a .gguf file ({reason})"
+        ) from error
+    _check_complete(name, loaded)
+    add_special_tokens(tokenizer)
+    resize_embeddings(model, tokenizer)
+    return model, tokenizer
+
+
+def _check_complete(name: str, loaded: dict) -> None:
+    """transformers fills what a file lacks with random numbers and goes on; here that is an error."""
+    for kind, what in (("missing_keys", "lacks"), ("unexpected_keys", "has, and this model has no place for,")):
+        if keys := sorted(loaded[kind]):
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise InputError(f"language model {name!r} {what} {keys[0]}{more}: copy its folder again, or name another")
+
+
+def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A language model with random weights (or on the meta device, if that is the current one)."""
+    if config.model_type in QWEN_TEXT_CLASSES:
+        return QWEN_TEXT_CLASSES[config.model_type](config)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def language_config_from_dict(values: dict) -> PreTrainedConfig:
+    """The inverse of ``config.to_dict()``.
+
+    Raises:
+        InputError: the model type is not one that transformers knows.
+    """
+    values = dict(values)
+    model_type = values.pop("model_type", None)
+    if model_type in QWEN_TEXT_CLASSES:
+        return QWEN_TEXT_CLASSES[model_type].config_class.from_dict(values)
+    try:
+        return AutoConfig.for_model(model_type, **values)
+    except ValueError as error:
+        raise InputError(f"config.json names a language model of unknown type {model_type!r}") from error
+
+
+def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give every token a row; never cut rows (published vocabularies are padded past their tokenizer's length)."""
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+
+
+def can_share_prefix(config: PreTrainedConfig) -> bool:
+    """Whether `models.extensions.shared_prefix` gives the model the same states: known for full softmax attention.
+
+    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions; and
+    the class has to hand what its forward pass is given on to transformers' interface of attention.
+    """
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return config.model_type in ("llama", "qwen2", "qwen3", *QWEN_TEXT_CLASSES) and layers == {"full_attention"}
+
+
+def uses_3d_positions(config: PreTrainedConfig) -> bool:
+    """Whether the model's rotary positions have three parts (time, height, width)."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return "mrope_section" in rope
+
+
+def token_positions(
+    config: PreTrainedConfig, attention_mask: Tensor, image_mask: Tensor, grids: list[list[tuple[int, int, int]]]
+) -> Tensor:
+    """Rotary positions for a batch that may be padded on either side and hold several volumes a row.
+
+    A run of text advances all three parts together.  The tokens of a volume with grid (t, h, w), spatial merge 1, take
+    (start + i, start + j, start + k); text goes on after the largest of the three (transformers 4.48's rule for
+    Qwen2-VL, which the released weights were trained with: t counts as well as h and w).  Padding gets 1, as there.
+
+    Args:
+        config: of the language model; one without 3D positions gets plain ones.
+        attention_mask: (B, L), 1 for tokens, 0 for padding.
+        image_mask: (B, L) bool, where the visual tokens stand.
+        grids: for each row, the (t, h, w) of its volumes in order.
+
+    Returns:
+        (3, B, L) or, for a model with 1D positions, (B, L).
+
+    Raises:
+        ValueError: a row's image tokens do not fill its grids exactly.
+    """
+    if not uses_3d_positions(config):
+        return (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+    batch, length = attention_mask.shape
+    positions = torch.ones(3, batch, length, dtype=torch.long)
+    for row in range(batch):
+        real = attention_mask[row].bool().cpu()
+        visual = image_mask[row].cpu()[real]
+        filled = _row_positions(visual, grids[row])
+        positions[:, row, real] = filled
+    return positions.to(attention_mask.device)
+
+
+def _row_positions(visual: Tensor, grids: list[tuple[int, int, int]]) -> Tensor:
+    """Positions (3, n) of one row without padding; ``visual`` (n,) marks the volume tokens."""
+    expected = sum(t * h * w for t, h, w in grids)
+    if int(visual.sum()) != expected:
+        raise ValueError(f"{int(visual.sum())} image tokens for grids {grids}, which need {expected}")
+    parts: list[Tensor] = []
+    cursor, start, remaining = 0, 0, list(grids)
+    while cursor < len(visual):
+        if visual[cursor]:
+            t, h, w = remaining.pop(0)
+            axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+            parts.append(torch.stack([axis.reshape(-1) for axis in axes]) + start)
+            cursor += t * h * w
+            start += max(t, h, w)
+        else:
+            following = visual[cursor:].nonzero()
+            run = int(following[0]) if len(following) else len(visual) - cursor
+            parts.append((torch.arange(run) + start).expand(3, run))
+            cursor += run
+            start += run
+    return torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)

@@ -1,0 +1,1 @@
+"""Mask decoders of the encoders, and the losses of masks."""
