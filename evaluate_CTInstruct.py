@@ -60,7 +60,6 @@ class HyperParameters:
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
-    masks_of_all_beams: bool = True  # dice_release_protocol picks among them; False is faster and takes the answer's
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -121,7 +120,7 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
-    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "masks_of_all_beams")
+    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens")
     made_with = {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
         "precision": str(next(model.parameters()).dtype),
@@ -166,7 +165,7 @@ def main() -> None:
         max_length=settings.max_length,
         with_answers=False,
     )
-    options = GenerationOptions(settings.num_beams, settings.max_new_tokens, settings.masks_of_all_beams)
+    options = GenerationOptions(settings.num_beams, settings.max_new_tokens)
     if settings.image:
         evaluate_one(settings, model, dataset, options)
     else:

@@ -28,25 +28,18 @@ from models.generation import Prediction, generate
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are searched for; the defaults are the published ones.
-
-    masks_of_all_beams: masks of every beam, which the published Dice chooses from with the truth in hand; it costs a
-    pass of the language model and a mask decoding a beam.
-    """
+    """How answers are searched for; the defaults are the published ones."""
 
     num_beams: int = 5
     max_new_tokens: int = 4096
-    masks_of_all_beams: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume; `other_masks` are those of the
-    other beams, a list a beam."""
+    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume, one for each ``<SEG>``."""
 
     prediction: Prediction
     masks: list[np.ndarray]
-    other_masks: list[list[np.ndarray]]
 
 
 def predict(
@@ -59,18 +52,18 @@ def predict(
     encoded = (encodings or RecentEncodings(model)).encode(samples)
     device = model.vision.bridger[0].weight.device
     batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
-    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded, options.masks_of_all_beams)
-    answers = []
-    for sample, prediction in zip(samples, predictions, strict=True):
+    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded)
+    return [
+        Answer(answer, _restored(answer.mask_logits, sample))
+        for sample, answer in zip(samples, predictions, strict=True)
+    ]
 
-        def restored(logits: Tensor | None, sample: InstructionSample = sample) -> list[np.ndarray]:
-            if logits is None:
-                return []
-            return list(restore_masks(logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
 
-        others = [restored(logits) for logits in prediction.other_mask_logits]
-        answers.append(Answer(prediction, restored(prediction.mask_logits), others))
-    return answers
+def _restored(mask_logits: Tensor | None, sample: InstructionSample) -> list[np.ndarray]:
+    """Masks on the loaded grid of the sample's volume, from logits (s, X, Y, Z) on its padded grid."""
+    if mask_logits is None:
+        return []
+    return list(restore_masks(mask_logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
 
 
 def answer_batches(
@@ -136,11 +129,8 @@ def _predict_each(
     """Answers of a batch; where the batch fails, each sample by itself, so that one does not spoil the others."""
     if not samples:
         return []
-    # masks of all beams are costly, and no other answer is scored by them
-    asked = options.masks_of_all_beams and any(record.labels for record, _ in samples)
     try:
-        chosen = replace(options, masks_of_all_beams=asked)
-        return list(predict(model, [sample for _, sample in samples], chosen, encodings))
+        return list(predict(model, [sample for _, sample in samples], options, encodings))
     except Exception as error:
         _stop_if_device_is_lost(error)
         if len(samples) == 1:
@@ -156,8 +146,7 @@ def _stop_if_device_is_lost(error: Exception) -> None:
 
 def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
     """The answer with its masks on another volume's loaded grid."""
-    others = [[stretched(mask, shape) for mask in beam] for beam in answer.other_masks]
-    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks], other_masks=others)
+    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks])
 
 
 def _described(record: InstructionRecord) -> dict[str, Any]:
@@ -208,16 +197,14 @@ def _result(
                 "truth_path": _truth_path(record, number),
                 "truth_values": None if isinstance(record.mask_path, list) else record.mask_values[label],
             }
-            others = [geometry.to_source(beam[number]) for beam in answer.other_masks if number < len(beam)]
             if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
                 save_mask(answer.masks[number], geometry, path)
                 entry["mask_path"] = str(path)
                 mask = geometry.to_source(answer.masks[number])
-                entry |= segmentation_scores(mask, truth, whole.spacing, other_beams=others)
+                entry |= segmentation_scores(mask, truth, whole.spacing)
             else:  # it was asked for and not given
-                entry |= missing_mask_scores(truth, whole.spacing, other_beams=others)
-            entry["candidate_masks"] = len(others) + (number < len(answer.masks))
+                entry |= missing_mask_scores(truth, whole.spacing)
             result["segmentation"].append(entry)
     return result
 
