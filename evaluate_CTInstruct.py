@@ -21,12 +21,12 @@ from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from evaluation.answering.controls import Control
 from evaluation.answering.inference import GenerationOptions
-from evaluation.answering.predictions import read_predictions
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
 from evaluation.metrics.report_classifier import load_report_classifier
 from evaluation.metrics.summarize import fit_thresholds_from_records
+from evaluation.predictions import read_predictions
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
 from models.checkpoints.loading import load_checkpoint

@@ -21,7 +21,7 @@ from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.dataset import SPLITS
 from datasets.vocabulary import diseases_of
 from evaluation.answering.benchmarks import BENCHMARKS, Benchmark, find_benchmark
-from evaluation.answering.predictions import write_json
+from evaluation.predictions import write_json
 
 QUESTION_TASKS = {
     "CT-RATE-VQA": ("open_vqa", "yes_no", "multiple_choice"),

@@ -20,8 +20,8 @@ from datasets.manifest import InstructionRecord, load_manifest
 from evaluation.answering import inference
 from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.inference import GenerationOptions
-from evaluation.answering.predictions import merge_predictions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, score_jobs
+from evaluation.predictions import merge_predictions
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import tiny_ctinstruct
 from training import distributed

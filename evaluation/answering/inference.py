@@ -19,9 +19,9 @@ from datasets.volume.anyres import restore_masks
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_mask, save_mask
 from evaluation.answering.controls import stretched
-from evaluation.answering.predictions import PredictionWriter
 from evaluation.answering.recent_volumes import RecentEncodings
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
+from evaluation.predictions import PredictionWriter
 from models.ctinstruct import CTInstruct
 from models.generation import Prediction, generate
 

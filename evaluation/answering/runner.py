@@ -16,14 +16,15 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume.cache import RecentLoader
 from evaluation.answering.batches import plan_batches, share
-from evaluation.answering.benchmarks import PUBLISHED_RESULTS, Benchmark, find_benchmarks, load_benchmark
-from evaluation.answering.controls import Control, captioned, questions_under
+from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark
+from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import GenerationOptions, answer_batches
-from evaluation.answering.predictions import PredictionWriter, merge_predictions, write_json
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
+from evaluation.predictions import PredictionWriter, merge_predictions, write_json
+from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import write_report
-from evaluation.report.result_tables import paper_tables, read_published, summary_tables
+from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
 from models.ctinstruct import CTInstruct
 from training import distributed

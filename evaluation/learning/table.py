@@ -21,11 +21,11 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
-from evaluation.answering.controls import CAPTIONS
 from evaluation.learning.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.learning.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.learning.figures import curves_figure, overlays_picture
 from evaluation.metrics.text import token_f1
+from evaluation.report.control_captions import CAPTIONS
 from evaluation.report.report_data import Evaluation, read_evaluation
 from evaluation.report.tables import NO_VALUE, Table, format_mean, format_number, mean_of_known, to_markdown
 

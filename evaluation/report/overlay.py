@@ -19,13 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from datasets.errors import InputError
+from evaluation.report.palette import MASK_COLOURS
 
 # (centre, width) in HU, the usual display windows of a CT workstation
 WINDOWS = {"abdomen": (40, 400), "mediastinum": (50, 350), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 LUNG_MEDIAN_HU = -400
-# Bright on gray, and told apart with colour-blind eyes (after Okabe and Ito); more masks than these take hues around
-# the circle.
-COLOURS = ("#e69f00", "#56b4e9", "#2ecc9b", "#f0e442", "#ff6b6b", "#cc79a7", "#7aa2ff", "#b3de69")
 BACKGROUND, INK = "#101418", "#e8edf2"
 FIGURE_WIDTH_INCHES, DPI = 13.0, 110
 
@@ -62,7 +60,7 @@ PLANES = (
 
 def mask_colours(count: int) -> list[tuple[float, float, float]]:
     """`count` distinct RGB colours, the same for the same position."""
-    fixed = [to_rgb(colour) for colour in COLOURS[:count]]
+    fixed = [to_rgb(colour) for colour in MASK_COLOURS[:count]]
     # The golden ratio spreads any number of hues without two neighbours being alike.
     return fixed + [
         colorsys.hsv_to_rgb((0.33 + index * 0.618034) % 1, 0.65, 1.0) for index in range(count - len(fixed))
@@ -231,13 +229,9 @@ def save_overlay(
     path: str | Path,
     window: str | tuple[float, float] | None = "auto",
     title: str | None = None,
-    center: Sequence[int] | None = None,
-    outlines: Collection[str] = (),
 ) -> Path:
     """Write `overlay_figure` as a PNG and return its path; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    overlay_figure(volume, masks, spacing, window, title, center, outlines).savefig(
-        path, format="png", facecolor=BACKGROUND
-    )
+    overlay_figure(volume, masks, spacing, window, title).savefig(path, format="png", facecolor=BACKGROUND)
     return path
