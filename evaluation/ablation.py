@@ -101,7 +101,7 @@ def group_runs(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
             listed = ", ".join(f"{folder} has {value}" for value, folder in values.items())
             raise InputError(f"the runs differ in {name}: {listed}; score them on the same data with --eval_only")
     names = [*OBJECTIVES.values(), *sorted({run.objectives_name for run in runs} - set(OBJECTIVES.values()))]
-    cells = {(encoder, name): [] for encoder in ENCODER_NAMES for name in names}
+    cells: dict[tuple[str, str], list[Run]] = {(encoder, name): [] for encoder in ENCODER_NAMES for name in names}
     for run in runs:
         cells[run.encoder, run.objectives_name].append(run)
     return {cell: members for cell, members in cells.items() if members}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from training import distributed
 from training.distributed import Ranks
 
 RECALL_AT = (1, 5, 10)
+Given = TypeVar("Given")
 
 
 @torch.no_grad()
@@ -48,11 +49,10 @@ def evaluate_pretraining(
         names = dataset.name_embeddings(task.labels) if task.kind == "classification" else None
         mine = [_score(model, dataset[reference], names) for reference in references[ranks.rank :: ranks.world_size]]
         rows = _in_order(distributed.all_gather_object(mine), len(references))
-        found = {
-            "classification": partial(_classification_scores, loss=task.loss),
-            "image_text": _retrieval_scores,
-            "segmentation": _segmentation_scores,
-        }[task.kind](rows)
+        if task.kind == "classification":
+            found = _classification_scores(rows, one_label=task.loss == "CE")
+        else:
+            found = _retrieval_scores(rows) if task.kind == "image_text" else _segmentation_scores(rows)
         if name in untrained:
             found = {key: value for key, value in found.items() if key == "zero_shot_auc"}
         scores |= {f"{name}/{key}": value for key, value in found.items()}
@@ -64,23 +64,29 @@ def _score(model: PretrainingModel, sample: PretrainingSample, label_names: Tens
     encoded = model.encode([sample.volume])
     device = encoded[0].tokens.device
     if sample.kind == "segmentation":
-        logits = model.vision.decode_masks(encoded[0], sample.label_embeddings.to(device), project=False)
-        return {"labels": sample.labels, "dice": dice_per_mask(logits.cpu(), sample.masks).tolist()}
+        logits = model.vision.decode_masks(encoded[0], _given(sample.label_embeddings).to(device), project=False)
+        return {"labels": sample.labels, "dice": dice_per_mask(logits.cpu(), _given(sample.masks)).tolist()}
     embedding = model.embed_encoded(encoded)
     if sample.kind == "image_text":
-        text = model.embed_texts(sample.text_embedding[None].to(device))
+        text = model.embed_texts(_given(sample.text_embedding)[None].to(device))
         return {"image": embedding[0].cpu().numpy(), "text": text[0].cpu().numpy()}
-    cosines = model.label_scores(embedding, sample.label_embeddings.to(device))
-    logits = model.classification_logits(cosines, sample.loss)
-    scores = logits.softmax(-1) if sample.loss == "CE" else logits.sigmoid()
-    target = sample.target
-    if sample.loss == "CE":
+    loss, target = _given(sample.loss), _given(sample.target)
+    cosines = model.label_scores(embedding, _given(sample.label_embeddings).to(device))
+    logits = model.classification_logits(cosines, loss)
+    scores = logits.softmax(-1) if loss == "CE" else logits.sigmoid()
+    if loss == "CE":
         target = torch.nn.functional.one_hot(target, scores.shape[-1]).float() if target >= 0 else scores[0] * torch.nan
-    zero_shot = model.label_scores(embedding, label_names.to(device))
+    zero_shot = model.label_scores(embedding, _given(label_names).to(device))
     return {
         name: value.cpu().numpy()
         for name, value in (("scores", scores[0]), ("target", target), ("zero_shot", zero_shot[0]))
     }
+
+
+def _given(value: Given | None) -> Given:
+    """A field that every sample of its kind has."""
+    assert value is not None
+    return value
 
 
 def dice_per_mask(logits: Tensor, masks: Tensor) -> Tensor:
@@ -97,19 +103,20 @@ def _in_order(parts: list[list[dict]], count: int) -> list[dict]:
     return [parts[i % len(parts)][i // len(parts)] for i in range(count)]
 
 
-def _classification_scores(rows: list[dict], loss: str) -> dict[str, float]:
+def _classification_scores(rows: list[dict], one_label: bool) -> dict[str, float]:
+    """one_label: a volume has one of the labels, so its likeliest is called; else each from a score of 0.5 on."""
     scores, targets = np.stack([r["scores"] for r in rows]), np.stack([r["target"] for r in rows])
     cosines = np.stack([r["zero_shot"] for r in rows])
-    predicted = np.eye(scores.shape[1])[scores.argmax(1)] if loss == "CE" else scores > 0.5
+    predicted = np.eye(scores.shape[1])[scores.argmax(1)] if one_label else scores > 0.5
     right = predicted == targets
-    if loss == "CE":
+    if one_label:
         right = right.all(1, keepdims=True)
     aucs, f1s, zero_shot_aucs, accuracies = [], [], [], []
     for column in range(scores.shape[1]):
         known = np.isfinite(targets[:, column])
         truth = targets[known, column].astype(int)
         if known.any():
-            accuracies.append(float(right[known, 0 if loss == "CE" else column].mean()))
+            accuracies.append(float(right[known, 0 if one_label else column].mean()))
         if len(set(truth.tolist())) == 2:
             aucs.append(float(roc_auc_score(truth, scores[known, column])))
             zero_shot_aucs.append(float(roc_auc_score(truth, cosines[known, column])))

@@ -17,6 +17,7 @@ import torch
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
+from datasets.volume.loading import read_mask
 from evaluation.answering import inference
 from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.inference import GenerationOptions
@@ -216,7 +217,7 @@ def test_a_mask_is_scored_as_it_is_and_one_that_is_not_given_as_nothing(model, t
     sample = dataset_of(model).sample(record)
     geometry = sample.geometries[0]
     answer = inference.predict(model, [sample], GREEDY)[0]
-    truth = inference._truth(record, 0, geometry)
+    truth = read_mask(record.mask_path, geometry, [record.mask_values[record.labels[0]]])[0]
     assert truth.any() and not truth.all()
 
     def scored(masks: list[np.ndarray]) -> dict:

@@ -50,7 +50,7 @@ def predict(
 ) -> list[Answer]:
     """Answer samples as one batch; `encodings` are kept from batch to batch by the caller."""
     encoded = (encodings or RecentEncodings(model)).encode(samples)
-    device = model.vision.bridger[0].weight.device
+    device = next(model.vision.bridger.parameters()).device
     batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
     predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded)
     return [
@@ -107,11 +107,12 @@ def answer_batches(
             try:
                 if isinstance(answer, Exception):
                     raise answer
+                geometry: VolumeGeometry | None = None
                 if record.labels and record.id in asked:
                     geometry = dataset.loader.volume(record.image_path[record.mask_image])[1]
                     answer = _stretched(answer, geometry.shape)
-                else:
-                    geometry = sample.geometries[sample.mask_image] if record.labels else None
+                elif record.labels:
+                    geometry = sample.geometries[sample.mask_image]
                 result = _result(record, geometry, answer, mask_folder)
             except Exception as error:
                 _stop_if_device_is_lost(error)
@@ -190,12 +191,13 @@ def _result(
             geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
         )
         for number, label in enumerate(record.labels):
-            truth = _truth(record, number, whole)
+            truth_path, truth_values = _truth_file(record, number)
+            truth = read_mask(truth_path, whole, None if truth_values is None else [truth_values])[0]
             entry: dict[str, Any] = {
                 "label": label,
                 "mask_path": None,
-                "truth_path": _truth_path(record, number),
-                "truth_values": None if isinstance(record.mask_path, list) else record.mask_values[label],
+                "truth_path": truth_path,
+                "truth_values": truth_values,
             }
             if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
@@ -209,15 +211,12 @@ def _result(
     return result
 
 
-def _truth(record: InstructionRecord, number: int, whole: VolumeGeometry) -> np.ndarray:
-    """The k-th true mask on the source grid."""
+def _truth_file(record: InstructionRecord, number: int) -> tuple[str, int | list[int] | None]:
+    """The file of the k-th true mask, and its values there where the file holds several masks."""
     if isinstance(record.mask_path, list):
-        return read_mask(record.mask_path[number], whole)[0]
-    return read_mask(record.mask_path, whole, [record.mask_values[record.labels[number]]])[0]
-
-
-def _truth_path(record: InstructionRecord, number: int) -> str:
-    return record.mask_path[number] if isinstance(record.mask_path, list) else record.mask_path
+        return record.mask_path[number], None
+    assert record.mask_path is not None and record.mask_values is not None, "a record with labels has masks"
+    return record.mask_path, record.mask_values[record.labels[number]]
 
 
 def _file_name(text: str) -> str:

@@ -142,7 +142,9 @@ def _exhaust(answered: Iterator[str], total: int, name: str, shown: bool) -> Non
 
 def _wait_for_all_ranks() -> None:
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        torch.distributed.barrier(torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        everyone = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        assert isinstance(everyone, torch.distributed.ProcessGroup), "this rank is one of all"
+        torch.distributed.barrier(everyone)
 
 
 def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: Path) -> list[Path]:

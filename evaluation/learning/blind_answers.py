@@ -51,17 +51,18 @@ def likely_option(train: Sequence[InstructionRecord], records: Sequence[Record])
     """Accuracy of the option that, where it was offered in training, was right most often; None without either."""
     if not train:
         return None
-    offered, right = Counter(), Counter()
+    offered: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     for record in train:
         letter = parse_letter(record.answer, record.choices)
         for other, option in (record.choices or {}).items():
             offered[option] += 1
             right[option] += other == letter
     hits = []
-    for record in records:
-        choices = record["choices"]
+    for asked in records:
+        choices = asked["choices"]
         said = max(choices, key=lambda letter: right[choices[letter]] / max(offered[choices[letter]], 1))
-        hits.append(float(said == parse_letter(record["answer"], choices)))
+        hits.append(float(said == parse_letter(asked["answer"], choices)))
     return mean_of_known(hits)
 
 

@@ -104,6 +104,7 @@ def overlays_picture(evaluation: Evaluation, labels: Collection[str]) -> Image.I
         figure = case_figure(
             case.volume, case.truth, case.prediction, case.spacing, f"{title} ({record['patient_id']})"
         )
-        figure.canvas.draw()
-        pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3])
     return Image.fromarray(np.concatenate(pictures)) if pictures else None

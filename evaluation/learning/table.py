@@ -156,8 +156,8 @@ def learning_table(runs: Sequence[SeedRun]) -> Table:
                 *(*controls, _counts(asked), _counts(volumes)),
             )
         )
-    controls = (words.capitalize() for words in CAPTIONS.values())
-    columns = ("Task", "Target", "Chance", "Blind", "Model", *seeds, *controls, "Questions", "Volumes")
+    captions = (words.capitalize() for words in CAPTIONS.values())
+    columns = ("Task", "Target", "Chance", "Blind", "Model", *seeds, *captions, "Questions", "Volumes")
     notes = [
         "Held-out phantoms. Dice: mean over structures of their means. A mask that was not given counts as Dice 0, an "
         "answer that cannot be parsed as wrong.",

@@ -77,7 +77,7 @@ def clinical_efficacy(
         metrics[f"micro_{name}"] = estimate(micro[:, index], "no finding in any report")
         metrics[f"macro_{name}"] = estimate(macro[:, index], "no finding in any report")
     metrics["crg"] = estimate(crg, "no finding, or every finding, is positive in the references")
-    details = {
+    details: dict[str, dict[str, Any]] = {
         finding: {
             name: estimate(by_finding[:, column, index], "not in any report") for index, name in enumerate(SCORES)
         }

@@ -20,7 +20,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +181,9 @@ def text_metrics(
         [bleu_counts(p.strip(), r.strip()) for p, r in zip(predictions, references, strict=True)]
     ).reshape(-1, 10)
     for order in BLEU_ORDERS:
-        metrics[f"corpus_bleu_{order}"] = bootstrap_sums(
-            counts, lambda sums, order=order: bleu_from_counts(sums, order, False), patients, resamples, seed
-        ) if rows else not_computed("no sample")  # fmt: skip
+        statistic = partial(bleu_from_counts, order=order, effective_order=False)
+        corpus = bootstrap_sums(counts, statistic, patients, resamples, seed) if rows else not_computed("no sample")
+        metrics[f"corpus_bleu_{order}"] = corpus
     notes = [
         "BLEU: 13a tokens, lower case, no smoothing; bleu_n is the mean of sentences, corpus_bleu_n pools counts. "
         "ROUGE: F-measure, no stemming.",

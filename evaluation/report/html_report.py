@@ -172,8 +172,8 @@ def write_report(
         raise InputError("report: name at least one evaluation folder")
     if manifests and len(manifests) != len(sources):
         raise InputError(f"report: {len(manifests)} manifests for {len(sources)} evaluations; give one for each")
-    pairs = zip(sources, manifests or [None] * len(sources), strict=True)
-    evaluations = [read_evaluation(source, manifest) for source, manifest in pairs]
+    answered: Sequence[str | Path | None] = manifests or [None] * len(sources)
+    evaluations = [read_evaluation(source, manifest) for source, manifest in zip(sources, answered, strict=True)]
     controls = [caption(evaluation.run.get("control")) for evaluation in evaluations]
     for evaluation, control in zip(evaluations, controls, strict=True):
         evaluation.name += control

@@ -8,9 +8,10 @@ planes face left.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,18 +106,23 @@ def plane_indices(
     if center is not None:
         if len(center) != 3 or not all(0 <= index < size for index, size in zip(center, shape, strict=True)):
             raise InputError(f"overlay: centre {tuple(center)} lies outside the volume {tuple(shape)}")
-        return tuple(int(index) for index in center)
+        return _three(int(index) for index in center)
     union = np.zeros(tuple(shape), dtype=bool)
     for mask in masks.values():
         union |= mask
     if not union.any():
-        return tuple(size // 2 for size in shape)
+        return _three(size // 2 for size in shape)
     indices = []
     for axis in range(3):
         profile = union.sum(axis=tuple(other for other in range(3) if other != axis))
         middle = round(float(np.average(np.arange(len(profile)), weights=profile)))
         indices.append(middle if profile[middle] else int(profile.argmax()))
-    return tuple(indices)
+    return _three(indices)
+
+
+def _three(values: Iterable[int]) -> tuple[int, int, int]:
+    x, y, z = values
+    return x, y, z
 
 
 def _checked(
@@ -199,7 +205,7 @@ def overlay_figure(
         axes.set_ylim(plane.image(array, index).shape[0] - 0.5, -0.5)
         axes.set_axis_off()
         axes.set_title(f"{plane.name}  {index + 1}/{array.shape[plane.cut_axis]}", color=INK, fontsize=11, pad=5)
-        marks = {"fontsize": 11, "fontweight": "bold", "color": "#ffd866", "transform": axes.transAxes}
+        marks: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "color": "#ffd866", "transform": axes.transAxes}
         axes.text(0.015, 0.5, plane.left, ha="left", va="center", **marks)
         axes.text(0.985, 0.5, plane.right, ha="right", va="center", **marks)
         axes.text(0.5, 0.985, plane.top, ha="center", va="top", **marks)

@@ -171,7 +171,7 @@ def to_svg(figure: Figure, description: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1 and its like stand in every figure
     for colour, variable in CSS_COLOURS.items():
         svg = svg.replace(colour, f"var({variable})")
-    opening = re.match(r"<svg[^>]*>", svg).group()
+    opening = svg[: svg.index(">") + 1]
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     resized = re.sub(r'\s(?:width|height)="[^"]*"', "", opening)
     return resized.replace("<svg", f'<svg role="img" aria-label="{label}"', 1) + svg[len(opening) :].strip()
@@ -223,6 +223,7 @@ def overlay_panels(
     panels = []
     for plane, axes in zip(PLANES, figure.axes, strict=True):
         box = axes.get_tightbbox(canvas.get_renderer())
+        assert box is not None, "only hidden axes have none"
         rows = slice(max(0, picture.shape[0] - round(box.y1) - 3), picture.shape[0] - round(box.y0) + 3)
         columns = slice(max(0, round(box.x0) - 3), round(box.x1) + 3)
         section = picture[rows, columns, :3]
