@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from transformers import GenerationMixin
 
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
 from datasets.instruction import InstructionCollator, InstructionSample
@@ -34,6 +35,7 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
     """A prompt of text alone, so that what is compared is generation and nothing else."""
     model = model_of(size)
     language_model, tokenizer = model.language_model, model.tokenizer
+    assert isinstance(language_model, GenerationMixin)
     prompt = (tokenizer(TEXTS[0] * 8)["input_ids"])[:256]
     assert tokenizer.convert_tokens_to_ids(IMAGE) not in prompt
     sample = InstructionSample(

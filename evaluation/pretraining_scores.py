@@ -50,7 +50,7 @@ def evaluate_pretraining(
         mine = [_score(model, dataset[reference], names) for reference in references[ranks.rank :: ranks.world_size]]
         rows = _in_order(distributed.all_gather_object(mine), len(references))
         if task.kind == "classification":
-            found = _classification_scores(rows, one_label=task.loss == "CE")
+            found = _classification_scores(rows, _given(task.loss))
         else:
             found = _retrieval_scores(rows) if task.kind == "image_text" else _segmentation_scores(rows)
         if name in untrained:
@@ -84,7 +84,7 @@ def _score(model: PretrainingModel, sample: PretrainingSample, label_names: Tens
 
 
 def _given(value: Given | None) -> Given:
-    """A field that every sample of its kind has."""
+    """A field that every task or sample of its kind has."""
     assert value is not None
     return value
 
@@ -103,20 +103,19 @@ def _in_order(parts: list[list[dict]], count: int) -> list[dict]:
     return [parts[i % len(parts)][i // len(parts)] for i in range(count)]
 
 
-def _classification_scores(rows: list[dict], one_label: bool) -> dict[str, float]:
-    """one_label: a volume has one of the labels, so its likeliest is called; else each from a score of 0.5 on."""
+def _classification_scores(rows: list[dict], loss: str) -> dict[str, float]:
     scores, targets = np.stack([r["scores"] for r in rows]), np.stack([r["target"] for r in rows])
     cosines = np.stack([r["zero_shot"] for r in rows])
-    predicted = np.eye(scores.shape[1])[scores.argmax(1)] if one_label else scores > 0.5
+    predicted = np.eye(scores.shape[1])[scores.argmax(1)] if loss == "CE" else scores > 0.5
     right = predicted == targets
-    if one_label:
+    if loss == "CE":
         right = right.all(1, keepdims=True)
     aucs, f1s, zero_shot_aucs, accuracies = [], [], [], []
     for column in range(scores.shape[1]):
         known = np.isfinite(targets[:, column])
         truth = targets[known, column].astype(int)
         if known.any():
-            accuracies.append(float(right[known, 0 if one_label else column].mean()))
+            accuracies.append(float(right[known, 0 if loss == "CE" else column].mean()))
         if len(set(truth.tolist())) == 2:
             aucs.append(float(roc_auc_score(truth, scores[known, column])))
             zero_shot_aucs.append(float(roc_auc_score(truth, cosines[known, column])))

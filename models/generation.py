@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
@@ -48,7 +49,9 @@ def generate(
     if encoded is None:
         encoded = model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
-    sequences = model.language_model.generate(
+    language_model = model.language_model
+    assert isinstance(language_model, GenerationMixin), "a causal language model"
+    sequences = language_model.generate(
         inputs_embeds=embeddings,
         attention_mask=batch.attention_mask,
         position_ids=positions,
@@ -98,7 +101,7 @@ def _prediction(
     volumes: Sequence[EncodedVolume],
 ) -> Prediction:
     token_ids = _before_end(sequence, model.tokenizer.eos_token_id)
-    text = model.tokenizer.decode(token_ids, skip_special_tokens=False).strip()
+    text = str(model.tokenizer.decode(token_ids, skip_special_tokens=False)).strip()
     if hidden is None:
         return Prediction(text, token_ids, None, {})
     states = hidden[row][: len(token_ids)]
