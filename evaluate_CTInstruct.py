@@ -39,6 +39,8 @@ from training.script import run_script
 
 @dataclass
 class HyperParameters:
+    """Every setting, with its default; each is an option of the command line too."""
+
     checkpoint: str = ""  # a run folder (its newest checkpoint), a step folder, or a model folder
     output: str = "runs/evaluation"
 
@@ -135,6 +137,7 @@ def evaluate_jobs(
 
 
 def main() -> None:
+    """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
     if not settings.checkpoint:
         raise InputError("--checkpoint is missing: name a run folder or a model folder")

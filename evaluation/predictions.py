@@ -108,6 +108,7 @@ class PredictionWriter:
         self.done.add(clean["id"])
 
     def close(self) -> None:
+        """Close the file; what was written is there already."""
         self._file.close()
 
     def __enter__(self) -> PredictionWriter:

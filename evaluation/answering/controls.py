@@ -1,7 +1,7 @@
 """Controls: the questions of a manifest without their own images, to show that answers come from the voxels.
 
-``shuffled`` asks every question about another patient, ``no_image`` about nothing.  Answers are scored against the
-question's own truth as ever, so what a figure keeps under a control is what the words alone, or habit, give.
+``shuffled`` asks every question about another patient's volumes, ``no_image`` without any.  Answers are still scored
+against the question's own truth, so a figure under a control shows how much the words of the questions alone give.
 """
 
 from __future__ import annotations

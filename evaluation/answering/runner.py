@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How records become figures; see `evaluation.summarize.summarize`."""
+    """How records become figures; see `evaluation.metrics.summarize.summarize`."""
 
     bertscore_folder: str | None = None
     thresholds: Mapping[str, Mapping[str, float]] | None = None

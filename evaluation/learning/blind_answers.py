@@ -1,8 +1,11 @@
-"""What the best answers score that are given without looking, learned from the questions of a training manifest.
+"""What the best answers without a look at the volume score; they are learned from the questions of a training manifest.
 
-Of an open question it is the answer that fits the training answers to the same words best, of a choice the option that
-was right most often where it was offered, of a report the findings with the best F1 over the training reports, of a
-mask the voxels where most training masks lie.  What a model scores beyond that it has seen.
+- Open question: the answer that scores best against all training answers to the same words.
+- Multiple choice: the option that was right most often where it was offered.
+- Report: the findings with the best F1 over the training reports.
+- Mask: the voxels that enough training masks hold.
+
+What a model scores beyond this, it must have seen in the volume.
 """
 
 from __future__ import annotations

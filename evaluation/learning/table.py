@@ -46,9 +46,15 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.  score: of a summary, None where it has none; asked: whether a record belongs here; chance:
-    what a guess or another patient's answer gets (`evaluation.learning.chance`); blind: what the best answers get that
-    are given without looking, from training records and the records (`evaluation.learning.blind_answers`)."""
+    """A line of the table.
+
+    Attributes:
+        score: the line's figure in a summary; None where the summary has none.
+        asked: whether a record belongs to this line.
+        chance: the figure of a guess, or of another patient's answers, over the records (`evaluation.learning.chance`).
+        blind: the figure of the best answers without a look at the volume, from the training records and the records
+            (`evaluation.learning.blind_answers`).
+    """
 
     name: str
     target: float | None

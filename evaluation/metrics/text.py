@@ -49,6 +49,7 @@ class NoSynonyms:
     stem matches."""
 
     def synsets(self, _word: str) -> list[Any]:
+        """The synonyms of a word, by the name that nltk calls: none."""
         return []
 
 
@@ -78,6 +79,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, reference: str) -> float:
+    """1 where the two are the same after SQuAD's normalisation, else 0."""
     return float(normalize_answer(prediction) == normalize_answer(reference))
 
 

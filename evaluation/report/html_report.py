@@ -163,7 +163,7 @@ def write_report(
         output: the file; ``report.html`` in the first source's folder by default.
         manifests: none, or the answered manifest of each source (see `read_evaluation`).
         checkpoint: shown in the header; by default what the evaluations' metrics.json tell.
-        published: figures to set beside ours (see `tables.read_published`); None for no such column.
+        published: figures to set beside ours (see `result_tables.read_published`); None for no such column.
 
     Raises:
         InputError: no source is given, one cannot be read, or there are not as many manifests as sources.
