@@ -122,7 +122,7 @@ def test_an_answer_that_leaves_no_room_is_refused_by_name(phantom_manifest, toke
     records = load_manifest(phantom_manifest)
     long = records[0].model_copy(update={"answer": "word " * 400})
     dataset = InstructionDataset({"train": records}, tokenizer, VISION, max_length=300)
-    with pytest.raises(InputError, match="train/0: .* of max_length 300 are left for the question; raise max_length"):
+    with pytest.raises(InputError, match=r"train/0: .* of max_length 300 are left for the question; raise max_length"):
         dataset.sample(long)
     cut = InstructionDataset({"train": records}, tokenizer, VISION, max_length=300, max_answer_tokens=50).sample(long)
     assert len(cut.answer_ids) == 50
@@ -141,14 +141,7 @@ def test_rows_about_one_path_share_its_volume_though_it_was_loaded_twice(phantom
     assert (samples[1].volumes[0] is samples[2].volumes[0]) is bool(keep)
     assert samples[1].volume_keys == samples[3].volume_keys == [str(folder / "ct.nii.gz")]
     batch = collate(samples, tokenizer)
-    assert batch.volumes_of == [
-        0,
-        1,
-        1,
-        1,
-        4,
-        5,
-    ]  # equal voxels of another path stay apart, and so do questions without
+    assert batch.volumes_of == [0, 1, 1, 1, 4, 5]  # another path stays apart, and so do questions without a volume
     assert [len(row) for row in batch.volumes] == [0, 1, 0, 0, 1, 0]
     assert batch.volumes[1][0] is samples[1].volumes[0] and [len(row) for row in batch.geometries] == [0, 1, 1, 1, 1, 0]
     samples[1].volume_keys = []
