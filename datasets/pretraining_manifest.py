@@ -30,7 +30,10 @@ Box = tuple[int, int, int, int, int, int]
 
 
 class PretrainingRecord(BaseModel):
-    """One volume.  preprocessed: it is a normalised crop (`renorm_image`); chwd: the shape that it must then have."""
+    """What records of every kind have: one volume.
+
+    preprocessed: the file is a normalised crop (`renorm_image`).  chwd: the shape that the crop must have.
+    """
 
     model_config = ConfigDict(frozen=True)
     image_path: Annotated[str, Field(min_length=1)]
@@ -53,17 +56,21 @@ class PretrainingRecord(BaseModel):
         return [("renorm_image" if self.preprocessed else "image_path", self.image_path)]
 
     def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
-        """The record as one of a task with these labels; ValueError (``field: what``) where it does not fit."""
+        """The record with its labels spelled as in the task's; ValueError (``field: what``) where it does not fit."""
         return self
 
     def located(self, folder: Path) -> Self:
-        """The record with absolute paths, and the volume as patient where none is named."""
+        """The record with absolute paths; the volume's path stands for the patient where none is named."""
         path = str(folder / self.image_path)
         return self.model_copy(update={"image_path": path, "patient_id": self.patient_id or path})
 
 
 class ClassificationRecord(PretrainingRecord):
-    """disease_label as the module says; after `in_task` one label ("CE"), or {label: 0, 1 or None} ("BCE")."""
+    """A volume and its classes.
+
+    disease_label: in the manifest one of the three forms above; after `in_task` one label for a task of loss "CE", or
+    {label: 1, 0 or None (unknown)} for one of loss "BCE".
+    """
 
     disease_label: str | dict[str, int | None] | list[str]
 

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from datasets.volume.anyres import PATCH_MAX, AnyresPlacement, PatchedVolume, Size3, patchify, place_mask
-from datasets.volume.loading import VolumeGeometry, load_volume, read_mask
+from datasets.volume.geometry import VolumeGeometry
+from datasets.volume.loading import load_volume, read_mask
 from datasets.volume.readers import DETACHED_HEADERS
 
 
@@ -98,7 +99,10 @@ class VolumeLoader:
         return placed
 
     def cached(self, kind: str, paths: Sequence[str | Path], extra: dict) -> Path | None:
-        """Where what is made of the files `paths`, of `extra` and of the options is kept; None without a cache."""
+        """The cache's file for what is made of `paths` with these options; None without a cache.
+
+        kind, extra: what is made, and what else it depends on; both become part of the file's name.
+        """
         if self.cache is None:
             return None
         sources = []
