@@ -147,7 +147,7 @@ def test_the_volume_is_read_once(monkeypatch) -> None:
     model = extended(qwen2_vl(), share_volumes=True)
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no", "diagnosis")]
     for sample in samples[1:]:
-        sample.volumes = samples[0].volumes
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
     forward, read = model.language_model.forward, []
     monkeypatch.setattr(
         model.language_model,
@@ -163,7 +163,7 @@ def test_the_volume_is_read_once(monkeypatch) -> None:
 def test_a_model_that_shared_answers_and_is_saved_as_if_it_had_not(tmp_path) -> None:
     model = qwen2_vl()
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no")]
-    samples[1].volumes = samples[0].volumes
+    samples[1].volumes, samples[1].volume_keys = samples[0].volumes, samples[0].volume_keys
     for sample in samples:
         sample.answer_ids = []
     batch = collate(samples, model.tokenizer)
