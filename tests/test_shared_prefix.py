@@ -127,7 +127,8 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
     kinds = ["segmentation", "open_vqa", "diagnosis", "two_volumes", "two_structures", "text_only", "yes_no"]
     samples = [make_sample(kind, model.tokenizer, 4 + (number > 4)) for number, kind in enumerate(kinds)]
     for sample in (samples[1], samples[2], samples[4]):
-        sample.volumes, sample.prompt_ids = samples[0].volumes, samples[0].prompt_ids
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
+        sample.prompt_ids = samples[0].prompt_ids
     batch = collate(samples, model.tokenizer)
     found = []
     for share in (False, True):
