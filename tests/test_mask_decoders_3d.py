@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.configuration import ENCODER_NAMES
-from models.masks.slice_decoder import sinusoidal_positions
+from models.encoders.positions import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, model_of, tiny_config, volume_of
 from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct, tiny_tokenizer
@@ -191,4 +191,4 @@ def test_dot_product_through_the_kernel_equals_the_full_map():
     features, embeddings = torch.randn(2, kernel.shape[0], 3, 4, 5), torch.randn(2, 6, kernel.shape[1])
     pixels = F.conv_transpose3d(features, kernel, stride=2)
     expected = (embeddings[:, :, :, None, None, None] * pixels[:, None]).sum(2)
-    assert_close(decoder.mask_logits(features, embeddings), expected, 1e-5)
+    assert_close(decoder.products(features, embeddings), expected, 1e-5)
