@@ -114,7 +114,7 @@ class VisionModel(nn.Module):
         parts = self.decoder.parts(encoded, only_real_slices)
         decoded: Iterable[tuple[Tensor, Tensor]] = ((part.places, self._part_logits(part, queries)) for part in parts)
         if torch.is_grad_enabled():  # in one write, for the backward pass of each copies the gradient of all masks
-            decoded = [_joined(decoded)]
+            decoded = _joined(decoded)
         for places, logits in decoded:
             places_of_masks[places.unbind(1)] = logits.to(masks.dtype)
         return masks
@@ -127,7 +127,8 @@ class VisionModel(nn.Module):
         if not self.config.masks_by_slice:  # a patch of padding is a part as well
             return encoded.part_masks(self.decode_masks(encoded, queries, project))
         queries = self._queries(queries, project)
-        return _joined((part.places, self._part_logits(part, queries)) for part in self.decoder.parts(encoded))[1]
+        logits = [self._part_logits(part, queries) for part in self.decoder.parts(encoded)]
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
 
     def _part_logits(self, part: MaskPart, queries: Tensor) -> Tensor:
         """Mask logits (S, n, *voxels) of the part's S slices or patches: what queries found, times features."""
@@ -151,10 +152,13 @@ class VisionModel(nn.Module):
         return self.qwen2biolord(queries) if project else queries
 
 
-def _joined(decoded: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Places and logits of all parts, in their order, as those of one."""
-    places, logits = zip(*decoded, strict=True)
-    return (torch.cat(places), torch.cat(logits)) if len(logits) > 1 else (places[0], logits[0])
+def _joined(decoded: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Places and logits of all parts, in their order, as those of one; none where there is none."""
+    pairs = list(decoded)
+    if len(pairs) < 2:
+        return pairs
+    places, logits = zip(*pairs, strict=True)
+    return [(torch.cat(places), torch.cat(logits))]
 
 
 def pooled_tokens(encoded: EncodedVolume, factor: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,6 +76,18 @@ def test_an_excerpt_is_a_volume(encoder: str):
     assert logits.shape == (2, 32, 64, slices) and slices in (1, 96)
     whole = model.decode_masks(encoded, queries, only_real_slices=False)
     assert_close(logits, whole[:, :, :64, :slices])
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_where_all_is_padding_masks_are_blank(encoder: str, gradients: bool):
+    model = model_of(encoder)
+    with torch.no_grad():
+        encoded = model.encode(*volume_of(encoder, (1, 1, 1), depth=1))
+    marks = {"valid" if encoder == "2D1D" else "slice_marks": torch.zeros(1, 1, dtype=torch.bool)}
+    with torch.set_grad_enabled(gradients):
+        masks = model.decode_masks(replace(encoded, **marks), torch.randn(2, model.config.llm_width))
+    assert masks.shape == (2, 32, 64, 1) and (masks == PADDING_LOGIT).all()
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ class Encoder2D1D(VolumeEncoder):
         self.spatial_rel_pos_bias = ContinuousPositionBias(config.position_bias_width, heads)
 
     def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
-        """Keep only the inputs of ResNet blocks and transformer layers for the backward pass, not what is in them."""
+        """Keep only the inputs of ResNet blocks and transformer layers for the backward pass."""
         self.resnet2D.gradient_checkpointing = enabled
         self.enc_spatial_transformer.gradient_checkpointing = enabled
         self.enc_temporal_transformer.gradient_checkpointing = enabled
