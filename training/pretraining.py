@@ -29,6 +29,8 @@ from models.checkpoints.pretrained_backbone import load_pretrained_backbone
 from models.checkpoints.pretrained_vision import load_into, load_pretraining, save_pretraining
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
 from models.encoders.attention import Transformer
+from models.extensions.pretraining import pretraining_model
+from models.extensions.settings import PretrainingExtensions
 from models.pretraining import PretrainingModel
 from models.text.text_encoder import PUBLISHED_TEXT_ENCODER, TextEncoder
 from models.text.tiny_text_encoder import build_tiny_text_encoder
@@ -184,12 +186,15 @@ def pretrain(settings: PretrainingSettings, encoder: str, score: Scorer) -> None
 
     augmentation = STANDARD_AUGMENTATION if settings.augmentation else None
     dataset = PretrainingDataset(tasks, records, text_encoder.encode, config, augmentation=augmentation, **options)
-    model = PretrainingModel(
-        VisionModel(config), settings.queue_size, settings.deep_supervision, settings.token_classification
+    extensions = PretrainingExtensions(
+        running_centre=True,
+        prevalence=dataset.prevalence,
+        deep_supervision=settings.deep_supervision,
+        deep_only_tasks=frozenset(settings.deep_only_tasks),
+        token_classification=settings.token_classification,
+        mask_slices=settings.mask_slices if encoder == "2D1D" else 0,
     )
-    model.mask_slices, model.deep_only = settings.mask_slices, frozenset(settings.deep_only_tasks)
-    if dataset.prevalence is not None:
-        model.start_from_prevalence(dataset.prevalence)
+    model = pretraining_model(VisionModel(config), extensions, settings.queue_size)
     if settings.pretrained_backbone:
         load_pretrained_backbone(model.vision, settings.pretrained_backbone)
     if settings.initial_vision:
