@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor
 
 from models.encoders.contract import VolumePatches
-from models.encoders.hybrid_2d1d import EncodedSlices
-from models.masks.slice_decoder import sinusoidal_positions
+from models.encoders.hybrid_2d1d import EncodedSlices, Encoder2D1D
+from models.masks.slice_decoder import PixelDecoder, sinusoidal_positions
 from models.vision import VisionModel
 
 SLICES_PER_CHUNK = 32  # of mask decoding; all of a large volume at once would not fit
@@ -21,12 +21,16 @@ SLICES_PER_CHUNK = 32  # of mask decoding; all of a large volume at once would n
 @torch.inference_mode()
 def encode(model: VisionModel, volume: VolumePatches) -> EncodedSlices:
     """As `VisionModel.encode`."""
-    encoder, network = model.encoder, model.encoder.resnet2D
+    encoder = model.encoder
+    assert isinstance(encoder, Encoder2D1D)
+    network = encoder.resnet2D
     slices = rearrange(volume.patches, "p h w d -> (p d) 1 h w").repeat(1, 3, 1, 1)
-    skips = [network.conv1(slices)]
-    features = network.maxpool(network.act1(network.bn1(skips[0])))
-    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-        features = stage(features)
+    skips = [network.get_submodule("conv1")(slices)]
+    features = skips[0]
+    for name in ("bn1", "act1", "maxpool"):
+        features = network.get_submodule(name)(features)
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        features = network.get_submodule(name)(features)
         skips.append(features)
     valid = volume.slice_marks > 0
     rows = torch.arange(valid.numel()).view(valid.shape)
@@ -38,6 +42,7 @@ def encode(model: VisionModel, volume: VolumePatches) -> EncodedSlices:
 def decode_masks(model: VisionModel, encoded: EncodedSlices, queries: Tensor) -> Tensor:
     """Logits (slices, n, c0, c1) of all slices, padding too; queries (n, llm width)."""
     decoder, queries = model.decoder, model.qwen2biolord(queries)
+    assert isinstance(decoder, PixelDecoder)
     blocks = (decoder.decoder_vit, decoder.decoder1, decoder.decoder2, decoder.decoder3, decoder.decoder4)
     tokens, rows, parts = encoded.tokens.flatten(0, 1), encoded.slice_rows.flatten(), []
     positions = sinusoidal_positions(decoder.grid, decoder.query_width)

@@ -28,7 +28,6 @@ class SingleAnswer:
     prediction: Prediction
     mask_files: list[Path]
     overlay_file: Path | None
-    geometry: VolumeGeometry
 
 
 def answer_question(
@@ -72,7 +71,7 @@ def answer_question(
         for name, mask in zip(names, masks, strict=True)
     ]
     overlay = _overlay(images[0], geometry, names, masks, question, output) if masks else None
-    return SingleAnswer(prediction, files, overlay, geometry)
+    return SingleAnswer(prediction, files, overlay)
 
 
 def _overlay(
