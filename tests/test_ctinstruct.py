@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from math import prod
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.conversation import Conversation
 from datasets.errors import CheckpointError
-from datasets.manifest import QuestionPart
 from datasets.vocabulary import diseases_of
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.generation import generate
 from models.language.answer_loss import answer_loss, answer_positions
 from models.language.diagnosis_heads import positive_weights
+from tests.embedding_loop import embed_by_a_loop
 from tests.tiny_model import ANSWERS, collate, extended, make_sample, tiny_ctinstruct
 
 KINDS = list(ANSWERS)
@@ -31,81 +29,6 @@ def model():
 
 def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-@torch.no_grad()
-def embed_by_a_loop(model, batch, volumes):
-    """What `embed` is to give, token by token: embeddings (B, L, hidden) and rotary positions (3, B, L).
-
-    `volumes` has the list of each row's own volumes, one shared by several rows standing in each; all are encoded here
-    one by one.  A text token takes the table's row of its id and the next position on all three axes.  An image token
-    takes the next token of the row's volume, at (slice, x, y) from where the volume began; text goes on after the
-    largest of the three.  Padding, which nothing reads, is at position 1.
-    """
-    table = model.language_model.get_input_embeddings().weight
-    embeddings = torch.zeros(*batch.input_ids.shape, table.shape[1])
-    positions = torch.ones(3, *batch.input_ids.shape, dtype=torch.long)
-    for row, ids in enumerate(batch.input_ids.tolist()):
-        waiting = []  # of every volume of the row: its tokens, each with its place
-        for volume in volumes[row]:
-            (encoded,) = model.encode_volumes([volume])
-            slices, height, width = model.vision.llm_grid(encoded)
-            places = [(t, x, y) for t in range(slices) for x in range(height) for y in range(width)]
-            waiting.append(list(zip(model.vision.llm_tokens(encoded), places, strict=True)))
-        following, begun = 0, False
-        for column, token in enumerate(ids):
-            embeddings[row, column] = table[token]
-            if not batch.attention_mask[row, column]:
-                continue
-            if token != model.image_id:
-                positions[:, row, column] = following
-                following += 1
-                continue
-            if not begun:
-                start, begun = following, True
-            embeddings[row, column], place = waiting[0].pop(0)
-            positions[:, row, column] = torch.tensor(place) + start
-            following = max(following, start + max(place) + 1)
-            if not waiting[0]:  # the volume ends, and the row's next one may follow
-                waiting.pop(0)
-                begun = False
-        assert not waiting, "there are tokens of a volume left"
-    return embeddings, positions
-
-
-def asking(model, kind, **volumes):
-    """A sample of a kind of `ANSWERS` about the given volumes, which go by their names."""
-    counts = [prod(model.config.token_grid(volume.patch_grid, volume.patches.shape[-1])) for volume in volumes.values()]
-    parts = [QuestionPart(type="image")] * len(counts) + [QuestionPart(type="text", text="What changed?")]
-    prompt = Conversation(model.tokenizer).prompt(parts, counts)
-    return replace(make_sample(kind, model.tokenizer), volumes=list(volumes.values()), prompt_ids=prompt)
-
-
-def test_embed_is_a_loop_over_rows_and_volumes(model):
-    """Different volumes in a row and turned round in another, rows that share them, rows without, padding."""
-    a, b = make_sample("two_volumes", model.tokenizer, 4).volumes
-    c = replace(a, patches=-a.patches)  # as large as `a`: its content alone tells the two apart
-    assert a.patch_grid != b.patch_grid
-    samples = [
-        asking(model, "text_only"),
-        asking(model, "two_volumes", a=a, b=b),
-        asking(model, "diagnosis", c=c),
-        asking(model, "two_volumes", a=a, c=c),
-        asking(model, "yes_no", a=a, b=b),
-        asking(model, "two_volumes", b=b, a=a),
-        asking(model, "open_vqa", c=c),
-        asking(model, "text_only"),
-    ]
-    batch = collate(samples, model.tokenizer)
-    assert batch.volumes_of == [0, 1, 2, 3, 1, 5, 2, 7] and not batch.attention_mask.all()
-    with torch.no_grad():
-        embeddings, positions = model.embed(batch, model.encode(batch))
-    expected, expected_positions = embed_by_a_loop(model, batch, [sample.volumes for sample in samples])
-    assert torch.equal(positions, expected_positions)
-    assert torch.allclose(embeddings, expected, atol=1e-4)
-    visual = {row: expected[row][batch.input_ids[row] == model.image_id] for row in (1, 3, 5)}
-    of_a, of_c = visual[3].chunk(2)
-    assert (of_a - of_c).abs().max() > 0.01 < (visual[1] - visual[5]).abs().max(), "swapped tokens would be seen"
 
 
 def test_a_mixed_batch_of_all_kinds_is_the_mean_of_its_samples(model):
@@ -291,7 +214,7 @@ def training_pass(model, answered):
     """Hidden states (tokens, hidden) and labels (tokens,) of a question with its answer, and its encoded volumes."""
     batch = collate([answered], model.tokenizer)
     encoded = model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
+    embeddings, positions = embed_by_a_loop(model, batch, batch.volumes)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state
