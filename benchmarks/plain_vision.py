@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models.encoders.contract import VolumePatches
 from models.encoders.hybrid_2d1d import EncodedSlices, Encoder2D1D
-from models.masks.slice_decoder import PixelDecoder, sinusoidal_positions
+from models.encoders.positions import sinusoidal_positions
+from models.masks.slice_decoder import PixelDecoder
 from models.vision import VisionModel
 
 SLICES_PER_CHUNK = 32  # of mask decoding; all of a large volume at once would not fit
@@ -41,18 +42,19 @@ def encode(model: VisionModel, volume: VolumePatches) -> EncodedSlices:
 @torch.inference_mode()
 def decode_masks(model: VisionModel, encoded: EncodedSlices, queries: Tensor) -> Tensor:
     """Logits (slices, n, c0, c1) of all slices, padding too; queries (n, llm width)."""
-    decoder, queries = model.decoder, model.qwen2biolord(queries)
+    decoder, config, queries = model.decoder, model.config, model.qwen2biolord(queries)
     assert isinstance(decoder, PixelDecoder)
     blocks = (decoder.decoder_vit, decoder.decoder1, decoder.decoder2, decoder.decoder3, decoder.decoder4)
     tokens, rows, parts = encoded.tokens.flatten(0, 1), encoded.slice_rows.flatten(), []
-    positions = sinusoidal_positions(decoder.grid, decoder.query_width)
+    positions = sinusoidal_positions(config.inplane_grid, config.query_width)
     for start in range(0, len(rows), SLICES_PER_CHUNK):
         chunk = rows[start : start + SLICES_PER_CHUNK]
         features = tokens[start : start + SLICES_PER_CHUNK, :, None, None]
         for block, skip in zip(blocks, reversed(encoded.skips), strict=True):
             features = block(features, skip[chunk])
-        pooled = [torch.nn.functional.adaptive_avg_pool2d(skip[chunk], decoder.grid) for skip in encoded.skips]
-        memory = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
-        embeddings = model._mask_embeddings(memory, positions, queries)
+        pooled = [torch.nn.functional.adaptive_avg_pool2d(skip[chunk], config.inplane_grid) for skip in encoded.skips]
+        memory = model.projection_layer(torch.cat(pooled, dim=1).flatten(2).transpose(1, 2))
+        asked = queries.expand(len(memory), -1, -1)
+        embeddings = model.mask_embed_proj(model.transformer_decoder(asked, memory, positions.to(memory)))
         parts.append(torch.einsum("snc,schw->snhw", embeddings, decoder.transp_conv(features)))
     return torch.cat(parts)

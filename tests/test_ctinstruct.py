@@ -52,7 +52,7 @@ def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
     samples = [make_sample(kind, model.tokenizer, 4) for kind in kinds]
     singles = torch.stack([model(collate([sample], model.tokenizer)).loss for sample in samples])
     for sample in samples:
-        sample.volumes = samples[0].volumes
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
     text = make_sample("text_only", model.tokenizer, 5)
     encode, decode, encoded, decoded = model.vision.encode_many, model.vision.decode_parts, [], []
     monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or encode(volumes))

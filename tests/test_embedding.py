@@ -24,7 +24,8 @@ def asking(model, kind, **volumes):
     counts = [prod(model.config.token_grid(volume.patch_grid, volume.patches.shape[-1])) for volume in volumes.values()]
     parts = [QuestionPart(type="image")] * len(counts) + [QuestionPart(type="text", text="What changed?")]
     prompt = Conversation(model.tokenizer).prompt(parts, counts)
-    return replace(make_sample(kind, model.tokenizer), volumes=list(volumes.values()), prompt_ids=prompt)
+    own = {"volumes": list(volumes.values()), "volume_keys": list(volumes), "prompt_ids": prompt}
+    return replace(make_sample(kind, model.tokenizer), **own)
 
 
 def test_embed_is_a_loop_over_rows_and_volumes(model):

@@ -15,9 +15,9 @@ from torch import Tensor
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
-from datasets.volume.anyres import restore_masks
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_mask, save_mask
+from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
 from evaluation.answering.recent_volumes import RecentEncodings
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
