@@ -71,7 +71,9 @@ class HyperParameters:
     max_length: int = 4096
     num_beams: int = 5
     max_new_tokens: int = 4096
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA and with --quantize, else fp32
+    # hold the language model's weights in 8 or 4 bits (torchao), for machines with little memory; int4 on a CPU alone
+    quantize: Literal["none", "int8", "int4"] = "none"
 
 
 def evaluate_one(
@@ -122,7 +124,7 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
-    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens")
+    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "quantize")
     made_with = {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
         "precision": str(next(model.parameters()).dtype),
@@ -152,11 +154,14 @@ def main() -> None:
         for control, folder in folders_of(settings).items()
     }
     ranks = distributed.initialize()
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")
+    quantize = None if settings.quantize == "none" else settings.quantize
+    small = ranks.device.type == "cuda" or quantize is not None
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
     model = load_checkpoint(
         checkpoint_store.resolve_model_folder(settings.checkpoint),
         device=ranks.device,
         dtype=torch.bfloat16 if bf16 else torch.float32,
+        quantize=quantize,
     )
     dataset = InstructionDataset(
         {},

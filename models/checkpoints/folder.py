@@ -13,11 +13,12 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from datasets.errors import CheckpointError
 from datasets.vocabulary import NEW_TOKENS
-from models.checkpoints.weight_files import save_weights, tied_names
+from models.checkpoints.weight_files import Convert, save_weights, tied_names
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import build_language_model
 from models.language.lora import is_trained_name, lora_settings
+from models.language.quantization import Quantization, is_quantized, quantized_layers
 from models.vision import VisionModel
 
 FORMAT = "ctinstruct-1"
@@ -66,6 +67,8 @@ def save_checkpoint(
 
 def stored_state(model: CTInstruct) -> dict[str, torch.Tensor]:
     """What a folder holds: each tied parameter once, and of an adapted language model the adapter alone."""
+    if is_quantized(model.language_model):
+        raise CheckpointError("a quantised model is for answering alone; load it without --quantize to save it")
     tensors = model.state_dict()
     if lora_settings(model.language_model):
         return {name: tensor for name, tensor in tensors.items() if not is_frozen_base(name)}
@@ -118,6 +121,14 @@ def build_without_storage(
         model = build_ctinstruct(vision, build_language_model(language_config), tokenizer, make)
     model.language_model.tie_weights()  # moving to the meta device gave each name a tensor of its own
     return model
+
+
+def quantizing(model: CTInstruct, scheme: Quantization | None) -> Convert:
+    """For `assign_weights` of a model without storage: what quantises the weights of its language model, or nothing."""
+    if scheme is None:
+        return lambda name, tensor: tensor
+    convert, prefix = quantized_layers(model.language_model, scheme), "language_model."
+    return lambda name, tensor: convert(name.removeprefix(prefix), tensor) if name.startswith(prefix) else tensor
 
 
 def finish_loading(model: CTInstruct, device: torch.device | str, generation: Mapping[str, Any]) -> CTInstruct:

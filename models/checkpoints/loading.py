@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datasets.errors import CheckpointError
+from datasets.errors import CheckpointError, InputError
 from models.checkpoints.folder import (
     CONFIG,
     FORMAT,
@@ -18,6 +18,7 @@ from models.checkpoints.folder import (
     finish_loading,
     is_frozen_base,
     load_tokenizer,
+    quantizing,
     read_config,
 )
 from models.checkpoints.released import load_released
@@ -26,6 +27,7 @@ from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import language_config_from_dict, load_language_model
 from models.language.lora import LoraSettings, add_lora
+from models.language.quantization import Quantization
 
 
 def load_checkpoint(
@@ -33,6 +35,7 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     make: MakeModel = CTInstruct,
+    quantize: Quantization | None = None,
 ) -> CTInstruct:
     """Read a checkpoint folder, of ours or of the release; no weight is ever held twice.
 
@@ -43,23 +46,29 @@ def load_checkpoint(
         device: where the weights go.
         dtype: of the weights; None keeps the stored one.
         make: builds the model of its parts; another one for training with extensions (`models.extensions.tuning`).
+        quantize: hold the language model's linear layers in 8 or 4 bits, for answering alone.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a key is missing, unexpected or of another shape.
+        InputError: the language model cannot be quantised so.
     """
     folder = Path(folder)
     config = read_config(folder)
     if "format" not in config and "model_type" in config:
-        return load_released(folder, device, dtype, make)
+        return load_released(folder, device, dtype, make, quantize)
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{folder / CONFIG}: its format is {config.get('format')!r}, this code reads {FORMAT!r}")
     if "lora" in config:
+        if quantize:
+            raise InputError(
+                f"--quantize {quantize}: {folder} is an adapter; merge it first (python -m models.checkpoint merge)"
+            )
         return _load_adapted(folder, config, device, dtype, make)
     tokenizer = load_tokenizer(folder)
     model = build_without_storage(
         VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer, make
     )
-    assign_weights(model, folder, device=device, dtype=dtype)
+    assign_weights(model, folder, device=device, dtype=dtype, convert=quantizing(model, quantize))
     return finish_loading(model, device, config.get("generation", {}))
 
 

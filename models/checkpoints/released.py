@@ -21,12 +21,14 @@ from models.checkpoints.folder import (
     build_without_storage,
     finish_loading,
     load_tokenizer,
+    quantizing,
     stored_state,
 )
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
 from models.configuration import VISION_PRESETS, VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.encoders.positions import sinusoidal_positions
+from models.language.quantization import Quantization
 from models.vision import VisionModel
 
 HEADS = {"rad_class_heads": "RadChestCT", "ctrate_class_heads": "CT-RATE"}
@@ -65,6 +67,7 @@ def load_released(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     make: MakeModel = CTInstruct,
+    quantize: Quantization | None = None,
 ) -> CTInstruct:
     """Load a released CTInstruct folder; every tensor of it must arrive and none may be missing.
 
@@ -80,7 +83,8 @@ def load_released(
     text_config.tie_word_embeddings = bool(getattr(config, "tie_word_embeddings", False))
     vision = json.loads((folder / CONFIG).read_text()).get("ctinstruct_vision", VISION_PRESETS["full"].to_dict())
     model = build_without_storage(VisionConfig.from_dict(vision), text_config, load_tokenizer(folder), make)
-    assign_weights(model, folder, device=device, dtype=dtype, rename=from_released)
+    convert = quantizing(model, quantize)
+    assign_weights(model, folder, device=device, dtype=dtype, rename=from_released, convert=convert)
     return finish_loading(model, device, {})
 
 

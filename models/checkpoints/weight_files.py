@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from datasets.errors import CheckpointError
+from models.checkpoints.tensor_reading import read_tensors
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -27,6 +27,7 @@ class Target(NamedTuple):
 
 
 Rename = Callable[[str], Target | None]  # None: a key that is not known
+Convert = Callable[[str, Tensor], Tensor]  # name of the model's state dict, tensor -> tensor
 
 
 def save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_size: str = "4GB") -> None:
@@ -60,16 +61,9 @@ def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[t
         if not file.is_file():
             raise CheckpointError(f"{path}: weight file {file.name} is missing; copy the whole folder again")
     for file in files:
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, framework="pt", device=str(device)) as shard:
-                    for name in shard.keys():  # noqa: SIM118 (not a mapping)
-                        yield file, name, shard.get_tensor(name)
-            else:
-                for name, tensor in _pickled(file, device).items():
-                    yield file, name, tensor
-        except SafetensorError as error:
-            raise CheckpointError(f"{file}: damaged or incomplete ({error}); copy it again") from error
+        tensors = read_tensors(file) if file.suffix == ".safetensors" else _pickled(file, device).items()
+        for name, tensor in tensors:
+            yield file, name, tensor.to(device)
 
 
 def assign_weights(
@@ -79,6 +73,7 @@ def assign_weights(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     rename: Rename = Target,
+    convert: Convert = lambda name, tensor: tensor,
     optional: Callable[[str], bool] = lambda name: False,
     ignored: frozenset[str] = frozenset(),
 ) -> None:
@@ -86,6 +81,7 @@ def assign_weights(
 
     Args:
         rename: stored key -> target.
+        convert: a whole tensor, cast and of the right shape -> what the model takes in its place.
         optional: names of the model that the file may lack.
         ignored: keys of the file that are known and not wanted.
 
@@ -112,6 +108,7 @@ def assign_weights(
             tensor = torch.cat([parts[row] for row in sorted(rows.pop(target.name))])
         if tensor.shape != shape:
             raise CheckpointError(f"{file}: {key} has shape {tuple(tensor.shape)}, the model {tuple(shape)}")
+        tensor = convert(target.name, tensor)
         _assign(model, {target.name} | tied.get(target.name, set()), tensor)
         missing -= {target.name} | tied.get(target.name, set())
     missing = {name for name in missing if not optional(name)}
