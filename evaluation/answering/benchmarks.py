@@ -25,12 +25,14 @@ class Benchmark:
     Attributes:
         name: as printed in tables, and the stem of its manifest.
         tasks: the tasks that its records may have.
+        release_task: what the release calls it.
         label_set: of its diagnosis records; None where it has none.
         structures: what its masks may be called; empty where any name is right.
     """
 
     name: str
     tasks: tuple[str, ...]
+    release_task: str
     label_set: str | None = None
     structures: tuple[str, ...] = ()
 
@@ -40,16 +42,19 @@ class Benchmark:
         return f"{self.name}.json"
 
 
+_ABDOMEN = ("liver", "kidney", "spleen", "pancreas")
+_CTORG = ("liver", "urinary bladder", "lung", "kidney", "bone", "brain")
 BENCHMARKS = (
-    Benchmark("RadChestCT", ("diagnosis",), label_set="RadChestCT"),
-    Benchmark("CT-RATE-diagnosis", ("diagnosis",), label_set="CT-RATE"),
-    Benchmark("AbdomenCT-1K", ("segmentation",), structures=("liver", "kidney", "spleen", "pancreas")),
-    Benchmark("CT-ORG", ("segmentation",), structures=("liver", "urinary bladder", "lung", "kidney", "bone", "brain")),
+    Benchmark("RadChestCT", ("diagnosis",), "RadChest_Binary_Diagnosis", label_set="RadChestCT"),
+    Benchmark("CT-RATE-diagnosis", ("diagnosis",), "CTRATE_Diagnosis", label_set="CT-RATE"),
+    Benchmark("AbdomenCT-1K", ("segmentation",), "AbdomenCT1K_Seg", structures=_ABDOMEN),
+    Benchmark("CT-ORG", ("segmentation",), "CTORG_Seg", structures=_CTORG),
     # Over a hundred structures, with and without sides, in several versions of the data set: any name is taken.
-    Benchmark("TotalSegmentator", ("segmentation",)),
-    Benchmark("CT-RATE-VQA", ("open_vqa", "yes_no", "multiple_choice", "report_generation")),
-    Benchmark("M3D-Cap", ("report_generation",)),
-    Benchmark("M3D-VQA", ("open_vqa", "multiple_choice")),
+    Benchmark("TotalSegmentator", ("segmentation",), "TotalSegmentator_Organ_Seg"),
+    Benchmark("CT-RATE-VQA", ("open_vqa", "yes_no", "multiple_choice", "report_generation"), "CTRATE_Question_Answer"),
+    Benchmark("M3D-Cap", ("report_generation",), "M3D_Caption"),
+    # Its questions come with choices too; the paper asks them openly.
+    Benchmark("M3D-VQA", ("open_vqa",), "M3D_Question_Answer"),
 )
 
 
