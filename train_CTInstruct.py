@@ -28,12 +28,15 @@ from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from evaluation.validation import held_out_losses
 from models.checkpoints.folder import build_ctinstruct, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
-from models.checkpoints.pretrained_vision import load_into, load_pretrained_vision, start_projector
+from models.checkpoints.pretrained_vision import labels_to_texts, load_into, load_pretrained_vision, tokens_to_texts
 from models.checkpoints.released import load_released_vision
 from models.configuration import vision_preset
-from models.ctinstruct import CTInstruct
+from models.ctinstruct import CTInstruct, MakeModel
 from models.extensions.grounded_start import start_grounded
-from models.language.loading import can_share_prefix, load_language_model
+from models.extensions.projector_start import start_projector
+from models.extensions.settings import TuningExtensions
+from models.extensions.tuning import tuning_model
+from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora, lora_settings
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 from models.parameters import freeze_encoder, freeze_unused, parameter_groups, print_parameters
@@ -136,7 +139,9 @@ PRESETS = {
 }
 
 
-def build_model(settings: HyperParameters, records: list[InstructionRecord], device: torch.device) -> CTInstruct:
+def build_model(
+    settings: HyperParameters, records: list[InstructionRecord], device: torch.device, make: MakeModel
+) -> CTInstruct:
     """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model.
 
     Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
@@ -145,37 +150,40 @@ def build_model(settings: HyperParameters, records: list[InstructionRecord], dev
     resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
     start = resumed / "model" if resumed else settings.initial_checkpoint
     if start:
-        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype)
+        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype, make=make)
     if settings.language_model == "tiny":
         tokenizer = distributed.from_main(lambda: train_tokenizer(manifest_texts(records)))
         language_model = build_tiny_language_model(tokenizer)
     else:
         language_model, tokenizer = load_language_model(settings.language_model, dtype)
     if not settings.pretrained_vision:
-        return build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
-    return with_pretrained_vision(settings, records, language_model, tokenizer)
+        return build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer, make)
+    return with_pretrained_vision(settings, records, language_model, tokenizer, make)
 
 
 def with_pretrained_vision(
-    settings: HyperParameters, records: list[InstructionRecord], language_model, tokenizer
+    settings: HyperParameters, records: list[InstructionRecord], language_model, tokenizer, make: MakeModel
 ) -> CTInstruct:
     """New projector between the language model and an encoder and mask decoder that were pretrained."""
     path = Path(settings.pretrained_vision)
     if path.is_file():
-        model = build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer)
+        model = build_ctinstruct(vision_preset(settings.vision, settings.encoder), language_model, tokenizer, make)
         load_released_vision(model.vision, path)
     else:
         folder = checkpoint_store.resolve_model_folder(path)
         config, _ = load_pretrained_vision(folder)
-        model = build_ctinstruct(config, language_model, tokenizer)
+        model = build_ctinstruct(config, language_model, tokenizer, make)
         load_into(model.vision, folder)
         grounded = False
         if settings.language_model == "tiny" and settings.query_text_encoder:
             named = {canonical(label) for record in records for label in (*record.labels, *record.targets)}
             embeddings = label_embeddings(settings.query_text_encoder, named, config.query_width)
-            grounded = start_grounded(model, folder, embeddings)
+            start_grounded(
+                model, labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder), embeddings
+            )
+            grounded = True
         if not grounded:
-            start_projector(model.vision, folder)
+            start_projector(model.vision, tokens_to_texts(model.vision, folder))
     return model
 
 
@@ -213,12 +221,16 @@ def main() -> None:
     records, weights = load_mixture(settings.manifests, settings.task_weights)
     validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
     all_records = [record for part in records.values() for record in part]
-    model = build_model(settings, all_records, ranks.device)
-    model.aligned_ranks = ranks.world_size > 1
-    model.mask_slices, model.mask_volumes = settings.mask_slices, settings.mask_volumes
-    model.length_power, model.loss_weights = settings.length_power, weights_of_losses
-    if settings.questions_per_volume > 1 and can_share_prefix(model.language_model.config.get_text_config()):
-        model.share_volumes()
+    extensions = TuningExtensions(
+        aligned_ranks=ranks.world_size > 1,
+        share_volumes=settings.questions_per_volume > 1,
+        mask_slices=settings.mask_slices,
+        mask_volumes=settings.mask_volumes,
+        length_power=settings.length_power,
+        loss_weights=weights_of_losses,
+        query_targets=bool(settings.query_text_encoder),
+    )
+    model = build_model(settings, all_records, ranks.device, tuning_model(extensions))
     if settings.lora:
         adapt(model, settings)
     if not settings.train_vision:

@@ -68,14 +68,13 @@ def main() -> None:
     ranks = distributed.initialize()
     torch.set_num_threads(1)
     kinds = options.kinds.split(",")
-    model = tiny_ctinstruct()
+    model = tiny_ctinstruct(query_targets=True, aligned_ranks=ranks.world_size > 1)
     freeze_unused(model)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
-    model.aligned_ranks = ranks.world_size > 1
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     total = options.of or options.steps

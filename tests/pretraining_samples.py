@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from datasets.pretraining_batch import PretrainingBatch
 from datasets.volume.anyres import patchify, place_mask
+from models.extensions.pretraining import pretraining_model
+from models.extensions.settings import PretrainingExtensions
 from models.pretraining import PretrainingModel
 from models.vision import VisionModel
 from tests.tiny_model import VISION
@@ -13,9 +17,9 @@ from tests.tiny_model import VISION
 TEXT_WIDTH = VISION.query_width
 
 
-def tiny_pretraining(seed: int = 0, queue_size: int = 16, **weights: float) -> PretrainingModel:
+def tiny_pretraining(seed: int = 0, queue_size: int = 16, **extensions: Any) -> PretrainingModel:
     torch.manual_seed(seed)
-    return PretrainingModel(VisionModel(VISION), queue_size, **weights)
+    return pretraining_model(VisionModel(VISION), PretrainingExtensions(**extensions), queue_size)
 
 
 def make_batch(kind: str, indices: list[int]) -> PretrainingBatch:

@@ -16,7 +16,7 @@ from models.checkpoints.loading import load_checkpoint
 from models.generation import generate
 from models.language.answer_loss import answer_loss, answer_positions
 from models.language.diagnosis_heads import positive_weights
-from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct
+from tests.tiny_model import ANSWERS, collate, extended, make_sample, tiny_ctinstruct
 
 KINDS = list(ANSWERS)
 
@@ -61,7 +61,9 @@ def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
     batch = collate([text, *samples], model.tokenizer).to("cpu")
     assert batch.volumes_of == [0, 1, 1, 1, 1] and [len(row) for row in batch.volumes] == [0, 1, 0, 0, 0]
     together = model(batch).loss.item()
-    assert encoded == [1] and decoded == [3]
+    assert encoded == [1] and decoded == [1, 2]
+    assert extended(model, loss_weights={"mask": 1.0})(batch).loss.item() == pytest.approx(together, rel=1e-6)
+    assert encoded == [1, 1] and decoded == [1, 2, 3], "masks of one volume are decoded together"
     expected = singles.sum() + model(collate([text], model.tokenizer)).loss
     assert together == pytest.approx(expected.item() / 5, rel=1e-5)
 
@@ -71,7 +73,8 @@ def test_queries_are_drawn_to_their_labels(model):
     without = model(collate([plain], model.tokenizer))
     assert "two_structures/query_loss" not in without.metrics
     batch = collate([replace(plain, query_targets=F.normalize(torch.randn(3, 128), dim=-1))], model.tokenizer)
-    output, encoded = model(batch), model.encode(batch)
+    assert model(batch).loss.item() == without.loss.item(), "the published loss has no such part"
+    output, encoded = extended(model, query_targets=True)(batch), model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
@@ -87,14 +90,12 @@ def test_queries_are_drawn_to_their_labels(model):
 def test_masks_of_some_volumes_stand_for_those_of_all(model):
     samples = [make_sample("segmentation", model.tokenizer, seed) for seed in range(3)]
     batch = collate(samples, model.tokenizer)
-    model.train()
-    model.vision.eval()  # dropout and batch statistics would differ from call to call
+    sampled = extended(model, mask_volumes=1).train()
+    sampled.vision.eval()  # dropout and batch statistics would differ from call to call
     try:
         whole = model(batch).metrics["segmentation/mask_loss"]
-        model.mask_volumes = 1
-        seen = {round(float(model(batch).metrics["segmentation/mask_loss"]), 5) for _ in range(40)}
+        seen = {round(float(sampled(batch).metrics["segmentation/mask_loss"]), 5) for _ in range(40)}
     finally:
-        model.mask_volumes = 0
         model.eval()
     assert len(seen) == 3 and sum(seen) / 3 == pytest.approx(float(whole), rel=1e-3)
 
@@ -149,11 +150,7 @@ def test_a_length_power_of_a_half_weighs_an_answer_by_the_root_of_its_length(mod
     means = [plain.metrics[f"{kind}/language_loss"].item() for kind in ("open_vqa", "yes_no")]
     lengths = [len(sample.answer_ids) for sample in samples]
     assert plain.loss.item() == pytest.approx(sum(means) / 2, rel=1e-5)
-    try:
-        model.length_power = 0.5
-        weighted = model(batch)
-    finally:
-        model.length_power = 1.0
+    weighted = extended(model, length_power=0.5)(batch)
     expected = sum(mean * length**0.5 for mean, length in zip(means, lengths, strict=True)) / 2
     assert weighted.loss.item() == pytest.approx(expected, rel=1e-5)
     assert weighted.metrics == plain.metrics, "logs stay comparable"
@@ -162,11 +159,7 @@ def test_a_length_power_of_a_half_weighs_an_answer_by_the_root_of_its_length(mod
 def test_loss_weights_scale_the_parts_of_a_sample(model):
     batch = collate([make_sample("diagnosis", model.tokenizer, 3)], model.tokenizer)
     parts = model(batch).metrics
-    try:
-        model.loss_weights = {"diagnosis": 3.0, "language": 0.5}
-        weighted = model(batch).loss.item()
-    finally:
-        model.loss_weights = {}
+    weighted = extended(model, loss_weights={"diagnosis": 3.0, "language": 0.5})(batch).loss.item()
     expected = 3 * parts["diagnosis/diagnosis_loss"] + 0.5 * parts["diagnosis/language_loss"]
     assert weighted == pytest.approx(expected.item(), rel=1e-5)
 
@@ -282,7 +275,7 @@ def test_idle_parts_give_every_parameter_a_gradient_and_change_none(kind):
     plain.loss.backward()
     before = gradients(model)
     model.zero_grad()
-    model.aligned_ranks = True
+    model = extended(model, aligned_ranks=True)
     aligned = model(batch)
     aligned.loss.backward()
     after = gradients(model)

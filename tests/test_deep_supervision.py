@@ -27,6 +27,8 @@ from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
 from training.pretraining import PretrainingSettings, check_deep_only
 
+ALONE = frozenset({"task_segmentation"})  # learned without the mask decoder
+
 
 @pytest.mark.parametrize(
     ("voxels", "grids"), [((16, 8), [(8, 4), (2, 2), (1, 1)]), ((8, 8, 4), [(4, 4, 2), (1, 2, 1)])]
@@ -136,7 +138,7 @@ def test_padding_slices_take_no_part() -> None:
 
 def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     batch = make_batch("segmentation", [0, 1])
-    model, plain = tiny_pretraining(deep_weight=0.5).eval(), tiny_pretraining().eval()
+    model, plain = tiny_pretraining(deep_supervision=0.5).eval(), tiny_pretraining().eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     with_it, plain_output = model(batch), plain(batch)
     assert set(with_it.metrics) - set(plain_output.metrics) == {"deep_maps"}
@@ -164,15 +166,17 @@ def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
 
 
 def test_it_works_in_bfloat16() -> None:
-    batch, model = make_batch("segmentation", [0]), tiny_pretraining(deep_weight=1.0).to(torch.bfloat16)
+    batch, model = make_batch("segmentation", [0]), tiny_pretraining(deep_supervision=1.0).to(torch.bfloat16)
     output = model(batch)
     output.loss.backward()
     assert bool(output.loss.isfinite())
 
 
 def test_a_task_can_do_without_the_mask_decoder() -> None:
-    batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=0.5).train()
-    model.deep_only = frozenset({batch.task})
+    batch, model = (
+        make_batch("segmentation", [0, 1]),
+        tiny_pretraining(deep_supervision=0.5, deep_only_tasks=ALONE).train(),
+    )
     output = model(batch)
     assert set(output.metrics) == {"deep_maps", "deep_tokens", "deep_presence"}
     assert output.loss.item() == pytest.approx(0.5 * sum(value.item() for value in output.metrics.values()), rel=1e-6)
@@ -184,8 +188,10 @@ def test_a_task_can_do_without_the_mask_decoder() -> None:
 
 
 def test_without_the_mask_decoder_a_volume_is_asked_what_it_holds() -> None:
-    batch, model = make_batch("segmentation", [0, 1]), tiny_pretraining(deep_weight=1.0).eval()
-    model.deep_only = frozenset({batch.task})
+    batch, model = (
+        make_batch("segmentation", [0, 1]),
+        tiny_pretraining(deep_supervision=1.0, deep_only_tasks=ALONE).eval(),
+    )
     batch.masks[1] = torch.where(batch.masks[1] == 1, 0, batch.masks[1])  # the second volume has none of them
     images, expected = model.embed_volumes(batch.volumes), []
     for image, queries, masks in zip(images, batch.query_embeddings, batch.masks, strict=True):
@@ -211,7 +217,7 @@ def test_tasks_without_the_mask_decoder_are_checked(changes: dict, message: str)
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:
-    saved = tiny_pretraining(deep_weight=1.0)
+    saved = tiny_pretraining(deep_supervision=1.0)
     back = load_pretraining(save_pretraining(saved, tmp_path / "model"))
-    assert back.deep_supervision is None
+    assert not any("deep_supervision" in name for name in back.state_dict())
     assert torch.equal(back.image_projection.weight, saved.image_projection.weight)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from models.checkpoints.pretrained_vision import OBJECTIVE_WEIGHTS, save_pretraining
+from datasets.errors import InputError
+from models.checkpoints.pretrained_vision import (
+    OBJECTIVE_WEIGHTS,
+    labels_to_texts,
+    save_pretraining,
+    tokens_to_texts,
+)
 from models.ctinstruct import CTInstruct
 from models.extensions.grounded_start import COPYING_LAYERS, REACH, WORD_LENGTH, slow_channels, start_grounded
 from models.language.tiny_language_model import train_tokenizer
@@ -21,17 +29,22 @@ SENTENCES = [
 ]
 
 
+def start_from(model: CTInstruct, folder: Path, embeddings: dict[str, torch.Tensor]) -> None:
+    vision = model.vision
+    start_grounded(model, labels_to_texts(vision, folder), tokens_to_texts(vision, folder), embeddings)
+
+
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory) -> tuple[CTInstruct, PretrainingModel, dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("pretraining")
-    pretraining = tiny_pretraining(seed=3)
+    pretraining = tiny_pretraining(seed=3, running_centre=True)
     with torch.no_grad():
         pretraining.text_projection.weight.add_(0.02 * torch.randn_like(pretraining.text_projection.weight))
         pretraining.centre.mean.normal_()
     save_pretraining(pretraining, folder)
     embeddings = dict(zip(LABELS, torch.nn.functional.normalize(torch.randn(5, 128), dim=-1), strict=True))
     model = tiny_ctinstruct(tokenizer=train_tokenizer(SENTENCES * 3, vocabulary=600))
-    assert start_grounded(model, folder, embeddings)
+    start_from(model, folder, embeddings)
     return model.eval(), pretraining, embeddings
 
 
@@ -123,14 +136,16 @@ def test_more_labels_than_slow_channels_share_them(tmp_path):
     save_pretraining(tiny_pretraining(), tmp_path)
     labels = [f"finding {first}{second}" for first in "abcdefgh" for second in "uvwxy"]
     model = tiny_ctinstruct()
-    assert start_grounded(model, tmp_path, {label: torch.randn(128) for label in labels})
+    start_from(model, tmp_path, {label: torch.randn(128) for label in labels})
     word = model.tokenizer(" finding", add_special_tokens=False)["input_ids"][-1]
     coordinates = model.language_model.get_input_embeddings().weight[word]
     assert coordinates[:28].abs().min() > 0 and not coordinates[28:32].any() and not coordinates[64:].any()
 
 
-@pytest.mark.parametrize("lacks", ["a slow channel", "objectives"])
-def test_nothing_starts_without(lacks, grounded, tmp_path):
+@pytest.mark.parametrize(
+    ("lacks", "complaint"), [("a slow channel", "turns slowly enough"), ("objectives", "no projection to texts")]
+)
+def test_nothing_starts_without(lacks, complaint, grounded, tmp_path):
     _, pretraining, embeddings = grounded
     save_pretraining(pretraining, tmp_path)
     model = tiny_ctinstruct()
@@ -139,5 +154,6 @@ def test_nothing_starts_without(lacks, grounded, tmp_path):
     else:
         model.language_model.config.rope_parameters["rope_theta"] = 1.0
     before = {name: part.clone() for name, part in model.state_dict().items()}
-    assert not start_grounded(model, tmp_path, embeddings)
+    with pytest.raises(InputError, match=complaint):
+        start_from(model, tmp_path, embeddings)
     assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())

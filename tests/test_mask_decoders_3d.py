@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.configuration import ENCODER_NAMES
+from models.generation import generate
 from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, model_of, tiny_config, volume_of
@@ -150,7 +151,6 @@ def test_half_precision_stays_near(encoder: str, mode: str):
 def test_ctinstruct_trains_on_a_mixed_batch_and_answers(encoder: str):
     tokenizer = tiny_tokenizer()
     model = tiny_ctinstruct(tokenizer=tokenizer, vision=tiny_config(encoder)).train()
-    model.mask_slices = 5  # for 2D1D; the 3D decoders take whole patches
     kinds = ["open_vqa", "two_structures", "diagnosis", "two_volumes"]
     samples = [make_sample(kind, tokenizer, number, vision=model.config) for number, kind in enumerate(kinds)]
     output = model(collate(samples, tokenizer))
@@ -162,8 +162,8 @@ def test_ctinstruct_trains_on_a_mixed_batch_and_answers(encoder: str):
     model.eval()
     question = make_sample("two_structures", tokenizer, 1, answered=False, vision=model.config)
     forced = tokenizer(ANSWERS["two_structures"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    generate = model.language_model.generate
-    model.language_model.generate = lambda **options: generate(
+    freely = model.language_model.generate
+    model.language_model.generate = lambda **options: freely(
         **options, prefix_allowed_tokens_fn=lambda _, given: [forced[min(len(given), len(forced) - 1)]]
     )
     prediction = generate(model, collate([question], tokenizer), num_beams=1, max_new_tokens=len(forced))[0]
@@ -175,8 +175,7 @@ def test_ctinstruct_trains_on_a_mixed_batch_and_answers(encoder: str):
 def test_idle_parts_still_get_gradients_of_zero(encoder: str, kind: str):
     """As ranks that train together need it, whatever their samples ask for."""
     tokenizer = tiny_tokenizer()
-    model = tiny_ctinstruct(tokenizer=tokenizer, vision=tiny_config(encoder)).train()
-    model.aligned_ranks = True
+    model = tiny_ctinstruct(tokenizer=tokenizer, vision=tiny_config(encoder), aligned_ranks=True).train()
     batch = collate([make_sample(kind, tokenizer, 8, vision=model.config)], tokenizer)
     model(batch).loss.backward()
     for name, parameter in model.vision.named_parameters():

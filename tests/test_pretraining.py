@@ -16,6 +16,7 @@ from datasets.volume.anyres import PatchedVolume
 from models.checkpoints import pretrained_vision
 from models.checkpoints.pretrained_vision import PretrainedVisionError
 from models.configuration import VisionConfig
+from models.extensions.projector_start import start_projector
 from models.masks.losses import mask_loss
 from models.pretraining import PretrainingModel, classification_loss, masked_mean
 from models.vision import VisionModel
@@ -84,11 +85,10 @@ def _nothing_known(logits, targets, loss):
     assert float(value.detach()) == 0 and torch.equal(logits.grad, torch.zeros_like(logits))
 
 
-@pytest.mark.parametrize("loss", ["CE", "BCE"])
-def test_classification_is_scaled_cosine_similarity(loss):
-    model, batch = tiny_pretraining().eval(), make_batch(loss, [0, 1, 2])
+@pytest.mark.parametrize(("loss", "share"), [("CE", None), ("BCE", None), ("CE", 0.2), ("BCE", 0.2)])
+def test_classification_is_scaled_cosine_similarity(loss, share):
+    model, batch = tiny_pretraining(prevalence=share).eval(), make_batch(loss, [0, 1, 2])
     with torch.no_grad():
-        model.classification_bias.fill_(-0.7)
         volumes = model.embed_volumes(batch.volumes)
         scores = model.label_scores(volumes, batch.label_embeddings)
         labels = model.text_projection(batch.label_embeddings)
@@ -96,7 +96,7 @@ def test_classification_is_scaled_cosine_similarity(loss):
             for k in range(4):
                 cosine = F.cosine_similarity(volumes[b], labels[k], dim=0)
                 assert float(scores[b, k]) == pytest.approx(float(cosine), abs=1e-5)
-        logits = 10 * scores + (-0.7 if loss == "BCE" else 0)
+        logits = 10 * scores + (math.log(0.2 / 0.8) if loss == "BCE" and share else 0)
         expected = classification_loss(logits, batch.targets, loss)
         torch.testing.assert_close(model(batch).loss, expected, rtol=1e-4, atol=1e-5)
 
@@ -136,7 +136,7 @@ def test_each_kind_trains_its_parts_and_together_they_train_all():
     assert any(name.startswith(decoder) for name in trained["segmentation"])
     assert not any(name.startswith(decoder) for kind in KINDS[:3] for name in trained[kind])
     assert not any("_projection" in name for name in trained["segmentation"])
-    assert "contrastive.log_scale" in trained["image_text"] and "classification_bias" in trained["BCE"]
+    assert "contrastive.log_scale" in trained["image_text"] and "classification_log_scale" in trained["BCE"]
     assert set.union(*trained.values()) == {n for n, part in model.named_parameters() if part.requires_grad}
 
 
@@ -192,13 +192,17 @@ def test_pretrained_weights_go_into_a_model_beside_another_language_model(model,
     assert torch.equal(*masks)
 
 
-def test_a_whole_pretraining_model_comes_back(tmp_path):
-    model = tiny_pretraining(seed=3).eval()
-    with torch.no_grad():
-        model.classification_bias.fill_(0.25)
-    pretrained_vision.save_pretraining(model, tmp_path)
+@pytest.mark.parametrize(("centre", "share"), [(False, None), (True, None), (True, 0.25)])
+def test_a_whole_pretraining_model_comes_back(centre, share, tmp_path):
+    model = tiny_pretraining(seed=3, running_centre=centre, prevalence=share).eval()
+    if centre:
+        model.centre.mean.normal_()
+    training = {"recipe": "phantom", "departures": {"optimizer": "Muon"}}
+    pretrained_vision.save_pretraining(model, tmp_path, training)
+    assert json.loads((tmp_path / "config.json").read_text())["training"] == training
     again = pretrained_vision.load_pretraining(tmp_path)
-    assert float(again.classification_bias.detach()) == 0.25
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert share is None or float(again.classification_bias.detach()) == pytest.approx(torch.logit(torch.tensor(share)))
     for kind in KINDS:
         batch = make_batch(kind, [0, 1])
         with torch.no_grad():
@@ -242,17 +246,20 @@ def test_damaged_folders_are_refused(model, tmp_path):
         pretrained_vision.load_pretrained_vision(tmp_path)
 
 
-def test_the_projector_begins_at_the_tokens_place_among_texts(tmp_path):
-    model = tiny_pretraining()
-    model.train()(make_batch("BCE", [0, 1]))  # so that there is a centre
+@pytest.mark.parametrize("centre", [False, True])
+def test_the_projector_begins_at_the_tokens_place_among_texts(centre, tmp_path):
+    model = tiny_pretraining(running_centre=centre)
+    if centre:
+        model.centre.mean.normal_()
     pretrained_vision.save_pretraining(model.eval(), tmp_path)
     for llm_width in (96, 192):  # less and more than the texts' space
         vision = other_vision(llm_width=llm_width)
         untouched = vision.bridger[0].weight.detach()[TEXT_WIDTH:].clone()
-        assert pretrained_vision.start_projector(vision, tmp_path)
+        start_projector(vision, pretrained_vision.tokens_to_texts(vision, tmp_path))
         tokens = torch.randn(5, model.vision.config.token_width)
-        expected = model.image_projection(tokens - model.centre.mean)[:, :llm_width]
+        expected = model.image_projection(tokens - model.centre.mean if centre else tokens)[:, :llm_width]
         assert torch.allclose(vision.bridger[0](tokens)[:, :TEXT_WIDTH], expected, atol=1e-5)
         assert torch.equal(vision.bridger[0].weight[TEXT_WIDTH:], untouched)
     (tmp_path / pretrained_vision.OBJECTIVE_WEIGHTS).unlink()
-    assert not pretrained_vision.start_projector(vision, tmp_path)
+    with pytest.raises(PretrainedVisionError, match="no projection to texts to start from"):
+        pretrained_vision.tokens_to_texts(vision, tmp_path)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from models.configuration import vision_preset
-from models.pretraining import PretrainingModel, RunningCentre
+from models.extensions.pretraining import pretraining_model
+from models.extensions.running_centre import RunningCentre
+from models.extensions.settings import PretrainingExtensions
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
 from training.pretraining import parameter_groups
@@ -27,7 +29,7 @@ def test_the_centre_is_a_running_mean_of_training():
 
 
 def test_a_part_that_all_volumes_share_leaves_no_trace_in_the_embeddings():
-    model = tiny_pretraining().train()
+    model = tiny_pretraining(running_centre=True).train()
     encoded = [volume for index in range(4) for volume in model.encode(make_batch("BCE", [index]).volumes)]
     shared = 1000 * torch.randn(encoded[0].tokens.shape[-1])
     moved = [replace(volume, tokens=volume.tokens + shared) for volume in encoded]
@@ -38,14 +40,17 @@ def test_a_part_that_all_volumes_share_leaves_no_trace_in_the_embeddings():
 
 
 def test_classification_starts_at_the_prevalence():
-    model = tiny_pretraining()
-    model.start_from_prevalence(0.2)
+    model = tiny_pretraining(prevalence=0.2)
+    assert model.classification_logits(torch.ones(1, 1), "CE").tolist() == [[pytest.approx(10.0)]], "CE has no bias"
     assert model.classification_logits(torch.zeros(1, 3), "BCE").sigmoid().tolist() == [pytest.approx([0.2] * 3)]
 
 
 @pytest.mark.parametrize("encoder", ["2D1D", "ViT3D"])
 def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_own(encoder):
-    model = PretrainingModel(VisionModel(vision_preset("tiny", encoder)), deep_weight=1.0, token_weight=1.0)
+    everything = PretrainingExtensions(
+        running_centre=True, prevalence=0.2, deep_supervision=1.0, token_classification=1.0
+    )
+    model = pretraining_model(VisionModel(vision_preset("tiny", encoder)), everything)
     names = {id(part): name for name, part in model.named_parameters() if part.requires_grad}
     groups = parameter_groups(model, 2e-3, 0.1, 0.5, 3.0)
     rates = {names[id(part)]: group["lr"] for group in groups for part in group["params"]}
@@ -71,8 +76,7 @@ def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_o
 
 def test_tokens_keep_telling_volumes_apart_when_training_begins():
     """At one rate for all, the 2D1D transformers used to drown within some ten steps what tells slices apart."""
-    model, batch = tiny_pretraining().train(), make_batch("BCE", list(range(6)))
-    model.start_from_prevalence(0.5)
+    model, batch = tiny_pretraining(running_centre=True, prevalence=0.5).train(), make_batch("BCE", list(range(6)))
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3, 0.1))
     for _ in range(20):
         loss = model(batch).loss

@@ -8,16 +8,15 @@ import torch
 from models.checkpoints.folder import build_ctinstruct, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.extensions.packed_attention import NAME
-from models.extensions.shared_prefix import shared_prefix
+from models.extensions.shared_prefix import can_share_prefix, shared_prefix
 from models.generation import generate
-from models.language.loading import can_share_prefix
 from models.language.lora import LoraSettings, add_lora
 from models.language.qwen_text import QWEN_TEXT_CLASSES
 from models.parameters import freeze_unused
 from tests.test_any_language_model import FAMILIES, random_model
 from tests.test_qwen_families import FAMILIES as QWEN_FAMILIES
 from tests.test_qwen_families import whole_model
-from tests.tiny_model import VISION, collate, make_sample, tiny_ctinstruct, tiny_tokenizer
+from tests.tiny_model import VISION, collate, extended, make_sample, tiny_ctinstruct, tiny_tokenizer
 
 IMAGE, PAD = 7, 0
 ROWS = [  # three questions about one volume, one about another, one about none
@@ -133,9 +132,7 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
     found = []
     for share in (False, True):
         model.zero_grad()
-        if share:
-            model.share_volumes()
-        output = model(batch)
+        output = (extended(model, share_volumes=True) if share else model)(batch)
         output.loss.backward()
         found.append((output, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
     (plain, plain_gradients), (shared, shared_gradients) = found
@@ -147,8 +144,7 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
 
 
 def test_the_volume_is_read_once(monkeypatch) -> None:
-    model = qwen2_vl()
-    model.share_volumes()
+    model = extended(qwen2_vl(), share_volumes=True)
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no", "diagnosis")]
     for sample in samples[1:]:
         sample.volumes = samples[0].volumes
@@ -173,7 +169,7 @@ def test_a_model_that_shared_answers_and_is_saved_as_if_it_had_not(tmp_path) -> 
     batch = collate(samples, model.tokenizer)
     options = {"num_beams": 2, "max_new_tokens": 12}
     before = [answer.token_ids.tolist() for answer in generate(model, batch, **options)]
-    model.share_volumes()
+    model = extended(model, share_volumes=True)
     assert [answer.token_ids.tolist() for answer in generate(model, batch, **options)] == before
     save_checkpoint(model, tmp_path / "model")
     assert f'"{NAME}"' not in (tmp_path / "model" / "config.json").read_text()

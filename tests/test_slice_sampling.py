@@ -60,6 +60,14 @@ def test_nothing_is_dropped_where_there_are_few():
     assert sample_slices(encoded, masks, 10_000) is encoded
 
 
+def test_3d_encoders_whose_decoders_take_whole_patches_are_refused():
+    config = vision_preset("tiny", "ResNet3D")
+    patched = patchify(torch.randn(1, *config.crop_size), config.crop_size, 1)
+    encoded = VisionModel(config).eval().encode(patched.patches, patched.slice_marks, patched.patch_grid)
+    with pytest.raises(TypeError, match="2D1D"):
+        sample_slices(encoded, torch.zeros(1, *config.crop_size), 4)
+
+
 @pytest.mark.parametrize("name", ENCODER_NAMES)
 @torch.no_grad()
 def test_loss_of_the_parts_is_that_of_the_whole_volume(name: str):

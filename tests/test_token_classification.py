@@ -25,7 +25,7 @@ def test_the_largest_cosine_is_scaled_and_shifted() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["BCE", "CE"])
 def test_a_volume_has_what_one_of_its_tokens_shows(kind: str) -> None:
-    batch, model = make_batch(kind, [0, 1, 2]), tiny_pretraining(token_weight=0.5).eval()
+    batch, model = make_batch(kind, [0, 1, 2]), tiny_pretraining(token_classification=0.5, running_centre=True).eval()
     model.centre.mean.normal_()
     texts, encoded, logits = model.embed_texts(batch.label_embeddings), model.encode(batch.volumes), []
     assert not all(bool(volume.valid.all()) for volume in encoded), "a volume needs padding"
@@ -45,14 +45,14 @@ def test_a_volume_has_what_one_of_its_tokens_shows(kind: str) -> None:
     assert output.loss.item() == pytest.approx(
         float(output.metrics["of_volumes"] + 0.5 * output.metrics["of_tokens"]), rel=1e-6
     )
-    plain = tiny_pretraining()
+    plain = tiny_pretraining(running_centre=True)
     plain.load_state_dict(model.state_dict(), strict=False)
     assert plain.eval()(batch).loss.item() == pytest.approx(float(output.metrics["of_volumes"]), rel=1e-6)
 
 
 def test_it_learns_and_works_in_bfloat16() -> None:
     batch, plain = make_batch("BCE", [0, 1]), tiny_pretraining().to(torch.bfloat16).train()
-    model = tiny_pretraining(token_weight=1.0).to(torch.bfloat16).train()
+    model = tiny_pretraining(token_classification=1.0).to(torch.bfloat16).train()
     for one in (model, plain):
         output = one(batch)
         output.loss.backward()
@@ -63,6 +63,6 @@ def test_it_learns_and_works_in_bfloat16() -> None:
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:
-    folder = save_pretraining(tiny_pretraining(token_weight=1.0), tmp_path / "model")
+    folder = save_pretraining(tiny_pretraining(token_classification=1.0), tmp_path / "model")
     assert not [name for name in load_file(folder / OBJECTIVE_WEIGHTS) if "token_classification" in name]
     load_pretraining(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import torch
 
@@ -15,6 +16,8 @@ from datasets.volume.anyres import patchify, place_mask
 from models.checkpoints.folder import build_ctinstruct
 from models.configuration import VISION_PRESETS, VisionConfig
 from models.ctinstruct import CTInstruct
+from models.extensions.settings import TuningExtensions
+from models.extensions.tuning import tuning_model
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 
 VISION = replace(VISION_PRESETS["tiny"], crop_size=(64, 64, 16), patch_max=4)  # several patches, as at full size
@@ -34,10 +37,18 @@ def tiny_tokenizer():
     return train_tokenizer([*ANSWERS.values(), "Where is the liver? What changed?"] * 2, vocabulary=500)
 
 
-def tiny_ctinstruct(seed: int = 0, tokenizer=None, vision: VisionConfig = VISION) -> CTInstruct:
+def tiny_ctinstruct(seed: int = 0, tokenizer=None, vision: VisionConfig = VISION, **extensions: Any) -> CTInstruct:
     torch.manual_seed(seed)
     tokenizer = tokenizer or tiny_tokenizer()
-    return build_ctinstruct(vision, build_tiny_language_model(tokenizer, layers=2), tokenizer)
+    make = tuning_model(TuningExtensions(**extensions))
+    return build_ctinstruct(vision, build_tiny_language_model(tokenizer, layers=2), tokenizer, make)
+
+
+def extended(model: CTInstruct, **extensions: Any) -> CTInstruct:
+    """A model with extensions around the very parts of another, in the same mode."""
+    other = tuning_model(TuningExtensions(**extensions))(model.vision, model.language_model, model.tokenizer)
+    other.diagnosis_heads = model.diagnosis_heads
+    return other.train(model.training)
 
 
 def make_sample(

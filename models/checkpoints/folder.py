@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from datasets.errors import CheckpointError
 from datasets.vocabulary import NEW_TOKENS
 from models.checkpoints.weight_files import save_weights, tied_names
 from models.configuration import VisionConfig
-from models.ctinstruct import CTInstruct
+from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import build_language_model
 from models.language.lora import is_trained_name, lora_settings
 from models.vision import VisionModel
@@ -23,24 +25,37 @@ CONFIG = "config.json"
 
 
 def build_ctinstruct(
-    vision: VisionConfig, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    vision: VisionConfig,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    make: MakeModel = CTInstruct,
 ) -> CTInstruct:
     """Vision with random weights before a given language model, whose width the projector takes on."""
     width = language_model.config.get_text_config().hidden_size
     config = VisionConfig.from_dict({**vision.to_dict(), "llm_width": width})
-    return CTInstruct(VisionModel(config), language_model, tokenizer)
+    return make(VisionModel(config), language_model, tokenizer)
 
 
-def save_checkpoint(model: CTInstruct, folder: str | Path, max_shard_size: str = "4GB") -> Path:
-    """Write ``model`` so that ``load_checkpoint`` and nothing else is needed to use it."""
+def save_checkpoint(
+    model: CTInstruct,
+    folder: str | Path,
+    max_shard_size: str = "4GB",
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``model`` so that ``load_checkpoint`` and nothing else is needed to use it.
+
+    training: how it was trained, for config.json: recipe, and what departs from the published one.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "vision": model.config.to_dict(),
         "language_model": model.language_model.config.to_dict(),
         "generation": model.language_model.generation_config.to_diff_dict(),
     }
+    if training:
+        config["training"] = dict(training)
     if lora := lora_settings(model.language_model):
         config["lora"] = lora.to_dict()
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -67,7 +82,7 @@ def is_frozen_base(name: str) -> bool:
     return name.startswith("language_model.") and not is_trained_name(name)
 
 
-def read_config(folder: Path) -> dict:
+def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json; raises CheckpointError where it is absent or not JSON."""
     path = folder / CONFIG
     if not path.is_file():
@@ -92,15 +107,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build_without_storage(vision: VisionConfig, language_config, tokenizer: PreTrainedTokenizerBase) -> CTInstruct:
+def build_without_storage(
+    vision: VisionConfig,
+    language_config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    make: MakeModel = CTInstruct,
+) -> CTInstruct:
     """The model on the meta device; buffers that are computed and not stored are real."""
     with init_empty_weights(include_buffers=False):
-        model = build_ctinstruct(vision, build_language_model(language_config), tokenizer)
+        model = build_ctinstruct(vision, build_language_model(language_config), tokenizer, make)
     model.language_model.tie_weights()  # moving to the meta device gave each name a tensor of its own
     return model
 
 
-def finish_loading(model: CTInstruct, device: torch.device | str, generation: dict) -> CTInstruct:
+def finish_loading(model: CTInstruct, device: torch.device | str, generation: Mapping[str, Any]) -> CTInstruct:
     """Set generation options, move what was not read to the device."""
     for key, value in generation.items():
         setattr(model.language_model.generation_config, key, value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,13 +23,16 @@ from models.checkpoints.folder import (
 from models.checkpoints.released import load_released
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
-from models.ctinstruct import CTInstruct
+from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import language_config_from_dict, load_language_model
 from models.language.lora import LoraSettings, add_lora
 
 
 def load_checkpoint(
-    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    make: MakeModel = CTInstruct,
 ) -> CTInstruct:
     """Read a checkpoint folder, of ours or of the release; no weight is ever held twice.
 
@@ -37,6 +42,7 @@ def load_checkpoint(
         folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder.
         device: where the weights go.
         dtype: of the weights; None keeps the stored one.
+        make: builds the model of its parts; another one for training with extensions (`models.extensions.tuning`).
 
     Raises:
         CheckpointError: a file is missing or damaged, or a key is missing, unexpected or of another shape.
@@ -44,25 +50,27 @@ def load_checkpoint(
     folder = Path(folder)
     config = read_config(folder)
     if "format" not in config and "model_type" in config:
-        return load_released(folder, device, dtype)
+        return load_released(folder, device, dtype, make)
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{folder / CONFIG}: its format is {config.get('format')!r}, this code reads {FORMAT!r}")
     if "lora" in config:
-        return _load_adapted(folder, config, device, dtype)
+        return _load_adapted(folder, config, device, dtype, make)
     tokenizer = load_tokenizer(folder)
     model = build_without_storage(
-        VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer
+        VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer, make
     )
     assign_weights(model, folder, device=device, dtype=dtype)
     return finish_loading(model, device, config.get("generation", {}))
 
 
-def _load_adapted(folder: Path, config: dict, device: torch.device | str, dtype: torch.dtype | None) -> CTInstruct:
+def _load_adapted(
+    folder: Path, config: Mapping[str, Any], device: torch.device | str, dtype: torch.dtype | None, make: MakeModel
+) -> CTInstruct:
     """A LoRA checkpoint: the frozen language model from where it was, everything else from the folder."""
     settings = LoraSettings.from_dict(config["lora"])
     language_model, tokenizer = load_base(settings)
     adapted = add_lora(language_model, tokenizer, settings)
-    model = build_ctinstruct(VisionConfig.from_dict(config["vision"]), adapted, tokenizer)
+    model = build_ctinstruct(VisionConfig.from_dict(config["vision"]), adapted, tokenizer, make)
     assign_weights(model, folder, device=device, dtype=dtype, optional=is_frozen_base)
     model.to(device=device, dtype=dtype)
     return finish_loading(model, device, config.get("generation", {}))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from datasets.errors import InputError
 from models.configuration import VisionConfig
+from models.extensions.pretraining import pretraining_model
+from models.extensions.settings import PretrainingExtensions
 from models.pretraining import PretrainingModel
 from models.vision import VisionModel
 
@@ -29,7 +32,8 @@ CONFIG = "config.json"
 VISION_WEIGHTS = "vision.safetensors"
 OBJECTIVE_WEIGHTS = "objectives.safetensors"
 _FOR_THE_LANGUAGE_MODEL = ("bridger.", "qwen2biolord.")
-_TOKENS_TO_TEXTS = ("image_projection.weight", "image_projection.bias", "centre.mean")
+_TOKENS_TO_TEXTS = ("image_projection.weight", "image_projection.bias")
+_CENTRE = "centre.mean"
 _LABELS_TO_TEXTS = ("text_projection.weight", "text_projection.bias")
 _NOT_OF_THE_OBJECTIVE = ("vision.", "deep_supervision.", "token_classification.")  # the last two serve training alone
 
@@ -38,11 +42,13 @@ class PretrainedVisionError(InputError):
     """A folder of pretrained weights cannot be used; the message names the file and the key."""
 
 
-def save_pretrained_vision(vision: VisionModel, folder: str | Path) -> Path:
-    """Write configuration and weights of encoder and mask decoder."""
+def save_pretrained_vision(vision: VisionModel, folder: str | Path, training: Mapping[str, Any] | None = None) -> Path:
+    """Write configuration and weights of encoder and mask decoder, and how they were trained."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, "vision": vision.config.to_dict()}
+    if training:
+        config["training"] = dict(training)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     _save(_pretrained_part(vision), folder / VISION_WEIGHTS)
     return folder
@@ -79,60 +85,48 @@ def load_into(vision: VisionModel, folder: str | Path) -> None:
     _copy(weights, _pretrained_part(vision), Path(folder) / VISION_WEIGHTS)
 
 
-@torch.no_grad()
-def start_projector(vision: VisionModel, folder: str | Path) -> bool:
-    """Let the projector begin at pretraining's own projection of tokens to the space of texts; False where it cannot.
+def tokens_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear:
+    """Pretraining's projection of an encoder's tokens, less what all share, to the space of texts.
 
-    Its first layer then gives, in as many channels as both have, the tokens less what all of them share, turned to the
-    texts' space.  From torch's start a token is hardly told from any other: what they share is many times as large as
-    what tells them apart.  Weights without their objectives (released ones, or of `save_pretrained_vision`) have no
-    such projection.
-
-    Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
-    """
-    projection = tokens_to_texts(vision, folder)
-    if projection is None:
-        return False
-    first: nn.Linear = vision.bridger[0]
-    rows = min(projection.out_features, first.out_features)
-    first.weight[:rows] = projection.weight[:rows]
-    first.bias[:rows] = projection.bias[:rows]
-    return True
-
-
-def tokens_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear | None:
-    """Pretraining's projection of an encoder's tokens, less what all share, to the space of texts; None without one.
-
-    Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
+    Raises PretrainedVisionError where the folder has no objectives (released weights, or of `save_pretrained_vision`),
+    or damaged ones, or ones of another width.
     """
     return _projection(folder, _TOKENS_TO_TEXTS, vision.config.token_width)
 
 
-def labels_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear | None:
+def labels_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear:
     """Pretraining's projection of the text encoder's embeddings to the same space; as `tokens_to_texts`."""
     return _projection(folder, _LABELS_TO_TEXTS, vision.config.query_width)
 
 
-def _projection(folder: str | Path, names: tuple[str, ...], width: int) -> nn.Linear | None:
+def _projection(folder: str | Path, names: tuple[str, str], width: int) -> nn.Linear:
     path = Path(folder) / OBJECTIVE_WEIGHTS
     if not path.is_file():
-        return None
+        raise PretrainedVisionError(
+            f"{folder}: no {OBJECTIVE_WEIGHTS}, so no projection to texts to start from; give the model folder of a "
+            "pretraining run, or leave out --grounded_start and --projector_start texts"
+        )
     tensors = _load(path)
     if missing := [name for name in names if name not in tensors]:
         raise PretrainedVisionError(f"{path}: key {missing[0]} is missing; copy the whole folder again")
-    weight, bias, *centre = (tensors[name] for name in names)
+    weight, bias = (tensors[name] for name in names)
     if weight.shape[1] != width:
         raise PretrainedVisionError(f"{path}: {names[0]} takes {weight.shape[1]} channels, the model has {width}")
+    if names == _TOKENS_TO_TEXTS and _CENTRE in tensors:
+        bias = bias - weight @ tensors[_CENTRE]
     layer = nn.utils.skip_init(nn.Linear, *reversed(weight.shape))
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(bias - weight @ centre[0] if centre else bias)
+        layer.bias.copy_(bias)
     return layer
 
 
-def save_pretraining(model: PretrainingModel, folder: str | Path) -> Path:
-    """Write a whole pretraining model, for evaluation; `load_into` reads the folder as well."""
-    folder = save_pretrained_vision(model.vision, folder)
+def save_pretraining(model: PretrainingModel, folder: str | Path, training: Mapping[str, Any] | None = None) -> Path:
+    """Write a whole pretraining model, for evaluation; `load_into` reads the folder as well.
+
+    training: how it was trained, for config.json: recipe, and what departs from the published one.
+    """
+    folder = save_pretrained_vision(model.vision, folder, training)
     _save(_objective_part(model), folder / OBJECTIVE_WEIGHTS)
     return folder
 
@@ -140,13 +134,19 @@ def save_pretraining(model: PretrainingModel, folder: str | Path) -> Path:
 def load_pretraining(folder: str | Path) -> PretrainingModel:
     """Inverse of `save_pretraining`, on the CPU in float32 and in evaluation mode.
 
+    The extensions that a model goes on with after training are told by the names of its weights.
+
     Raises PretrainedVisionError as `load_into` does.
     """
     folder = Path(folder)
     config, weights = load_pretrained_vision(folder)
-    model = PretrainingModel(VisionModel(config))
+    objectives = _load(folder / OBJECTIVE_WEIGHTS)
+    extensions = PretrainingExtensions(
+        running_centre=_CENTRE in objectives, prevalence=0.5 if "classification_bias" in objectives else None
+    )
+    model = pretraining_model(VisionModel(config), extensions)
     _copy(weights, _pretrained_part(model.vision), folder / VISION_WEIGHTS)
-    _copy(_load(folder / OBJECTIVE_WEIGHTS), _objective_part(model), folder / OBJECTIVE_WEIGHTS)
+    _copy(objectives, _objective_part(model), folder / OBJECTIVE_WEIGHTS)
     return model.eval()
 
 

@@ -25,7 +25,7 @@ from models.checkpoints.folder import (
 )
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
 from models.configuration import VISION_PRESETS, VisionConfig
-from models.ctinstruct import CTInstruct
+from models.ctinstruct import CTInstruct, MakeModel
 from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import VisionModel
 
@@ -61,7 +61,10 @@ def to_released(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def load_released(
-    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    make: MakeModel = CTInstruct,
 ) -> CTInstruct:
     """Load a released CTInstruct folder; every tensor of it must arrive and none may be missing.
 
@@ -76,7 +79,7 @@ def load_released(
     text_config = config.get_text_config()
     text_config.tie_word_embeddings = bool(getattr(config, "tie_word_embeddings", False))
     vision = json.loads((folder / CONFIG).read_text()).get("ctinstruct_vision", VISION_PRESETS["full"].to_dict())
-    model = build_without_storage(VisionConfig.from_dict(vision), text_config, load_tokenizer(folder))
+    model = build_without_storage(VisionConfig.from_dict(vision), text_config, load_tokenizer(folder), make)
     assign_weights(model, folder, device=device, dtype=dtype, rename=from_released)
     return finish_loading(model, device, {})
 

@@ -11,14 +11,13 @@ that where to look is all that a multiple choice has to teach.  All of it is tra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from models.checkpoints.pretrained_vision import labels_to_texts, tokens_to_texts
+from datasets.errors import InputError
 from models.ctinstruct import CTInstruct
 
 REACH = 100.0  # tokens between a word and what it is compared with, over which rotary positions shall turn by < 1 rad
@@ -29,29 +28,34 @@ LOUDNESS = 0.3  # weight of what was copied in the next word's logits
 
 
 @torch.no_grad()
-def start_grounded(model: CTInstruct, folder: str | Path, embeddings: Mapping[str, Tensor]) -> bool:
-    """Give words (input and output), projector and attention that start; False where the weights know no texts.
+def start_grounded(
+    model: CTInstruct, labels_to_texts: nn.Linear, tokens_to_texts: nn.Linear, embeddings: Mapping[str, Tensor]
+) -> None:
+    """Give words (input and output), projector and attention that start.
 
-    model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.  folder:
-    pretraining's model folder.  embeddings: the text encoder's (query width,) of each label.
+    Args:
+        model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.
+        labels_to_texts, tokens_to_texts: pretraining's projections (`models.checkpoints.pretrained_vision`).
+        embeddings: the text encoder's (query width,) of each label.
 
-    Raises PretrainedVisionError where the objectives' weights are damaged or of another width.
+    Raises:
+        InputError: there is no label, or the model's heads are too narrow for positions over `REACH` tokens.
     """
-    to_texts, from_tokens = labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder)
     config = model.language_model.config.get_text_config()
     width = config.hidden_size
     slow = slow_channels(width // config.num_attention_heads, config.rope_parameters["rope_theta"])
-    if to_texts is None or from_tokens is None or not embeddings or not slow:
-        return False
-    labels = F.normalize(to_texts(torch.stack(list(embeddings.values()))), dim=-1)
+    if not embeddings:
+        raise InputError("--grounded_start: the training data name no label that a word could begin at")
+    if not slow:
+        raise InputError(f"--grounded_start: no channel of the language model turns slowly enough over {REACH} tokens")
+    labels = F.normalize(labels_to_texts(torch.stack(list(embeddings.values()))), dim=-1)
     *_, directions = torch.linalg.svd(labels, full_matrices=False)
     directions = directions[: min(len(slow) * config.num_key_value_heads, width // 4)]
     coordinates = F.normalize(labels @ directions.T, dim=-1)
     _start_words(model, dict(zip(embeddings, coordinates, strict=True)))
-    _start_projector(model, directions @ from_tokens.weight, directions @ from_tokens.bias, from_tokens)
+    _start_projector(model, directions @ tokens_to_texts.weight, directions @ tokens_to_texts.bias, tokens_to_texts)
     _start_attention(model, len(directions), slow)
     _start_copying(model)
-    return True
 
 
 def slow_channels(head_width: int, theta: float) -> list[int]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from models.extensions.packed_attention import PackedLayout, packed_layout
+from models.language.qwen_text import QWEN_TEXT_CLASSES
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ def shared_prefix(
             cursor += own
     tensors = (tensor.to(input_ids.device) for tensor in (group, column, taken_row, taken_position))
     return SharedPrefix(*tensors, packed_layout(part, input_ids.device))
+
+
+def can_share_prefix(config: PreTrainedConfig) -> bool:
+    """Whether packed rows give the model the same states: known for softmax attention over all that came.
+
+    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions; and
+    the class has to hand what its forward pass is given on to transformers' interface of attention.
+    """
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return config.model_type in ("llama", "qwen2", "qwen3", *QWEN_TEXT_CLASSES) and layers == {"full_attention"}
 
 
 def _shared_length(input_ids: Tensor, image_mask: Tensor, starts: Sequence[int], rows: Sequence[int]) -> int:

@@ -17,15 +17,20 @@ def sample_slices(encoded: EncodedVolume, masks: Tensor, count: int) -> EncodedV
     """Keep ``count`` random slices of those that are not padding; the rest is no part of the volume any more.
 
     Args:
-        encoded: of a 2D1D encoder; volumes of the 3D ones, whose decoders take whole patches, stay as they are.
+        encoded: of a 2D1D encoder, whose mask decoder works slice by slice.
         masks: targets (n, x*c0, y*c1, z*d), 0, 1 or -1.
         count: slices to keep; all stay where there are no more.
 
     Returns:
         The volume with fewer valid slices.
+
+    Raises:
+        TypeError: the volume is of a 3D encoder, whose mask decoder takes whole patches.
     """
+    if not isinstance(encoded, EncodedSlices):
+        raise TypeError("slices can be sampled for the 2D1D encoder alone: 3D mask decoders take whole patches")
     valid = encoded.valid
-    if not isinstance(encoded, EncodedSlices) or int(valid.sum()) <= count:
+    if int(valid.sum()) <= count:
         return encoded
     foreground = torch.zeros_like(valid)
     foreground[valid] = encoded.part_masks((masks == 1).any(0, keepdim=True)).flatten(1).any(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +23,11 @@ class AnswerPositions:
     def lengths(self) -> Tensor:
         """(count,): answer tokens of each row, 1 where it has none."""
         return self.rows.bincount(minlength=self.count).clamp_min(1)
+
+    def moved(self, row: Tensor, column: Tensor) -> AnswerPositions:
+        """The same tokens elsewhere: row and column (B, L) say where the token at each place went to."""
+        places = self.rows, self.columns
+        return replace(self, rows=row[places], columns=column[places])
 
 
 def answer_positions(labels: Tensor) -> AnswerPositions:

@@ -103,16 +103,6 @@ def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
 
 
-def can_share_prefix(config: PreTrainedConfig) -> bool:
-    """Whether `models.extensions.shared_prefix` gives the model the same states: known for full softmax attention.
-
-    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions; and
-    the class has to hand what its forward pass is given on to transformers' interface of attention.
-    """
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return config.model_type in ("llama", "qwen2", "qwen3", *QWEN_TEXT_CLASSES) and layers == {"full_attention"}
-
-
 def uses_3d_positions(config: PreTrainedConfig) -> bool:
     """Whether the model's rotary positions have three parts (time, height, width)."""
     rope = getattr(config, "rope_parameters", None) or {}

@@ -48,9 +48,9 @@ class ContrastiveLoss(nn.Module):
     with the concatenated batch.
     """
 
-    def __init__(self, text_width: int, queue_size: int = 512) -> None:
+    def __init__(self, text_width: int, queue_size: int = 512, temperature: float = INITIAL_TEMPERATURE) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / INITIAL_TEMPERATURE)]))  # DeepSpeed wants an axis
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))  # DeepSpeed wants an axis
         self.register_buffer("queue", torch.zeros(queue_size, text_width), persistent=False)
         self.register_buffer("queued", torch.zeros((), dtype=torch.long), persistent=False)  # how many ever
 

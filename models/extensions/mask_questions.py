@@ -1,0 +1,51 @@
+"""Who asks for masks of which volume in a batch, and which of the volumes learn them in this step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from datasets.instruction import InstructionBatch
+from models.encoders.contract import EncodedVolume
+
+
+@dataclass
+class MaskQuestions:
+    """What is asked about one volume: the rows that ask, their queries (n, width) and true masks (n, X, Y, Z)."""
+
+    volume: EncodedVolume
+    rows: list[int] = field(default_factory=list)
+    queries: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+
+
+def mask_questions(
+    hidden: Tensor, answers: Tensor, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]]
+) -> list[MaskQuestions]:
+    """The questions of a batch, those about one volume together, in the order of the first.
+
+    hidden: (B, L, width).  answers: (B, L) bool, True at the ``<SEG>`` of answers.
+    """
+    asked: dict[Hashable, MaskQuestions] = {}
+    for row, masks in enumerate(batch.masks):
+        queries = hidden[row, answers[row]]
+        if masks is None or not len(queries):
+            continue
+        image = batch.mask_images[row]
+        questions = asked.setdefault((batch.volumes_of[row], image), MaskQuestions(encoded[row][image]))
+        questions.rows.append(row)
+        questions.queries.append(queries)
+        questions.targets.append(masks[: len(queries)])
+    return list(asked.values())
+
+
+def sample_volumes(asked: list[MaskQuestions], count: int) -> tuple[list[MaskQuestions], float]:
+    """`count` random volumes, all where there are no more, and the weight with which they stand for all rows."""
+    if not 0 < count < len(asked):
+        return asked, 1.0
+    rows = sum(len(questions.rows) for questions in asked)
+    chosen = [asked[i] for i in torch.randperm(len(asked))[:count].tolist()]
+    return chosen, rows / sum(len(questions.rows) for questions in chosen)

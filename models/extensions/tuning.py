@@ -1,0 +1,163 @@
+"""Instruction tuning with what this project adds to the published forward pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial, reduce
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datasets.instruction import InstructionBatch
+from datasets.vocabulary import diagnosis_facts
+from models.ctinstruct import CTInstruct, InstructionOutput, MakeModel, added, mean_losses
+from models.encoders.contract import EncodedVolume
+from models.extensions.mask_questions import mask_questions, sample_volumes
+from models.extensions.packed_attention import use_packed_attention
+from models.extensions.query_targets import query_losses
+from models.extensions.settings import TuningExtensions
+from models.extensions.shared_prefix import SharedPrefix, can_share_prefix, shared_prefix
+from models.extensions.slice_sampling import sample_slices
+from models.extensions.spare_pass import spare_diagnosis, spare_masks, spare_visual_tokens, spare_volume
+from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
+from models.masks.losses import part_mask_loss
+from models.vision import VisionModel
+
+log = logging.getLogger(__name__)
+
+
+def tuning_model(extensions: TuningExtensions) -> MakeModel:
+    """What builds a CTInstruct of its parts: the published one where nothing is on, else the extended one."""
+    return CTInstruct if extensions == TuningExtensions() else partial(ExtendedCTInstruct, extensions=extensions)
+
+
+class ExtendedCTInstruct(CTInstruct):
+    """`CTInstruct` with the extensions that are on in training; `TuningExtensions` names them.
+
+    Its weights are those of `CTInstruct`: a checkpoint of one loads into the other.
+    """
+
+    def __init__(
+        self,
+        vision: VisionModel,
+        language_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        extensions: TuningExtensions,
+    ) -> None:
+        super().__init__(vision, language_model, tokenizer)
+        self.extensions = extensions
+        self.shares_volumes = extensions.share_volumes and can_share_prefix(language_model.config.get_text_config())
+        if self.shares_volumes:
+            use_packed_attention(language_model)
+        elif extensions.share_volumes:
+            log.warning("this language model's attention cannot share a volume: each question reads it for itself")
+
+    def forward(self, batch: InstructionBatch) -> InstructionOutput:
+        """As published, with a spare volume where ranks are aligned, and a weight for each of a sample's losses."""
+        encoded = self.encode(batch)
+        spare = spare_volume(self, encoded) if self.extensions.aligned_ranks else None
+        answers = answer_positions(batch.labels)
+        logits, hidden = self._read(batch, encoded, spare, answers)
+        losses = {
+            "language_loss": answer_loss(logits, answers),
+            "diagnosis_loss": self.diagnosis_losses(hidden, batch),
+            "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
+        }
+        if self.extensions.query_targets:
+            losses["query_loss"] = query_losses(self, hidden, batch)
+        given = self.extensions.loss_weights
+        factors: dict[str, Tensor | float] = {name: given.get(name.removesuffix("_loss"), 1.0) for name in losses}
+        factors["language_loss"] *= answers.lengths ** (1 - self.extensions.length_power)
+        loss = reduce(torch.add, [factors[name] * values for name, values in losses.items()]).mean()
+        return InstructionOutput(loss, mean_losses(losses, batch))
+
+    def _read(
+        self,
+        batch: InstructionBatch,
+        encoded: Sequence[Sequence[EncodedVolume]],
+        spare: EncodedVolume | None,
+        answers: AnswerPositions,
+    ) -> tuple[Tensor, Tensor]:
+        """`embed` and `read`, packed where rows share a volume."""
+        shared = None
+        if self.shares_volumes:
+            image_mask = batch.input_ids == self.image_id
+            shared = shared_prefix(batch.input_ids, batch.attention_mask, image_mask, batch.volumes_of)
+        if shared is None:
+            embeddings, positions = self._embed_aligned(batch, encoded, spare)
+            return self.read(embeddings, positions, answers, attention_mask=batch.attention_mask)
+        embeddings, positions = self._embed_packed(batch, encoded, shared)
+        # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
+        mask = embeddings.new_zeros(1, 1, 1, 1)
+        packed = answers.moved(shared.group, shared.column)
+        logits, hidden = self.read(embeddings, positions, packed, attention_mask=mask, packed=shared.layout)
+        return logits, shared.unpack(hidden)
+
+    def _embed_aligned(
+        self, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]], spare: EncodedVolume | None
+    ) -> tuple[Tensor, Tensor]:
+        """`embed`; a rank without volumes runs its projector on the spare one, at the same place in the order."""
+        embeddings, positions = self.embed(batch, encoded)
+        if spare is not None and not any(encoded):
+            embeddings = embeddings + spare_visual_tokens(self, spare)
+        return embeddings, positions
+
+    def _embed_packed(
+        self, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]], shared: SharedPrefix
+    ) -> tuple[Tensor, Tensor]:
+        """`embed` for packed rows (G, K): a volume's tokens stand there once for all questions about it."""
+        image_mask = batch.input_ids == self.image_id
+        positions = shared.pack_positions(self.positions(batch, encoded))
+        embeddings = self.language_model.get_input_embeddings()(shared.pack(batch.input_ids))
+        visual, places = self.visual_tokens(batch, encoded)
+        assert visual is not None  # rows share a beginning only where it holds a volume
+        place_of = batch.input_ids.new_zeros(batch.input_ids.shape)
+        place_of[image_mask] = places.to(place_of.device)
+        image_mask, place_of = shared.pack(image_mask), shared.pack(place_of)
+        visual = visual.to(embeddings.dtype)[place_of[image_mask]]
+        return embeddings.masked_scatter(image_mask.unsqueeze(-1), visual), positions
+
+    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+        """As published, the heads of one label set after the other, and without targets for one still run."""
+        if not self.extensions.aligned_ranks:
+            return super().diagnosis_losses(hidden, batch)
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        for label_set in diagnosis_facts():
+            rows = [r for r, name in enumerate(batch.label_sets) if name == label_set and batch.targets[r] is not None]
+            for row in rows:
+                losses = self.add_diagnosis_loss(losses, row, hidden, batch)
+            if not rows:
+                losses = losses + spare_diagnosis(self, hidden, label_set)
+        return losses
+
+    def _mask_losses(
+        self,
+        hidden: Tensor,
+        batch: InstructionBatch,
+        encoded: Sequence[Sequence[EncodedVolume]],
+        spare: EncodedVolume | None,
+    ) -> Tensor:
+        """As published, but a volume's features are decoded once for all who ask, and some slices or volumes alone."""
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        asked = mask_questions(hidden, batch.labels == self.segmentation_id, batch, encoded)
+        if spare is not None and not asked:
+            return losses + spare_masks(self, spare, hidden)
+        weight = 1.0
+        if self.training:
+            asked, weight = sample_volumes(asked, self.extensions.mask_volumes)
+        for questions in asked:
+            volume, targets = questions.volume, torch.cat(questions.targets)
+            if self.training and self.extensions.mask_slices:
+                volume = sample_slices(volume, targets, self.extensions.mask_slices)
+            logits = self.vision.decode_parts(volume, torch.cat(questions.queries))
+            counts = [len(masks) for masks in questions.targets]
+            parts = zip(
+                questions.rows, logits.split(counts, 1), volume.part_masks(targets).split(counts, 1), strict=True
+            )
+            for row, row_logits, row_targets in parts:
+                bce, dice = part_mask_loss(row_logits, row_targets)
+                losses = added(losses, row, weight * (bce + dice))
+        return losses
