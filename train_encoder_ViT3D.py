@@ -9,7 +9,7 @@ Every hyper-parameter below can be edited here or given on the command line.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from evaluation.pretraining_scores import evaluate_pretraining
 from training.arguments import parse
@@ -111,12 +111,12 @@ class HyperParameters(PretrainingSettings):
     muon_rate: float = 1.0  # that of Muon's matrices
 
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {**size_preset("small", ENCODER), "run_dir": "runs/encoder_ViT3D_small"},
     "tiny": {**size_preset("tiny", ENCODER), "run_dir": "runs/encoder_ViT3D_tiny"},
 }
-RECIPES = {"published": {}, "phantom": PHANTOM_RECIPE}
+RECIPES: dict[str, dict[str, Any]] = {"published": {}, "phantom": PHANTOM_RECIPE}
 
 
 def main() -> None:

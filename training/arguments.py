@@ -70,8 +70,8 @@ def parse(
     given.pop("local_rank", None)
     values: dict[str, Any] = {}
     for option, sets in choices.items():
-        chosen = given.get(option, _default(fields[option]) if option in fields else None)
-        values.update(sets.get(chosen, {}))
+        chosen = given.get(option, _default(fields[option]) if option in fields else "")
+        values.update(sets.get(str(chosen), {}))
     values.update({name: value for name, value in given.items() if name in fields})
     required = {name for name, field in fields.items() if _default(field) is dataclasses.MISSING}
     if missing := sorted(required - set(values)):

@@ -17,8 +17,8 @@ from training.settings import TrainingSettings
 def describe_run(settings: TrainingSettings, presets: NamedDefaults, data: str, precision: str) -> dict[str, Any]:
     """What a checkpoint tells of the training behind it: recipe, preset, data, and departures as JSON types.
 
-    A field's default is its published value, unless its metadata name another.  A preset's sizes are no departure beside
-    the preset itself, and fields of `NO_PART_OF_THE_METHOD` are left out.
+    A field's default is its published value, unless its metadata name another.  A preset's sizes are no departure
+    beside the preset itself, and fields of `NO_PART_OF_THE_METHOD` are left out.
 
     presets: of the script.  data: the source, in words.  precision: as resolved for this machine.
     """

@@ -46,19 +46,20 @@ class LossScale:
     """
 
     def __init__(self, engine: Any) -> None:
-        self.scaler = getattr(engine.optimizer, "loss_scaler", None)
-        if self.is_dynamic:
-            self.scaler.raise_error_at_min_scale = False  # `train` raises, and names the samples
+        scaler = getattr(engine.optimizer, "loss_scaler", None)
+        self.scaler: Any = scaler if getattr(scaler, "dynamic", False) else None
+        if self.scaler is not None:
+            self.scaler.raise_error_at_min_scale = False  # `update_weights` raises, and names the samples
 
     @property
     def is_dynamic(self) -> bool:
         """False in fp32 and bf16, and in fp16 with a fixed factor."""
-        return bool(getattr(self.scaler, "dynamic", False))
+        return self.scaler is not None
 
     @property
     def value(self) -> float:
-        """The present factor; 1 where there is none."""
-        return float(self.scaler.cur_scale) if self.scaler is not None else 1.0
+        """The present factor; 1 where it is not dynamic."""
+        return float(self.scaler.cur_scale) if self.is_dynamic else 1.0
 
     def can_fall(self) -> bool:
         """Whether a skipped update may make the next one possible."""

@@ -2,7 +2,8 @@
 
 DeepSpeed's own `load_checkpoint` unpickles whatever a file contains.  Here a rank's state is plain tensors and numbers,
 read with `weights_only=True`: the optimiser's moments, the float32 weights they belong to, the model's buffers, the
-random states, the loss scale of fp16.  The model's final format plays no part in resuming, so it may store weights rounded or merged.
+random states, the loss scale of fp16.  The model's final format plays no part in resuming, so it may store weights
+rounded or merged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One update of the weights: the micro-batches of a step forwards and backwards, the gradient's check, the optimiser."""
+"""One update of the weights: a step's micro-batches forwards and backwards, the gradient's check, the optimiser."""
 
 from __future__ import annotations
 

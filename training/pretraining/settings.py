@@ -119,10 +119,8 @@ def in_updates(settings: Settings) -> Settings:
 
     An update is made at every `accumulation_steps`-th draw; one that is begun is finished, so numbers are rounded up.
     """
-    intervals = ("max_iters", "log_interval", "save_interval", "eval_interval")
-    return replace(
-        settings, **{name: ceil(getattr(settings, name) / settings.accumulation_steps) for name in intervals}
-    )
+    in_draws = ("max_iters", "log_interval", "save_interval", "eval_interval")
+    return replace(settings, **{name: ceil(getattr(settings, name) / settings.accumulation_steps) for name in in_draws})
 
 
 def size_preset(size: Size, encoder: str) -> dict[str, Any]:

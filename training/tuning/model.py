@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical
 from datasets.manifest import InstructionRecord, manifest_texts
 from models.checkpoints.folder import build_ctinstruct
 from models.checkpoints.loading import load_checkpoint
-from models.checkpoints.pretrained_vision import load_into, load_pretrained_vision, start_projector
+from models.checkpoints.pretrained_vision import labels_to_texts, load_into, load_pretrained_vision, tokens_to_texts
 from models.checkpoints.released import load_released_vision
 from models.configuration import VisionConfig, vision_preset
-from models.ctinstruct import CTInstruct
+from models.ctinstruct import CTInstruct, MakeModel
 from models.extensions.grounded_start import start_grounded
-from models.extensions.settings import TuningExtensions
+from models.extensions.projector_start import start_projector
 from models.extensions.tuning import tuning_model
-from models.language.loading import can_share_prefix, load_language_model
+from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora, lora_settings
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
 from models.parameters import freeze_encoder, freeze_unused
 from models.text.label_embeddings import label_embeddings
-from models.vision import VisionModel
 from training import checkpoint_store, distributed
 from training.precision import TYPES, resolve_precision
 from training.tuning.settings import TuningSettings
-
-Make = Callable[[VisionModel, PreTrainedModel, PreTrainedTokenizerBase], CTInstruct]
 
 
 def build_model(settings: TuningSettings, records: Sequence[InstructionRecord], ranks: distributed.Ranks) -> CTInstruct:
@@ -40,8 +38,8 @@ def build_model(settings: TuningSettings, records: Sequence[InstructionRecord], 
     Raises InputError for a setting that cannot take effect on this model, or weights that do not fit it.
     """
     check_start(settings)
-    model = _start(settings, records, ranks.device, _maker(settings.extensions(ranks.world_size)))
-    if settings.mask_slices and not model.config.masks_by_slice:
+    model = _start(settings, records, ranks.device, tuning_model(settings.extensions(ranks.world_size)))
+    if settings.mask_slices and model.config.encoder != "2D1D":
         raise InputError(
             f"--mask_slices {settings.mask_slices}: {model.config.encoder} decodes whole patches, not slices; give "
             "--mask_slices 0"
@@ -79,20 +77,9 @@ def check_start(settings: TuningSettings) -> None:
         )
 
 
-def _maker(extensions: TuningExtensions) -> Make:
-    """The model's class with its extensions; questions share a volume's reading where the language model can do it.
-
-    Where it cannot, each question is read by itself, with the same result.
-    """
-
-    def make(vision: VisionModel, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> CTInstruct:
-        shared = extensions.share_volumes and can_share_prefix(language_model.config.get_text_config())
-        return tuning_model(replace(extensions, share_volumes=shared))(vision, language_model, tokenizer)
-
-    return make
-
-
-def _start(settings: TuningSettings, records: Sequence[InstructionRecord], device: torch.device, make: Make) -> CTInstruct:
+def _start(
+    settings: TuningSettings, records: Sequence[InstructionRecord], device: torch.device, make: MakeModel
+) -> CTInstruct:
     """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model.
 
     Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
@@ -122,9 +109,10 @@ def _start(settings: TuningSettings, records: Sequence[InstructionRecord], devic
     load_into(model.vision, folder)
     if settings.grounded_start:
         named = {canonical(label) for record in records for label in (*record.labels, *record.targets)}
-        start_grounded(model, folder, label_embeddings(settings.query_text_encoder, named, config.query_width))
+        embeddings = label_embeddings(settings.query_text_encoder, named, config.query_width)
+        start_grounded(model, labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder), embeddings)
     if settings.projector_start == "texts":
-        start_projector(model.vision, folder)
+        start_projector(model.vision, tokens_to_texts(model.vision, folder))
     return model
 
 
@@ -151,4 +139,5 @@ def _adapt(model: CTInstruct, settings: TuningSettings) -> None:
     lora = LoraSettings(
         base, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, tuple(settings.lora_modules)
     )
-    model.language_model = add_lora(model.language_model, model.tokenizer, lora)
+    # the adapted model passes every call and attribute on to the one inside
+    model.language_model = cast(PreTrainedModel, add_lora(model.language_model, model.tokenizer, lora))

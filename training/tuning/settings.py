@@ -72,12 +72,10 @@ class TuningSettings(TrainingSettings):
         self.require_at_least(1, "lora_rank", "lora_alpha", "validation_samples")
         self.require_at_least(0, "vision_learning_rate", "length_power", "mask_slices", "mask_volumes")
         self.require_share("lora_dropout")
-        if not self.manifests:
-            raise InputError("--manifests is empty: name at least one instruction manifest")
         weights = loss_weights(self.loss_weights)
         if "query" in weights and not self.query_text_encoder:
             raise InputError(
-                "--loss_weights query: queries are drawn to text embeddings alone; give --query_text_encoder, the folder "
+                "--loss_weights query: queries are drawn to text embeddings alone; give --query_text_encoder, the one "
                 "that pretraining asked for masks with, or leave it out"
             )
         if self.initial_checkpoint:
