@@ -172,7 +172,11 @@ def test_to_dict_is_json():
         (TrainingSettings, "--min_lr_ratio 2", "--min_lr_ratio is 2"),
         (TrainingSettings, "--betas 0.9 1", "--betas"),
         (train_encoder_2D1D.HyperParameters, "--max_iters 0", "--max_iters is 0"),
-        (train_encoder_2D1D.HyperParameters, "--token_classification -1", "--token_classification is -1.0: give a value of 0 or more"),
+        (
+            train_encoder_2D1D.HyperParameters,
+            "--token_classification -1",
+            "--token_classification is -1.0: give a value of 0 or more",
+        ),
         (train_encoder_2D1D.HyperParameters, "--deep_supervision -1", "--deep_supervision is -1"),
         (train_encoder_2D1D.HyperParameters, "--mask_decoder_rate -1", "--mask_decoder_rate is -1"),
         (train_encoder_2D1D.HyperParameters, "--segmentation_micro_batch 0", "--segmentation_micro_batch is 0"),
