@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,16 @@ def run_well(*command: str | Path, ranks: int = 1, timeout: float = 300) -> None
     """Start, wait, and fail the test where the status is not 0."""
     result = run(*command, ranks=ranks, timeout=timeout)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def kill_when_saved(run_dir: Path, step: int, *command: str | Path, ranks: int = 1, timeout: float = 300) -> None:
+    """Start, and end all processes by SIGKILL as soon as the checkpoint of a step is there."""
+    checkpoint, begun = run_dir / "checkpoints" / f"step_{step:06d}", time.monotonic()
+    process = launch(*command, ranks=ranks)
+    while not checkpoint.is_dir():
+        if process.poll() is not None or time.monotonic() - begun > timeout:
+            result = finish(process, 1)
+            pytest.fail(f"no {checkpoint.name} was written:\n{result.stdout}\n{result.stderr}")
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
