@@ -48,16 +48,20 @@ class HyperParameters(PretrainingSettings):
     validation_split: Literal["val", "test"] = "val"  # whose manifests are validated on
     eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop
 
-    # augmentation: of intensities with standard deviation 1; no flips where a label or a report may have a side
+    # augmentation; intensities have a standard deviation of 1
     augmentation: bool = True  # False leaves all of it out
-    augment_rotate: float = 0.5  # probability of a quarter turn in plane
-    augment_flip: float = 0.1  # of a flip, for each axis; classification and image-text alone
+    augment_rotate: float = 0.5  # probability of a turn in plane by 90, 180 or 270 degrees
+    augment_flip: float = 0.1  # of a flip along each axis; classification and image-text
+    augment_segmentation_flip: float = 0.0  # the same for segmentation
+    # flip also where a label or a report has a side, as the published runs did, which did not ask
+    augment_flip_sided: bool = field(default=False, metadata={"published": True})
     augment_scale: float = 0.5  # of intensities times a factor
     augment_scale_by: float = 0.1  # the factor lies within 1 +- this
     augment_shift: float = 0.5  # of intensities plus an offset
     augment_shift_by: float = 0.1  # the offset lies within +- this
     augment_noise: float = 0.2  # of Gaussian noise; segmentation alone
-    augment_noise_by: float = 0.05  # its largest standard deviation
+    augment_noise_sigma: float = 0.05  # its standard deviation
+    augment_draw_noise_sigma: bool = False  # draw the deviation of each volume from 0 to that one
     augment_contrast: float = 0.2  # of another contrast; segmentation alone
     augment_gamma: tuple[float, float] = (0.7, 1.5)  # range of the contrast's exponent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import ceil
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -50,12 +50,15 @@ class PretrainingSettings(TrainingSettings):
     augmentation: bool
     augment_rotate: float
     augment_flip: float
+    augment_segmentation_flip: float
+    augment_flip_sided: bool
     augment_scale: float
     augment_scale_by: float
     augment_shift: float
     augment_shift_by: float
     augment_noise: float
-    augment_noise_by: float
+    augment_noise_sigma: float
+    augment_draw_noise_sigma: bool
     augment_contrast: float
     augment_gamma: tuple[float, float]
 
@@ -85,32 +88,18 @@ class PretrainingSettings(TrainingSettings):
         self.require_at_least(1, "segmentation_micro_batch", "validation_samples", "labels_per_step", "patch_max")
         self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices")
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
-        self.require_share(
-            *("augment_rotate", "augment_flip", "augment_scale", "augment_shift", "augment_noise", "augment_contrast")
-        )
-        self.require_at_least(0, "augment_scale_by", "augment_shift_by", "augment_noise_by")
-        low, high = self.augment_gamma
-        if not 0 < low <= high:
-            raise InputError(f"--augment_gamma is {low} {high}: give the lowest and the highest gamma, both above 0")
+        self._augmentation()
         if not self.temperature > 0:
             raise InputError(f"--temperature is {self.temperature}: give a value above 0")
 
     @property
     def augmentation_options(self) -> AugmentationOptions | None:
         """As the dataset takes them; None for no augmentation."""
-        if not self.augmentation:
-            return None
+        return self._augmentation() if self.augmentation else None
+
+    def _augmentation(self) -> AugmentationOptions:
         return AugmentationOptions(
-            rotate=self.augment_rotate,
-            flip=self.augment_flip,
-            scale=self.augment_scale,
-            scale_by=self.augment_scale_by,
-            shift=self.augment_shift,
-            shift_by=self.augment_shift_by,
-            noise=self.augment_noise,
-            noise_by=self.augment_noise_by,
-            contrast=self.augment_contrast,
-            gamma=self.augment_gamma,
+            **{part.name: getattr(self, f"augment_{part.name}") for part in fields(AugmentationOptions)}
         )
 
 
