@@ -195,13 +195,10 @@ def test_departures_are_named_with_both_values(capsys):
 def test_the_published_recipe_departs_in_nothing_but_axes_and_flips_of_what_has_a_side():
     for script, precision in ((train_encoder_2D1D, "fp16"), (train_CTInstruct, "bf16")):
         settings = settings_of(script, "--micro_batch 2 --workers 1")
-        assert set(describe_run(settings, script.PRESETS, "mine", precision)["departures"]) == {"orientation"}
-        assert (
-            "orientation"
-            not in describe_run(settings_of(script, "--orientation as_stored"), script.PRESETS, "mine", precision)[
-                "departures"
-            ]
-        )
+        ours = {"orientation", "augment_flip_sided"} & set(vars(settings))
+        assert set(describe_run(settings, script.PRESETS, "mine", precision)["departures"]) == ours
+        released = settings_of(script, "--orientation as_stored" + " --augment_flip_sided" * (len(ours) - 1))
+        assert not describe_run(released, script.PRESETS, "mine", precision)["departures"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
