@@ -21,12 +21,12 @@ from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from evaluation.answering.controls import Control
 from evaluation.answering.inference import GenerationOptions
-from evaluation.answering.predictions import read_predictions
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
 from evaluation.metrics.report_classifier import load_report_classifier
 from evaluation.metrics.summarize import fit_thresholds_from_records
+from evaluation.predictions import read_predictions
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
 from models.checkpoints.loading import load_checkpoint
@@ -39,6 +39,8 @@ from training.script import run_script
 
 @dataclass
 class HyperParameters:
+    """Every setting, with its default; each is an option of the command line too."""
+
     checkpoint: str = ""  # a run folder (its newest checkpoint), a step folder, or a model folder
     output: str = "runs/evaluation"
 
@@ -60,7 +62,6 @@ class HyperParameters:
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
-    masks_of_all_beams: bool = True  # dice_release_protocol picks among them; False is faster and takes the answer's
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -121,7 +122,7 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
-    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "masks_of_all_beams")
+    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens")
     made_with = {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
         "precision": str(next(model.parameters()).dtype),
@@ -136,6 +137,7 @@ def evaluate_jobs(
 
 
 def main() -> None:
+    """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
     if not settings.checkpoint:
         raise InputError("--checkpoint is missing: name a run folder or a model folder")
@@ -166,7 +168,7 @@ def main() -> None:
         max_length=settings.max_length,
         with_answers=False,
     )
-    options = GenerationOptions(settings.num_beams, settings.max_new_tokens, settings.masks_of_all_beams)
+    options = GenerationOptions(settings.num_beams, settings.max_new_tokens)
     if settings.image:
         evaluate_one(settings, model, dataset, options)
     else:

@@ -48,6 +48,7 @@ def edge(box: tuple, towards: tuple) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Write the figure."""
     figure = Figure(figsize=(13.5, 4.9), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, 15.5)

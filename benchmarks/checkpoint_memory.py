@@ -27,6 +27,7 @@ from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfi
 from models.checkpoints.folder import build_without_storage, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.configuration import VISION_PRESETS
+from models.ctinstruct import CTInstruct
 from models.language.tiny_language_model import train_tokenizer
 
 GB = 10**9
@@ -53,7 +54,8 @@ class PeakMemory:
             self._sample()
 
     def _sample(self) -> None:
-        self.peak = tuple(max(pair) for pair in zip(self.peak, _memory(), strict=True))
+        resident, anonymous = _memory()
+        self.peak = max(self.peak[0], resident), max(self.peak[1], anonymous)
 
 
 def _memory() -> tuple[int, int]:
@@ -63,7 +65,7 @@ def _memory() -> tuple[int, int]:
     return resident, anonymous
 
 
-def random_model(gigabytes: float):
+def random_model(gigabytes: float) -> CTInstruct:
     """A CTInstruct whose weights take about so many gigabytes in bfloat16."""
     tokenizer = train_tokenizer(["Where is the liver?"] * 4, vocabulary=300)
     layer = 2 * (2.5 * WIDTH**2 + 3 * WIDTH * FEEDFORWARD)  # bytes of attention (8 of 16 key-value heads) and MLP

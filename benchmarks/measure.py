@@ -40,6 +40,12 @@ class Row:
         return self.seconds / self.limit_seconds if self.limit_seconds else None
 
 
+def known(figure: float | None) -> float:
+    """A figure of a row of which it was measured."""
+    assert figure is not None
+    return figure
+
+
 @dataclass
 class Aim:
     """A ratio of two measured figures beside what it should be: at most `target`, or at least where `at_least`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def measured_gflop(results: dict, patches: int) -> tuple[float, float]:
 
 def pretraining_flop(encode: float, mask: float, settings: PretrainingSettings, gpus: int) -> tuple[float, float]:
     """(FLOP, volumes) of the whole pretraining: tasks by weight, each with its micro-batch."""
-    weights: Counter[str] = Counter()
+    weights: defaultdict[str, float] = defaultdict(float)
     for task in published_tasks(settings.manifest_dir):
         weights[task.kind] += task.weight
     micro_steps = settings.max_iters * gpus  # max_iters counts draws, which all ranks make together
@@ -83,7 +83,7 @@ def pretraining_flop(encode: float, mask: float, settings: PretrainingSettings, 
     for kind, weight in weights.items():
         segmentation = kind == "segmentation"
         count = settings.segmentation_micro_batch if segmentation else settings.micro_batch
-        share = weight / weights.total()
+        share = weight / sum(weights.values())
         volumes += micro_steps * share * count
         flop += micro_steps * share * count * RECOMPUTED * (encode + mask * segmentation) * 1e9
     return flop, volumes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from transformers import GenerationMixin
 
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
 from datasets.instruction import InstructionCollator, InstructionSample
@@ -34,6 +35,7 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
     """A prompt of text alone, so that what is compared is generation and nothing else."""
     model = model_of(size)
     language_model, tokenizer = model.language_model, model.tokenizer
+    assert isinstance(language_model, GenerationMixin)
     prompt = (tokenizer(TEXTS[0] * 8)["input_ids"])[:256]
     assert tokenizer.convert_tokens_to_ids(IMAGE) not in prompt
     sample = InstructionSample(
@@ -48,17 +50,17 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
     )
     batch = InstructionCollator(tokenizer.pad_token_id)([sample]).to(device())
     tokenizer.eos_token = tokenizer.pad_token  # neither side may stop early
-    options = {"num_beams": 1, "max_new_tokens": new_tokens}
 
     def plain() -> None:
         language_model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
+            num_beams=1,
             do_sample=False,
+            max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            **options,
         )
 
     with torch.inference_mode():
@@ -66,9 +68,9 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
             language_model, input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1
         )
         rows = [measured(f"prefill of {len(prompt)} tokens, {size}", prefill)]
-        ours = best_seconds(lambda: generate(model, batch, **options), repeats=2)
+        ours = best_seconds(lambda: generate(model, batch, 1, new_tokens), repeats=2)
         theirs = best_seconds(plain, repeats=2)
-        generated = len(generate(model, batch, **options)[0].token_ids)
+        generated = len(generate(model, batch, 1, new_tokens)[0].token_ids)
     row = Row(f"decode {new_tokens} tokens, {size}", ours, peak_gib=peak_gib())
     row.note = f"{generated / ours:.0f} tokens/s; transformers' generate {new_tokens / theirs:.0f}"
     rows.append(row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from benchmarks.measure import Aim, Row, best_seconds, device, precision
@@ -27,7 +29,7 @@ def packed_questions() -> tuple[list[Row], list[Aim]]:
     width = language_model.config.hidden_size
     states = torch.randn(VOLUMES, places, width, device=device(), dtype=precision())
 
-    def run(**options) -> None:
+    def run(**options: Any) -> None:
         output = language_model(inputs_embeds=states, logits_to_keep=1, use_cache=False, **options)
         output.logits.sum().backward()
 

@@ -60,7 +60,7 @@ def in_process(phantoms: Path) -> tuple[list[Row], list[Aim]]:
     same_volume = [record for record in records if record.image_path == records[0].image_path]
     questions = [asking.sample(record) for record in (same_volume * QUESTIONS)[:QUESTIONS]]
     batches = [collate([question]).to(device()) for question in questions]
-    rows.append(measured("evaluated sample, tiny", partial(model.generate, batches[0], 1, 32)))
+    rows.append(measured("evaluated sample, tiny", partial(generate, model, batches[0], 1, 32)))
 
     def encoding_each_time() -> None:
         for one in batches:

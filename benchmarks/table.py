@@ -37,16 +37,16 @@ def cost_plot(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[tuple[float, float, float]]] = {}  # (million voxels, seconds, limit) of each stage
     for row in rows:
         if row.voxels and row.limit_seconds:
-            families.setdefault(row.stage.split(",")[0], []).append(row)
+            point = (row.voxels / 1e6, row.seconds, row.limit_seconds)
+            families.setdefault(row.stage.split(",")[0], []).append(point)
     figure, axes = pyplot.subplots(figsize=(7.5, 4), layout="constrained")
-    for name, members in families.items():
-        members = sorted(members, key=lambda row: row.voxels)
-        millions = [row.voxels / 1e6 for row in members]
-        line = axes.plot(millions, [row.seconds for row in members], marker="o", label=name)[0]
-        axes.plot(millions, [row.limit_seconds for row in members], ":", color=line.get_color(), label=f"{name}, limit")
+    for name, points in families.items():
+        millions, seconds, limits = zip(*sorted(points), strict=True)
+        line = axes.plot(millions, seconds, marker="o", label=name)[0]
+        axes.plot(millions, limits, ":", color=line.get_color(), label=f"{name}, limit")
     axes.set(xlabel="million voxels", ylabel="seconds", xscale="log", yscale="log", title="Full-size vision model")
     if families:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -69,14 +69,14 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
 
 
 def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None) -> list[PretrainingTask]:
-    """The tasks of a folder that `datasets.phantom.dataset` wrote, by their names with `phantom_` in front:
+    """The five tasks of a folder that `datasets.phantom.dataset` wrote.
 
-    image_text, classification (diseases), detail_classification (diseases with side, number, size, zone and kind),
-    segmentation (organs) and lesion_segmentation (diseases, their sides and sites).
+    Each name has `phantom_` in front: image_text, classification (diseases), detail_classification (diseases with side,
+    number, size, zone and kind), segmentation (organs) and lesion_segmentation (diseases, their sides and sites).
 
-    weights: by name without `phantom_`; where not given 1, but 0 for details, which have the diseases once more, and
-    for lesions, which the mask decoder cannot learn in a few hundred steps from scratch and which keep it from the
-    rest; deep supervision alone can learn from them.
+    weights: by name without `phantom_`.  The default is 1, but 0 for two tasks: detail_classification has the diseases
+    once more, and lesion_segmentation is more than the mask decoder can learn from scratch in a few hundred steps, so
+    that it would keep the decoder from learning organs.
     """
     diseases = tuple(disease.lower() for disease in DISEASES)
     parts = tuple(part for name in DISEASES for part in lesion_parts(name))

@@ -11,6 +11,9 @@ from datasets.errors import InputError
 from datasets.manifest import QuestionPart
 from datasets.vocabulary import IMAGE, IMAGE_MARKUP
 
+MAX_LENGTH = 8192  # ours: twice the longest answer, so that such an answer still leaves room for its question
+MAX_ANSWER_TOKENS = 4096  # published
+
 log = logging.getLogger(__name__)
 
 
@@ -19,12 +22,19 @@ class Conversation:
 
     Args:
         tokenizer: of the language model, after ``add_special_tokens``.
-        max_length: most tokens of prompt and answer together; longer questions are cut, with a warning.
+        max_length: most tokens of question and answer together; a longer question is cut, with a warning.
+        max_answer_tokens: most tokens of an answer, its end token among them; a longer one is cut, with a warning.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int = MAX_LENGTH,
+        max_answer_tokens: int = MAX_ANSWER_TOKENS,
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.max_answer_tokens = max_answer_tokens
         self.image_id = tokenizer.convert_tokens_to_ids(IMAGE)
 
     def prompt(
@@ -34,8 +44,10 @@ class Conversation:
 
         Args:
             parts: the question; its k-th image part becomes ``visual_tokens[k]`` image tokens between the markers.
+            visual_tokens: how many tokens each of the question's volumes takes.
             name: of the sample, for warnings and errors.
-            room: most ids; None for ``max_length``.  The last text is cut from its end, never an image.
+            room: most ids, what the answer leaves of ``max_length``; None for all of it.  The last text is cut from its
+                end, never an image.
 
         Raises:
             InputError: the volumes alone do not fit, or a text holds the image token.
@@ -53,28 +65,33 @@ class Conversation:
             # Cutting can split a word into more tokens than it had, so step down until it fits.
             keep = max(len(tokens) - (len(ids) - room), 0)
             while True:
-                texts[index] = self.tokenizer.decode(tokens[:keep])
+                texts[index] = str(self.tokenizer.decode(tokens[:keep]))
                 ids = self._render(parts, texts, visual_tokens)
                 if len(ids) <= room or keep == 0:
                     break
                 keep -= 1
             dropped += len(tokens) - keep
             if len(ids) <= room:
-                log.warning("%s: question cut by %d tokens to fit max_length %d", name, dropped, self.max_length)
+                log.warning(
+                    "%s: question cut by %d tokens: %d of max_length %d are left for it",
+                    name, dropped, room, self.max_length,
+                )  # fmt: skip
                 return ids
         raise InputError(
-            f"{name}: {sum(visual_tokens)} image tokens and the chat template need {len(ids)} tokens, but {room} are "
-            "left for the question; raise max_length or lower patch_max"
+            f"{name}: {sum(visual_tokens)} image tokens and the chat template need {len(ids)} tokens, but {room} of "
+            f"max_length {self.max_length} are left for the question; raise max_length, or lower patch_max or "
+            "max_answer_tokens"
         )
 
     def answer(self, text: str, name: str = "") -> list[int]:
-        """Ids of an answer and of the end token; cut to half of ``max_length``, with a warning."""
+        """Ids of an answer and of the end token; cut to ``max_answer_tokens``, with a warning.
+
+        A cut answer has no end token, so that nobody learns to stop in the middle of a sentence.
+        """
         ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
-        limit = self.max_length // 2
-        if len(ids) > limit:
-            log.warning("%s: answer cut from %d to %d tokens (max_length %d)", name, len(ids), limit, self.max_length)
-            ids = ids[:limit]
-        return ids
+        if len(ids) > self.max_answer_tokens:
+            log.warning("%s: answer cut from %d to max_answer_tokens %d", name, len(ids), self.max_answer_tokens)
+        return ids[: self.max_answer_tokens]
 
     def _render(self, parts: Sequence[QuestionPart], texts: Sequence[str], visual_tokens: Sequence[int]) -> list[int]:
         remaining = iter(texts)

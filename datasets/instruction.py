@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from datasets.conversation import Conversation
+from datasets.conversation import MAX_ANSWER_TOKENS, MAX_LENGTH, Conversation
 from datasets.manifest import InstructionRecord
 from datasets.sampling import SampleReference
 from datasets.vocabulary import IGNORED_TOKEN
 from datasets.volume.anyres import PatchedVolume, PatchGeometry
-from datasets.volume.cache import RecentLoader, VolumeLoader, VolumeOptions
-from datasets.volume.loading import VolumeGeometry
+from datasets.volume.cache import RecentLoader, VolumeLoader, VolumeOptions, volume_key
+from datasets.volume.geometry import VolumeGeometry
 
 
 @dataclass
 class InstructionSample:
     """One question, ready for the model.
 
-    volumes: one for each image of the question.  masks: (n, X, Y, Z) int8 on the padded grid of volume ``mask_image``,
-    -1 in its padding, one for each ``<SEG>`` of the answer.  targets: (diseases,) float, nan where unknown.
+    volumes: one for each image of the question.
+    volume_keys: of the volumes, as `datasets.volume.cache.volume_key` has them; equal keys mean the same volume, also
+        where it was loaded twice.
+    masks: (n, X, Y, Z) int8 on the padded grid of volume ``mask_image``, -1 in its padding, one for each ``<SEG>`` of
+        the answer.
+    targets: (diseases,) float, nan where unknown.
     query_targets: (n, text width), the embedding of each mask's label, where queries are drawn to it.
     """
 
@@ -34,6 +39,7 @@ class InstructionSample:
     prompt_ids: list[int]
     answer_ids: list[int]
     volumes: list[PatchedVolume] = field(default_factory=list)
+    volume_keys: list[str] = field(default_factory=list)
     geometries: list[VolumeGeometry] = field(default_factory=list)
     masks: Tensor | None = None
     mask_image: int = 0
@@ -47,8 +53,8 @@ class InstructionBatch:
     """Samples of any tasks and sizes, padded on the left.
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
-    row; ``volumes[row]`` is itself a list.  Rows that ask about the very same volumes share them: ``volumes_of`` names
-    the row whose volumes each row asks about, and a row that uses another's has none of its own.
+    row; ``volumes[row]`` is itself a list.  Rows that ask about the same volumes share them: ``volumes_of`` names for
+    each row the row whose volumes it asks about, and a row that uses another's has none of its own.
     """
 
     input_ids: Tensor
@@ -73,7 +79,7 @@ class InstructionBatch:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> InstructionBatch:
         """A copy with every tensor on ``device``."""
 
-        def move(value):
+        def move(value: Any) -> Any:
             if isinstance(value, Tensor | PatchedVolume):
                 return value.to(device, non_blocking=non_blocking)
             return [move(item) for item in value] if isinstance(value, list) else value
@@ -83,7 +89,7 @@ class InstructionBatch:
     def pin_memory(self) -> InstructionBatch:
         """Page-locked copies, which ``DataLoader(pin_memory=True)`` asks for."""
 
-        def pin(value):
+        def pin(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.pin_memory()
             if isinstance(value, PatchedVolume):
@@ -100,11 +106,14 @@ class InstructionDataset(Dataset):
         records: for each manifest's name, its records.
         tokenizer: of the language model, after ``add_special_tokens``.
         vision: crop size, patch limit and tokens a patch.
+        orientation: axis codes that every volume is brought to, or "as_stored".
+        resize: "published" or "isotropic", see `datasets.volume.anyres`.
         cache: folder of preprocessed volumes, or None.
-        max_length: most tokens of a sample.
+        max_length: most tokens of a sample, question and answer together.
+        max_answer_tokens: most tokens of an answer.
         with_answers: False for generation: masks and answers are not read.
         label_embeddings: of every label, where the queries of ``<SEG>`` shall be drawn to them.
-        keep_volumes: so many of the latest volumes stay in memory; samples of one of them hold the same object.
+        keep_volumes: so many of the latest volumes stay in memory, and are not read again for the next question.
     """
 
     def __init__(
@@ -116,16 +125,17 @@ class InstructionDataset(Dataset):
         orientation: str = "RAS",
         resize: str = "published",
         cache: str | None = None,
-        max_length: int = 4096,
+        max_length: int = MAX_LENGTH,
+        max_answer_tokens: int = MAX_ANSWER_TOKENS,
         with_answers: bool = True,
         label_embeddings: Mapping[str, Tensor] | None = None,
         keep_volumes: int = 0,
-    ):
+    ) -> None:
         self.records = records
-        self.conversation = Conversation(tokenizer, max_length)
+        self.conversation = Conversation(tokenizer, max_length, max_answer_tokens)
         self.vision = vision
         loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
-        self.loader = RecentLoader(loader, keep_volumes) if keep_volumes else loader
+        self.loader: VolumeLoader | RecentLoader = RecentLoader(loader, keep_volumes) if keep_volumes else loader
         self.with_answers = with_answers
         self.label_embeddings = label_embeddings
 
@@ -153,15 +163,16 @@ class InstructionDataset(Dataset):
             prompt_ids=self.conversation.prompt(record.question, counts, record.id, room),
             answer_ids=answer_ids,
             volumes=volumes,
+            volume_keys=[volume_key(path) for path in record.image_path],
             geometries=geometries,
             label_set=record.label_set,
             mask_image=record.mask_image,
         )
         if self.with_answers and record.targets:
             sample.targets = torch.tensor(record.target_vector())
-        if self.with_answers and record.labels:
-            values = None if isinstance(record.mask_path, list) else [record.mask_values[x] for x in record.labels]
+        if self.with_answers and record.labels and record.mask_path is not None:
             placement, geometry = volumes[record.mask_image].placement, geometries[record.mask_image]
+            values = record.mask_values_of(record.labels)
             sample.masks = self.loader.masks(record.mask_path, values, placement, geometry)
             if self.label_embeddings is not None:
                 sample.query_targets = torch.stack([self.label_embeddings[label] for label in record.labels])
@@ -185,7 +196,7 @@ class InstructionCollator:
             attention_mask[row, length - len(ids) :] = 1
             if sample.answer_ids:
                 labels[row, -len(sample.answer_ids) :] = torch.tensor(sample.answer_ids, dtype=torch.long)
-        volumes_of = _first_rows_with([tuple(map(id, sample.volumes)) for sample in samples])
+        volumes_of = _first_rows_with([_keys_of(sample) for sample in samples])
         return InstructionBatch(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -203,7 +214,13 @@ class InstructionCollator:
         )
 
 
-def _first_rows_with(keys: Sequence[tuple]) -> list[int]:
-    """For each row the first one with an equal key; one without volumes, whose key is empty, stands for itself."""
-    first: dict[tuple, int] = {}
+def _keys_of(sample: InstructionSample) -> tuple[str, ...]:
+    if len(sample.volume_keys) != len(sample.volumes):
+        raise ValueError(f"{sample.id}: {len(sample.volume_keys)} volume_keys for {len(sample.volumes)} volumes")
+    return tuple(sample.volume_keys)
+
+
+def _first_rows_with(keys: Sequence[tuple[str, ...]]) -> list[int]:
+    """For each row the first one with equal keys; a row without volumes, so without keys, stands for itself."""
+    first: dict[tuple[str, ...], int] = {}
     return [first.setdefault(key, row) if key else row for row, key in enumerate(keys)]

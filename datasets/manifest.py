@@ -7,9 +7,9 @@ Paths are relative to the manifest's folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -61,12 +61,12 @@ class InstructionRecord(BaseModel):
 
     @field_validator("question", mode="before")
     @classmethod
-    def _question_may_be_text(cls, value):
+    def _question_may_be_text(cls, value: Any) -> Any:
         return [{"type": "image"}, {"type": "text", "text": value}] if isinstance(value, str) else value
 
     @field_validator("image_path", mode="before")
     @classmethod
-    def _one_path_is_a_list_of_one(cls, value):
+    def _one_path_is_a_list_of_one(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("answer")
@@ -85,7 +85,7 @@ class InstructionRecord(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _task_from_content(cls, values):
+    def _task_from_content(cls, values: Any) -> Any:
         """A record that names no task gets the one that its fields tell."""
         if isinstance(values, dict) and "task" not in values:
             answer = values.get("answer")
@@ -143,6 +143,12 @@ class InstructionRecord(BaseModel):
             if missing:
                 raise ValueError(f"mask_values: no value for {missing[0]!r} in the multi-label file {self.mask_path}")
 
+    def mask_values_of(self, labels: Sequence[str]) -> list[int | list[int]] | None:
+        """The value or values of each label in the multi-label file; None where each label has a file of its own."""
+        if isinstance(self.mask_path, list) or self.mask_values is None:
+            return None
+        return [self.mask_values[label] for label in labels]
+
     @property
     def text(self) -> str:
         """The question's words, without its volumes."""
@@ -166,7 +172,8 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
     """
     path = Path(path)
     rows = read_rows(path)
-    records, errors = [], []
+    records: list[InstructionRecord] = []
+    errors: list[tuple[int, str]] = []
     for row, values in enumerate(rows):
         try:
             record = InstructionRecord.model_validate(values)
@@ -184,10 +191,7 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
         if not errors and record.id in seen:
             errors.append((row, f"id: {record.id!r} was already given by row {seen[record.id]}"))
         seen.setdefault(record.id, row)
-    if errors:
-        row, reason = errors[0]
-        more = f" (and {len(errors) - 1} more rows)" if len(errors) > 1 else ""
-        raise ManifestError(f"{path}: row {row}, {reason}{more}")
+    refuse_rows(path, errors)
     if not records:
         raise ManifestError(f"{path}: the list is empty")
     return records
@@ -217,6 +221,14 @@ def first_complaint(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
     return f"field {where}: {what}" if where else f"field {what}"
+
+
+def refuse_rows(path: Path, errors: Sequence[tuple[int, str]]) -> None:
+    """Where there are (row, reason) pairs, ManifestError with the first and the number of the others."""
+    if errors:
+        row, reason = errors[0]
+        more = f" (and {len(errors) - 1} more rows)" if len(errors) > 1 else ""
+        raise ManifestError(f"{path}: row {row}, {reason}{more}")
 
 
 def _with_absolute_paths(record: InstructionRecord, manifest: Path, row: int) -> InstructionRecord:

@@ -10,7 +10,7 @@ from datasets.errors import InputError
 def named_numbers(items: Iterable[str], names: Collection[str], option: str, what: str) -> dict[str, float]:
     """Numbers of 0 or more by name; raises InputError, which begins with the option and the item, for anything else.
 
-    names: what may be named; ``what`` says of them what they are.
+    names: those that are allowed.  what: words that go before them in the message ("the tasks ").
     """
     numbers: dict[str, float] = {}
     for item in items:

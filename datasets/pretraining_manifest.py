@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing_extensions import Self
 
 from datasets.label_descriptions import canonical
-from datasets.manifest import ManifestError, first_complaint, read_rows
+from datasets.manifest import ManifestError, first_complaint, read_rows, refuse_rows
 from datasets.vocabulary import Kind
 from datasets.volume.preprocessed_crops import mask_file
 
@@ -29,7 +30,10 @@ Box = tuple[int, int, int, int, int, int]
 
 
 class PretrainingRecord(BaseModel):
-    """One volume.  preprocessed: it is a normalised crop (`renorm_image`); chwd: the shape that it must then have."""
+    """What records of every kind have: one volume.
+
+    preprocessed: the file is a normalised crop (`renorm_image`).  chwd: the shape that the crop must have.
+    """
 
     model_config = ConfigDict(frozen=True)
     image_path: Annotated[str, Field(min_length=1)]
@@ -51,18 +55,22 @@ class PretrainingRecord(BaseModel):
         """(field, path) of every file that is needed."""
         return [("renorm_image" if self.preprocessed else "image_path", self.image_path)]
 
-    def in_task(self, labels: Sequence[str], loss: str | None) -> PretrainingRecord:
-        """The record as one of a task with these labels; ValueError (``field: what``) where it does not fit."""
+    def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
+        """The record with its labels spelled as in the task's; ValueError (``field: what``) where it does not fit."""
         return self
 
-    def located(self, folder: Path) -> PretrainingRecord:
-        """The record with absolute paths, and the volume as patient where none is named."""
+    def located(self, folder: Path) -> Self:
+        """The record with absolute paths; the volume's path stands for the patient where none is named."""
         path = str(folder / self.image_path)
         return self.model_copy(update={"image_path": path, "patient_id": self.patient_id or path})
 
 
 class ClassificationRecord(PretrainingRecord):
-    """disease_label as the module says; after `in_task` one label ("CE"), or {label: 0, 1 or None} ("BCE")."""
+    """A volume and its classes.
+
+    disease_label: in the manifest one of the three forms above; after `in_task` one label for a task of loss "CE", or
+    {label: 1, 0 or None (unknown)} for one of loss "BCE".
+    """
 
     disease_label: str | dict[str, int | None] | list[str]
 
@@ -77,7 +85,7 @@ class ClassificationRecord(PretrainingRecord):
             return value
         raise ValueError("give a label, a list of the present labels, or {label: 1, 0 or null}")
 
-    def in_task(self, labels: Sequence[str], loss: str | None) -> ClassificationRecord:
+    def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
         given = self.disease_label
         truth = given if isinstance(given, dict) else dict.fromkeys([given] if isinstance(given, str) else given, 1)
         truth = _spelled(truth, labels, "disease_label")
@@ -174,20 +182,20 @@ class SegmentationRecord(PretrainingRecord):
             boxes = self.boxes or [(0,) * 6] * len(self.labels)
             present = [label for label, box in zip(self.labels, boxes, strict=True) if box is not None]
             return found + [("renorm_segmentation_dir", mask_file(self.mask_folder, label)) for label in present]
-        paths = [self.mask_path] if isinstance(self.mask_path, str) else self.mask_path
+        paths = [self.mask_path] if isinstance(self.mask_path, str) else self.mask_path or []
         return found + [("mask_path", path) for path in paths]
 
-    def in_task(self, labels: Sequence[str], loss: str | None) -> SegmentationRecord:
+    def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
         return self.model_copy(update={"names": list(_spelled(dict.fromkeys(self.labels), labels, "labels"))})
 
-    def located(self, folder: Path) -> SegmentationRecord:
+    def located(self, folder: Path) -> Self:
         def absolute(paths: Any) -> Any:
             return [str(folder / path) for path in paths] if isinstance(paths, list) else paths and str(folder / paths)
 
         changes = {"mask_path": absolute(self.mask_path), "mask_folder": absolute(self.mask_folder)}
         return super().located(folder).model_copy(update=changes)
 
-    def only(self, labels: Sequence[str]) -> SegmentationRecord | None:
+    def only(self, labels: Sequence[str]) -> Self | None:
         """The record without labels that are not among `labels`; None if none is left."""
         wanted = {canonical(label) for label in labels}
         kept = [index for index, label in enumerate(self.labels) if canonical(label) in wanted]
@@ -227,13 +235,16 @@ def load_pretraining_manifest(
     """
     path, folder = Path(path), Path(path).parent.resolve()
     schema = SCHEMAS[kind]
-    records, errors = [], []
+    records: list[PretrainingRecord] = []
+    errors: list[tuple[int, str]] = []
     for row, values in enumerate(read_rows(path)):
         try:
-            record = schema.model_validate(values)
-            if drop_other_labels and isinstance(record, SegmentationRecord) and (record := record.only(labels)) is None:
+            given: PretrainingRecord | None = schema.model_validate(values)
+            if drop_other_labels and isinstance(given, SegmentationRecord):
+                given = given.only(labels)
+            if given is None:
                 continue
-            record = record.in_task(labels, loss).located(folder)
+            record = given.in_task(labels, loss).located(folder)
         except ValidationError as error:
             errors.append((row, first_complaint(error)))
             continue
@@ -245,10 +256,7 @@ def load_pretraining_manifest(
             errors.append((row, f"field {missing[0][0]}: no such file: {missing[0][1]}"))
         else:
             records.append(record)
-    if errors:
-        row, reason = errors[0]
-        more = f" (and {len(errors) - 1} more rows)" if len(errors) > 1 else ""
-        raise ManifestError(f"{path}: row {row}, {reason}{more}")
+    refuse_rows(path, errors)
     if not records:
         raise ManifestError(f"{path}: no records")
     return records

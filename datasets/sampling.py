@@ -1,6 +1,7 @@
-"""Which samples a rank trains on at which step: a pure function of the seed and the step.
+"""Which samples each rank trains on at each step.
 
-Nothing is kept between calls but caches, so that a run resumed at step 5,000 sees what an uninterrupted one does.
+The answer depends on the seed, the step and the rank alone, and not on earlier calls.  So a run that is resumed at step
+5,000 sees the same samples as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from datasets.errors import InputError
 
-_BLOCK = 4096  # draws of a task made at once; part of the definition of the sequence
+_BLOCK = 4096  # draws of a task made at once; another number would give another sequence
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class SampleReference:
 
 
 class SharedVolumeSampler:
-    """Lets every sample of a sampler bring further questions about the same volumes, which are then encoded once.
+    """Adds further questions about the same volumes to each sample of a sampler, so that a volume is encoded once.
 
-    sampler: gives the first question of each volume.  volumes: for each task, what every sample is about (its image
-    paths); nothing joins a sample that is about nothing.  questions: how many a volume gives in all, if it has so many.
-    weights: of the tasks, None by size: which further questions are drawn, without repeats, as the sampler draws tasks.
+    sampler: draws the first question about each volume.
+    volumes: for each task, the image paths of each of its samples; to a sample without images nothing is added.
+    questions: about each volume, the first one included; fewer where the data has fewer.
+    weights: of the tasks.  A further question is drawn with a probability of its task's weight over its task's size,
+        and no question twice; None draws all questions alike.
+
+    Raises InputError for less than one question.
     """
 
     def __init__(
@@ -53,11 +58,11 @@ class SharedVolumeSampler:
                     self._about.setdefault(key, []).append((task, index, weight))
 
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
-        """The sampler's references, each followed by those of the further questions."""
+        """The sampler's references of a micro-step, each followed by those of the further questions."""
         return [one for first in self.sampler.references(step, micro_step) for one in (first, *self._others(first))]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sampler's, and how many questions share a volume."""
+        """That of the sampler, and how many questions share a volume."""
         return {**self.sampler.fingerprint(), "questions_per_volume": self.questions}
 
     def _others(self, first: SampleReference) -> list[SampleReference]:
@@ -70,19 +75,20 @@ class SharedVolumeSampler:
         shares = np.array([weight for *_, weight in others])
         chosen = generator.choice(len(others), count, replace=False, p=shares / shares.sum())
         seeds = generator.integers(2**62, size=count)
-        return [SampleReference(*others[i][:2], int(seed)) for i, seed in zip(chosen, seeds, strict=True)]
+        return [SampleReference(others[i][0], others[i][1], int(seed)) for i, seed in zip(chosen, seeds, strict=True)]
 
 
 class MixtureSampler:
-    """Samples of several tasks, mixed by weight.
+    """Draws samples of several tasks by the tasks' weights.
 
-    mode "one_task": every micro-step has one task, the same on all ranks.  mode "mixed": every sample has its own.
-    Inside a task the samples come in a permutation that is drawn anew for each pass over the data (epoch), and are
-    dealt to the ranks in turn: no sample is seen twice in an epoch by any rank, and none is left out.  The last batch
-    of an epoch is filled from the next.
+    In mode "one_task" a task is drawn for each micro-step, the same on all ranks; in mode "mixed" for each sample.
+    The samples of a task come in random order.  In each pass over its data (epoch) every sample is seen once, by one of
+    the ranks; then a new order is drawn.  The last batch of an epoch is filled from the next epoch.
 
-    sizes: samples of each task.  weights: share of each task in the draws, in any unit; None is by size; 0 leaves a
-    task out.  micro_batch: samples a rank and micro-step; in mode "one_task" it may differ by task.
+    sizes: number of samples of each task.
+    weights: of each task, in any unit; None draws by size, and 0 leaves a task out.
+    micro_batch: samples of a rank in a micro-step; in mode "one_task" it may differ by task.
+    accumulation_steps: micro-steps in a step.
 
     Raises InputError for a task without samples, a negative weight, or weights and sizes that name different tasks.
     """
@@ -123,12 +129,6 @@ class MixtureSampler:
         self._permutations: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._block = lru_cache(maxsize=8)(self._draw_block)
 
-    def task_at(self, step: int, micro_step: int = 0) -> str:
-        """The task of all ranks at a micro-step, in mode "one_task"."""
-        if self.mode != "one_task":
-            raise ValueError('only mode "one_task" has one task a micro-step')
-        return self.tasks[self._draw(step * self.accumulation_steps + micro_step)[0]]
-
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
         """This rank's samples of a micro-step; steps and micro-steps count from 0."""
         number = step * self.accumulation_steps + micro_step
@@ -142,7 +142,7 @@ class MixtureSampler:
         return [self._reference(*self._draw(first + offset)) for offset in range(size)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the sequence depends on beyond rank and step; a run can resume only where this is unchanged."""
+        """All that the draws depend on beside rank and step; a run can be resumed only where this is unchanged."""
         per_task = zip(self.sizes, self.shares.tolist(), self.micro_batches, strict=True)
         return {
             "mode": self.mode,

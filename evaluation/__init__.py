@@ -1,1 +1,5 @@
-"""Metrics, tables, overlays and predictions."""
+"""Asking a trained model and scoring what it says.
+
+The rooms build on each other: `metrics` (figures), `report` (tables, pictures, the HTML page), `answering` (questions
+to predictions.json, and its scoring), `learning` (what the demo's models have learned).
+"""

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
+from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
 
@@ -46,7 +47,6 @@ PANELS = {  # title: the columns whose mean it shows, and what chance gives
     "Dice": (("Dice",), None),
     "Recall at 5, both directions": (("Image to text R@5", "Text to image R@5"), CHANCE),
 }
-COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#333333", "#cc79a7", "#d55e00")  # Okabe and Ito
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def group_runs(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
             listed = ", ".join(f"{folder} has {value}" for value, folder in values.items())
             raise InputError(f"the runs differ in {name}: {listed}; score them on the same data with --eval_only")
     names = [*OBJECTIVES.values(), *sorted({run.objectives_name for run in runs} - set(OBJECTIVES.values()))]
-    cells = {(encoder, name): [] for encoder in ENCODER_NAMES for name in names}
+    cells: dict[tuple[str, str], list[Run]] = {(encoder, name): [] for encoder in ENCODER_NAMES for name in names}
     for run in runs:
         cells[run.encoder, run.objectives_name].append(run)
     return {cell: members for cell, members in cells.items() if members}
@@ -145,9 +145,8 @@ def ablation_plot(runs: Sequence[Run]) -> Figure:
         for (encoder, name), values in scores.items():
             x = encoders.index(encoder) + (measured.index(name) - (len(measured) - 1) / 2) * width
             error = stdev(values) if len(values) > 1 else None
-            axes.bar(
-                x, fmean(values), width, yerr=error, color=COLOURS[objectives.index(name) % len(COLOURS)], label=name
-            )
+            colour = SERIES_COLOURS[objectives.index(name) % len(SERIES_COLOURS)]
+            axes.bar(x, fmean(values), width, yerr=error, color=colour, label=name)
         level = next((run.chance for run in runs if run.chance is not None), None) if chance == CHANCE else chance
         if level is not None:
             axes.axhline(level, color="#777777", linewidth=1, linestyle="--")

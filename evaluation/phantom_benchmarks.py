@@ -21,7 +21,7 @@ from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.dataset import SPLITS
 from datasets.vocabulary import diseases_of
 from evaluation.answering.benchmarks import BENCHMARKS, Benchmark, find_benchmark
-from evaluation.answering.predictions import write_json
+from evaluation.predictions import write_json
 
 QUESTION_TASKS = {
     "CT-RATE-VQA": ("open_vqa", "yes_no", "multiple_choice"),
@@ -82,11 +82,11 @@ def _record(benchmark: Benchmark, case: Mapping[str, Any], name: str, text: str,
     }
 
 
-def _diagnosis(benchmark: Benchmark, case: Mapping[str, Any]) -> list[dict]:
-    targets = case["targets"] if benchmark.label_set == "CT-RATE" else radchest_targets(case["targets"])
-    answer = ", ".join(f"{disease} <disease_confidence>" for disease in diseases_of(benchmark.label_set)) + "."
-    fields = {"label_set": benchmark.label_set, "targets": dict(targets)}
-    return [_record(benchmark, case, "diagnosis", DIAGNOSIS_QUESTION, answer, **fields)]
+def _diagnosis(benchmark: Benchmark, label_set: str, case: Mapping[str, Any]) -> dict:
+    targets = case["targets"] if label_set == "CT-RATE" else radchest_targets(case["targets"])
+    answer = ", ".join(f"{disease} <disease_confidence>" for disease in diseases_of(label_set)) + "."
+    fields = {"label_set": label_set, "targets": dict(targets)}
+    return _record(benchmark, case, "diagnosis", DIAGNOSIS_QUESTION, answer, **fields)
 
 
 def _segmentation(benchmark: Benchmark, case: Mapping[str, Any]) -> list[dict]:
@@ -114,7 +114,7 @@ def benchmark_records(name: str, cases: Sequence[Mapping[str, Any]], questions: 
     """
     benchmark = find_benchmark(name)
     if benchmark.label_set:
-        return [record for case in cases for record in _diagnosis(benchmark, case)]
+        return [_diagnosis(benchmark, benchmark.label_set, case) for case in cases]
     if benchmark.name in SEGMENTATION_STRUCTURES:
         return [record for case in cases for record in _segmentation(benchmark, case)]
     patients = {case["id"] for case in cases}

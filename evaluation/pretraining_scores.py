@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from training import distributed
 from training.distributed import Ranks
 
 RECALL_AT = (1, 5, 10)
+Given = TypeVar("Given")
 
 
 @torch.no_grad()
@@ -48,11 +49,10 @@ def evaluate_pretraining(
         names = dataset.name_embeddings(task.labels) if task.kind == "classification" else None
         mine = [_score(model, dataset[reference], names) for reference in references[ranks.rank :: ranks.world_size]]
         rows = _in_order(distributed.all_gather_object(mine), len(references))
-        found = {
-            "classification": partial(_classification_scores, loss=task.loss),
-            "image_text": _retrieval_scores,
-            "segmentation": _segmentation_scores,
-        }[task.kind](rows)
+        if task.kind == "classification":
+            found = _classification_scores(rows, _given(task.loss))
+        else:
+            found = _retrieval_scores(rows) if task.kind == "image_text" else _segmentation_scores(rows)
         if name in untrained:
             found = {key: value for key, value in found.items() if key == "zero_shot_auc"}
         scores |= {f"{name}/{key}": value for key, value in found.items()}
@@ -64,23 +64,29 @@ def _score(model: PretrainingModel, sample: PretrainingSample, label_names: Tens
     encoded = model.encode([sample.volume])
     device = encoded[0].tokens.device
     if sample.kind == "segmentation":
-        logits = model.vision.decode_masks(encoded[0], sample.label_embeddings.to(device), project=False)
-        return {"labels": sample.labels, "dice": dice_per_mask(logits.cpu(), sample.masks).tolist()}
+        logits = model.vision.decode_masks(encoded[0], _given(sample.label_embeddings).to(device), project=False)
+        return {"labels": sample.labels, "dice": dice_per_mask(logits.cpu(), _given(sample.masks)).tolist()}
     embedding = model.embed_encoded(encoded)
     if sample.kind == "image_text":
-        text = model.embed_texts(sample.text_embedding[None].to(device))
+        text = model.embed_texts(_given(sample.text_embedding)[None].to(device))
         return {"image": embedding[0].cpu().numpy(), "text": text[0].cpu().numpy()}
-    cosines = model.label_scores(embedding, sample.label_embeddings.to(device))
-    logits = model.classification_logits(cosines, sample.loss)
-    scores = logits.softmax(-1) if sample.loss == "CE" else logits.sigmoid()
-    target = sample.target
-    if sample.loss == "CE":
+    loss, target = _given(sample.loss), _given(sample.target)
+    cosines = model.label_scores(embedding, _given(sample.label_embeddings).to(device))
+    logits = model.classification_logits(cosines, loss)
+    scores = logits.softmax(-1) if loss == "CE" else logits.sigmoid()
+    if loss == "CE":
         target = torch.nn.functional.one_hot(target, scores.shape[-1]).float() if target >= 0 else scores[0] * torch.nan
-    zero_shot = model.label_scores(embedding, label_names.to(device))
+    zero_shot = model.label_scores(embedding, _given(label_names).to(device))
     return {
         name: value.cpu().numpy()
         for name, value in (("scores", scores[0]), ("target", target), ("zero_shot", zero_shot[0]))
     }
+
+
+def _given(value: Given | None) -> Given:
+    """A field that every task or sample of its kind has."""
+    assert value is not None
+    return value
 
 
 def dice_per_mask(logits: Tensor, masks: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class VisionConfig:
     def skip_channels(self) -> tuple[int, int, int, int, int]:
         """Channels of the five ResNet feature maps, finest first."""
         stem = self.resnet_channels[0] if self.encoder == "ResNet3D" else self.stem_width  # MONAI ties it to the next
-        return (stem, *(BOTTLENECK_EXPANSION * width for width in self.resnet_channels))
+        first, second, third, fourth = (BOTTLENECK_EXPANSION * width for width in self.resnet_channels)
+        return stem, first, second, third, fourth
 
     @property
     def token_width(self) -> int:
@@ -97,6 +98,15 @@ class VisionConfig:
     def decoder_levels(self) -> int:
         """How often ViT3D's mask decoder doubles the resolution, from tokens to voxels."""
         return self.vit_patch.bit_length() - 1
+
+    @property
+    def masks_by_slice(self) -> bool:
+        """Whether the mask decoder works slice by slice, so that masks can be learned on some slices of a volume.
+
+        2D1D's does.  Those of the 3D encoders take whole patches: for them a training option that samples slices
+        (`mask_slices`) means nothing, and has to be refused.
+        """
+        return self.encoder == "2D1D"
 
     @property
     def inplane_grid(self) -> tuple[int, int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
@@ -20,17 +21,13 @@ class Prediction:
 
     text: with its special tokens.  token_ids: (n,).  mask_logits: (s, X, Y, Z) on the padded grid of the question's
     first volume, one for each ``<SEG>``, or None.  confidences: disease -> probability, for as many diseases as the
-    answer has ``<disease_confidence>`` tokens.  special_hidden: hidden states (m, hidden) of the ``<SEG>`` and
-    ``<disease_confidence>`` tokens of the answer, in order.  other_mask_logits: as mask_logits, of each other beam that
-    has a ``<SEG>``, best first; only where they were asked for.
+    answer has ``<disease_confidence>`` tokens.
     """
 
     text: str
     token_ids: Tensor
     mask_logits: Tensor | None
     confidences: dict[str, float]
-    special_hidden: Tensor
-    other_mask_logits: list[Tensor] = field(default_factory=list)
 
 
 @torch.inference_mode()
@@ -40,45 +37,33 @@ def generate(
     num_beams: int = 5,
     max_new_tokens: int = 4096,
     encoded: list[list[EncodedVolume]] | None = None,
-    masks_of_all_beams: bool = False,
 ) -> list[Prediction]:
-    """Answer each question of a batch without answers.
+    """Answer each question of a batch without answers, by its best beam.
 
     Each volume is encoded once, for the text and for every mask.  Beams run on a key-value cache; the hidden states
     of special tokens come from one pass over the chosen sequences, and only where they have any.
 
     Args:
         encoded: the batch's volumes where they are encoded already, a list a row.
-        masks_of_all_beams: also decode the masks of the beams that were not chosen: a pass and a decoding a beam.
     """
     if encoded is None:
         encoded = model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
-    beams = num_beams if masks_of_all_beams else 1
-    sequences = model.language_model.generate(
+    language_model = model.language_model
+    assert isinstance(language_model, GenerationMixin), "a causal language model"
+    sequences = language_model.generate(
         inputs_embeds=embeddings,
         attention_mask=batch.attention_mask,
         position_ids=positions,
         num_beams=num_beams,
-        num_return_sequences=beams,
+        num_return_sequences=1,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         pad_token_id=model.tokenizer.pad_token_id,
         eos_token_id=model.tokenizer.eos_token_id,
     )
-    by_rank = [sequences[rank::beams] for rank in range(beams)]  # best first, (B, n) each
-    hidden = _answer_hidden(model, by_rank[0], embeddings, positions, batch.attention_mask)
-    predictions = [_prediction(model, row, by_rank[0][row], hidden, batch, encoded[row]) for row in range(len(encoded))]
-    for others in by_rank[1:]:
-        if not (others == model.segmentation_id).any():
-            continue
-        hidden = _answer_hidden(model, others, embeddings, positions, batch.attention_mask)
-        for row, prediction in enumerate(predictions):
-            tokens = _before_end(others[row], model.tokenizer.eos_token_id)
-            masks = _mask_logits(model, tokens, hidden[row], encoded[row], batch.mask_images[row])
-            if masks is not None:
-                prediction.other_mask_logits.append(masks)
-    return predictions
+    hidden = _answer_hidden(model, sequences, embeddings, positions, batch.attention_mask)
+    return [_prediction(model, row, sequences[row], hidden, batch, encoded[row]) for row in range(len(encoded))]
 
 
 def _answer_hidden(
@@ -107,16 +92,6 @@ def _before_end(sequence: Tensor, end: int) -> Tensor:
     return sequence[: int(ends[0])] if len(ends) else sequence
 
 
-def _mask_logits(
-    model: CTInstruct, token_ids: Tensor, hidden: Tensor, volumes: Sequence[EncodedVolume], image: int
-) -> Tensor | None:
-    """Masks of the ``<SEG>`` among an answer's tokens (n,) with hidden states (>= n, hidden); None without any."""
-    segmentation = token_ids == model.segmentation_id
-    if not (segmentation.any() and volumes):
-        return None
-    return model.vision.decode_masks(volumes[image], hidden[: len(token_ids)][segmentation])
-
-
 def _prediction(
     model: CTInstruct,
     row: int,
@@ -126,9 +101,9 @@ def _prediction(
     volumes: Sequence[EncodedVolume],
 ) -> Prediction:
     token_ids = _before_end(sequence, model.tokenizer.eos_token_id)
-    text = model.tokenizer.decode(token_ids, skip_special_tokens=False).strip()
+    text = str(model.tokenizer.decode(token_ids, skip_special_tokens=False)).strip()
     if hidden is None:
-        return Prediction(text, token_ids, None, {}, model.diagnosis_heads.heads["CT-RATE"].weight.new_zeros(0))
+        return Prediction(text, token_ids, None, {})
     states = hidden[row][: len(token_ids)]
     segmentation, confidence = token_ids == model.segmentation_id, token_ids == model.confidence_id
     confidences: dict[str, float] = {}
@@ -137,5 +112,7 @@ def _prediction(
         diseases = diseases_of(label_set)
         probabilities = model.diagnosis_heads(states[confidence][: len(diseases)], label_set).float().sigmoid()
         confidences = dict(zip(diseases, probabilities.tolist(), strict=False))
-    masks = _mask_logits(model, token_ids, states, volumes, batch.mask_images[row])
-    return Prediction(text, token_ids, masks, confidences, states[segmentation | confidence])
+    masks = None
+    if segmentation.any() and volumes:
+        masks = model.vision.decode_masks(volumes[batch.mask_images[row]], states[segmentation])
+    return Prediction(text, token_ids, masks, confidences)

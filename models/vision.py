@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
-from models.encoders.contract import EncodedVolume, VolumePatches, as_volume
+from models.encoders.contract import EncodedVolume, VolumeEncoder, VolumePatches, as_grid, as_volume
 from models.encoders.hybrid_2d1d import Encoder2D1D
+from models.encoders.recompute import recomputed
 from models.encoders.resnet3d import EncoderResNet3D
 from models.encoders.vit3d import EncoderViT3D
 from models.masks.cube_decoders import UNetDecoder3D, UNETRDecoder3D
-from models.masks.slice_decoder import PADDING_LOGIT as PADDING_LOGIT
-from models.masks.slice_decoder import PixelDecoder, QueryDecoder
+from models.masks.mask_decoder import PADDING_LOGIT as PADDING_LOGIT
+from models.masks.mask_decoder import MaskDecoder, MaskPart
+from models.masks.query_decoder import QueryDecoder
+from models.masks.slice_decoder import PixelDecoder
 
 
 class EncoderParts(NamedTuple):
-    """An encoder and the mask decoder that reads its feature maps; both are built from a VisionConfig.
+    """An encoder and the mask decoder that reads its feature maps; both are built from a VisionConfig."""
 
-    The encoder has `encode_many` and `gradient_checkpointing_enable`, the mask decoder `decode`, `decode_parts`,
-    `memory_width` (the channels that queries look at) and `gradient_checkpointing`.
-    """
-
-    encoder: type[nn.Module]
-    mask_decoder: type[nn.Module]
+    encoder: Callable[[VisionConfig], VolumeEncoder]
+    mask_decoder: Callable[[VisionConfig], MaskDecoder]
 
 
 ENCODERS: dict[str, EncoderParts] = {
@@ -47,14 +47,14 @@ class VisionModel(nn.Module):
         super().__init__()
         parts = ENCODERS[config.encoder]
         self.config = config
-        self.encoder = parts.encoder(config)
+        self.encoder: VolumeEncoder = parts.encoder(config)
         self.bridger = nn.Sequential(
             nn.Linear(config.token_width, config.llm_width),
             nn.GELU(),
             nn.Linear(config.llm_width, config.llm_width),
             nn.GELU(),
         )
-        self.decoder = parts.mask_decoder(config)
+        self.decoder: MaskDecoder = parts.mask_decoder(config)
         self.projection_layer = nn.Sequential(
             nn.Linear(self.decoder.memory_width, config.query_width),
             nn.GELU(),
@@ -80,12 +80,15 @@ class VisionModel(nn.Module):
         self.decoder.gradient_checkpointing = enabled
 
     def encode(self, patches: Tensor, slice_marks: Tensor, patch_grid: Sequence[int]) -> EncodedVolume:
-        """patches (P, c0, c1, d), P = z*x*y in z-major order; slice marks (P, d), 0 for padding; grid (z, x, y)."""
-        return self.encode_many([VolumePatches(patches, slice_marks, patch_grid)])[0]
+        """patches (P, c0, c1, d), P = z*x*y in z-major order; slice marks (P, d), 0 for padding; grid (z, x, y).
+
+        Raises ValueError where they do not fit each other.
+        """
+        return self.encode_many([VolumePatches(patches, slice_marks, as_grid(patch_grid))])[0]
 
     def encode_many(self, volumes: Sequence[VolumePatches]) -> list[EncodedVolume]:
         """Encode several volumes, of any grids, as one batch."""
-        return self.encoder.encode_many(volumes)
+        return list(self.encoder.encode_many(volumes))
 
     def llm_tokens(self, encoded: EncodedVolume) -> Tensor:
         """-> (product of `llm_grid`, llm width): the visual tokens in the order (slices, x, y) of the whole volume."""
@@ -102,15 +105,44 @@ class VisionModel(nn.Module):
 
         queries: hidden states of the language model (n, llm width), or with `project=False` label embeddings
         (n, query width) of the text encoder.  `only_real_slices` leaves slices marked as padding at PADDING_LOGIT.
+        Raises ValueError for queries of another shape.
         """
-        return self.decoder.decode(encoded, self._queries(queries, project), self._mask_embeddings, only_real_slices)
+        queries = self._queries(queries, project)
+        masks, places_of_masks = self.decoder.blank_masks(encoded, len(queries))
+        if not len(queries):
+            return masks
+        parts = self.decoder.parts(encoded, only_real_slices)
+        decoded: Iterable[tuple[Tensor, Tensor]] = ((part.places, self._part_logits(part, queries)) for part in parts)
+        if torch.is_grad_enabled():  # in one write, for the backward pass of each copies the gradient of all masks
+            decoded = _joined(decoded)
+        for places, logits in decoded:
+            places_of_masks[places.unbind(1)] = logits.to(masks.dtype)
+        return masks
 
     def decode_parts(self, encoded: EncodedVolume, queries: Tensor, project: bool = True) -> Tensor:
         """The same logits for training: (S, n, *voxels of a part), cut as `EncodedVolume.part_masks` cuts masks.
 
         A loss of them costs what the parts cost, however few of the volume's slices are valid.
         """
-        return self.decoder.decode_parts(encoded, self._queries(queries, project), self._mask_embeddings)
+        if not self.config.masks_by_slice:  # a patch of padding is a part as well
+            return encoded.part_masks(self.decode_masks(encoded, queries, project))
+        queries = self._queries(queries, project)
+        logits = [self._part_logits(part, queries) for part in self.decoder.parts(encoded)]
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    def _part_logits(self, part: MaskPart, queries: Tensor) -> Tensor:
+        """Mask logits (S, n, *voxels) of the part's S slices or patches: what queries found, times features."""
+        recompute = self.decoder.recomputes
+        embeddings = recomputed(recompute, self.decoder, self._mask_embeddings, part, queries)
+        features = self.decoder.features(part)
+        return self.decoder.logits(part, features, embeddings)
+
+    def _mask_embeddings(self, part: MaskPart, queries: Tensor) -> Tensor:
+        """Each query (n, query width) looks at the positions of each slice or patch -> (S, n, mask width)."""
+        values, positions, padding = self.decoder.memory(part)
+        values = self.projection_layer(values)
+        repeated = queries.expand(len(values), -1, -1)
+        return self.mask_embed_proj(self.transformer_decoder(repeated, values, positions.to(values), padding))
 
     def _queries(self, queries: Tensor, project: bool) -> Tensor:
         expected = self.config.llm_width if project else self.config.query_width
@@ -119,16 +151,14 @@ class VisionModel(nn.Module):
         queries = queries.to(self.qwen2biolord.weight)
         return self.qwen2biolord(queries) if project else queries
 
-    def _mask_embeddings(
-        self, memory: Tensor, positions: Tensor, queries: Tensor, padding: Tensor | None = None
-    ) -> Tensor:
-        """Each query (n, query width) looks at the positions of S slices or patches -> (S, n, mask width).
 
-        memory (S, m, memory width), positions (m, query width), padding (S, m) True where not to look.
-        """
-        memory = self.projection_layer(memory)
-        repeated = queries.expand(len(memory), -1, -1)
-        return self.mask_embed_proj(self.transformer_decoder(repeated, memory, positions.to(memory), padding))
+def _joined(decoded: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Places and logits of all parts, in their order, as those of one; none where there is none."""
+    pairs = list(decoded)
+    if len(pairs) < 2:
+        return pairs
+    places, logits = zip(*pairs, strict=True)
+    return [(torch.cat(places), torch.cat(logits))]
 
 
 def pooled_tokens(encoded: EncodedVolume, factor: int) -> Tensor:

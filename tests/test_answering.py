@@ -1,4 +1,4 @@
-"""Answering a manifest: batches and ranks, one reading and one encoding a volume, failures, resuming, all beams."""
+"""Answering a manifest: batches and ranks, one reading and one encoding a volume, failures, resuming."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import torch
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
+from datasets.volume.loading import read_mask
 from evaluation.answering import inference
 from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.inference import GenerationOptions
-from evaluation.answering.predictions import merge_predictions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, score_jobs
+from evaluation.predictions import merge_predictions
 from models.ctinstruct import CTInstruct
-from tests.tiny_model import collate, make_sample, tiny_ctinstruct
+from tests.tiny_model import tiny_ctinstruct
 from training import distributed
 from training.distributed import Ranks
 
@@ -170,14 +171,14 @@ def test_a_sample_that_fails_is_recorded_and_the_others_go_on(model, records, tm
 
 
 def test_a_batch_that_fails_is_answered_one_by_one(model, records, tmp_path, monkeypatch):
-    generate = CTInstruct.generate
+    generate = inference.generate
 
-    def only_single(self, batch, *arguments):
+    def only_single(model, batch, *arguments):
         if len(batch.sample_ids) > 1:
             raise torch.OutOfMemoryError("too large")
-        return generate(self, batch, *arguments)
+        return generate(model, batch, *arguments)
 
-    monkeypatch.setattr(CTInstruct, "generate", only_single)
+    monkeypatch.setattr(inference, "generate", only_single)
     assert not any(row["error"] for row in run(model, records[:3], tmp_path, batch_size=3))
 
 
@@ -185,7 +186,7 @@ def test_a_lost_device_ends_the_run(model, records, tmp_path, monkeypatch):
     def lost(*_):
         raise torch.AcceleratorError("device-side assert")
 
-    monkeypatch.setattr(CTInstruct, "generate", lost)
+    monkeypatch.setattr(inference, "generate", lost)
     with pytest.raises(torch.AcceleratorError):
         run(model, records[:2], tmp_path)
 
@@ -211,67 +212,19 @@ def test_predictions_of_another_model_are_not_taken_over(model, records, tmp_pat
     answer_jobs([job], model, dataset_of(model), GREEDY, rank(), MADE_WITH)  # more of the same manifest is well
 
 
-def beams_of(model: CTInstruct, batch, count: int, length: int) -> list[torch.Tensor]:
-    """The beams themselves, straight from the language model: token ids without what follows the end token."""
-    embeddings, positions = model.embed(batch, model.encode(batch))
-    sequences = model.language_model.generate(
-        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions, num_beams=count,
-        num_return_sequences=count, do_sample=False, max_new_tokens=length,
-        pad_token_id=model.tokenizer.pad_token_id, eos_token_id=model.tokenizer.eos_token_id,
-    )  # fmt: skip
-    ends = [(row == model.tokenizer.eos_token_id).nonzero() for row in sequences]
-    return [row[: int(end[0])] if len(end) else row for row, end in zip(sequences, ends, strict=True)]
-
-
-@torch.no_grad()
-def masks_of_answer(model: CTInstruct, answer: torch.Tensor) -> torch.Tensor:
-    """Mask logits of an answer by the training pass: the answer as a label behind its question."""
-    sample = make_sample("segmentation", model.tokenizer, 3, answered=False)
-    batch = collate([replace(sample, answer_ids=[*answer.tolist(), model.tokenizer.eos_token_id])], model.tokenizer)
-    encoded = model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
-    hidden = model.language_model.model(
-        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
-    ).last_hidden_state
-    return model.vision.decode_masks(encoded[0][0], hidden[batch.labels == model.segmentation_id])
-
-
-def test_masks_of_every_beam_are_those_of_its_own_words(model, monkeypatch):
-    """Generation may say <SEG> and one other word, so that beams differ; each is decoded again by the training pass."""
-    word, end = model.tokenizer.encode("liver", add_special_tokens=False)[0], model.tokenizer.eos_token_id
-    allowed = [model.segmentation_id, word, end]
-    generate = model.language_model.generate
-    monkeypatch.setattr(
-        model.language_model,
-        "generate",
-        lambda **options: generate(**options, prefix_allowed_tokens_fn=lambda *_: allowed),
-    )
-    batch = collate([make_sample("segmentation", model.tokenizer, 3, answered=False)], model.tokenizer)
-    plain = generate(model, batch, 3, 3)[0]
-    full = generate(model, batch, 3, 3, None, True)[0]
-    assert plain.text == full.text and plain.other_mask_logits == []
-    first, *others = beams_of(model, batch, 3, 3)
-    assert full.token_ids.tolist() == first.tolist()
-    with_masks = [beam for beam in others if (beam == model.segmentation_id).any()]
-    assert with_masks and len(full.other_mask_logits) == len(with_masks)
-    for beam, logits in zip(with_masks, full.other_mask_logits, strict=True):
-        assert torch.allclose(logits, masks_of_answer(model, beam), atol=1e-3)
-
-
-def test_the_best_beam_goes_to_the_release_protocol_alone(model, tmp_path, monkeypatch):
+def test_a_mask_is_scored_as_it_is_and_one_that_is_not_given_as_nothing(model, tmp_path):
     record = next(record for record in load_manifest(EXAMPLE) if record.labels and len(record.labels) == 1)
-    dataset = dataset_of(model)
-    sample = dataset.sample(record)
-    truth = dataset.loader.masks(record.mask_path, [record.mask_values[x] for x in record.labels],
-                                 sample.volumes[0].placement, sample.geometries[0])  # fmt: skip
-    answer = inference.predict(model, [sample], GREEDY)[0]
+    sample = dataset_of(model).sample(record)
     geometry = sample.geometries[0]
-    right = inference._truth(record, 0, geometry)
-    wrong = np.ones_like(right)
-    assert truth.any()
-    found = replace(answer, masks=[wrong], other_masks=[[right], []])
-    (entry,) = inference._result(record, geometry, found, tmp_path)["segmentation"]
-    assert entry["dice_release_protocol"] == 1 and entry["dice"] < 0.9 and entry["candidate_masks"] == 2
-    silent = replace(answer, masks=[], other_masks=[])
-    (entry,) = inference._result(record, geometry, silent, tmp_path)["segmentation"]
-    assert (entry["dice"], entry["dice_release_protocol"], entry["mask_path"]) == (0, 0, None)
+    answer = inference.predict(model, [sample], GREEDY)[0]
+    truth = read_mask(record.mask_path, geometry, [record.mask_values[record.labels[0]]])[0]
+    assert truth.any() and not truth.all()
+
+    def scored(masks: list[np.ndarray]) -> dict:
+        (entry,) = inference._result(record, geometry, replace(answer, masks=masks), tmp_path)["segmentation"]
+        return entry
+
+    right, wrong, silent = scored([truth, np.ones_like(truth)]), scored([np.ones_like(truth)]), scored([])
+    assert (right["dice"], right["dice_release_protocol"]) == (1, 1)
+    assert wrong["dice"] < 0.9 and wrong["dice_release_protocol"] < 0.9
+    assert (silent["dice"], silent["dice_release_protocol"], silent["mask_path"]) == (0, 0, None)

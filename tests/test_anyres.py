@@ -16,11 +16,10 @@ from datasets.volume.anyres import (
     place_mask,
     plan,
     resized_shape,
-    restore_mask_logits,
-    restore_masks,
     select_grid,
     split_patches,
 )
+from datasets.volume.restore import restore_masks
 from tests.shared_data import shared_path
 
 PARITY_FILES = ("120x90x64", "300x300x150", "64x128x9", "90x120x20", "96x96x40")
@@ -186,7 +185,6 @@ def test_round_trip_of_solid_objects(resize):
         placement = plan(shape, TINY_CROP, 6, resize)
         logits = torch.where(place_mask(mask, placement) == 1, 8.0, -8.0)
         back = restore_masks(logits, placement).numpy()
-        assert np.array_equal(back, restore_mask_logits(logits, placement).numpy() > 0)
         smallest = min(r / n for r, n in zip(placement.resized_shape, shape, strict=True))
         if smallest >= 1:
             assert np.array_equal(back, mask), shape
@@ -224,12 +222,17 @@ def test_restore_follows_the_placed_mask_not_its_neighbour():
         assert abs(edge - size // 2) <= math.ceil(shrink - 1), size
 
 
-def test_restore_is_differentiable_and_keeps_dtype():
-    placement = plan((30, 40, 10), TINY_CROP, 1)
-    logits = torch.zeros(1, *placement.padded_shape, requires_grad=True)
-    restore_mask_logits(logits, placement).sum().backward()
-    assert logits.grad.sum().item() == pytest.approx(30 * 40 * 10, rel=1e-4)  # each voxel's weights sum to 1
-    assert restore_mask_logits(logits.detach().bfloat16(), placement).dtype == torch.bfloat16
+def test_a_fraction_of_logits_decides_between_two_voxels():
+    """Between a voxel copied with logit 8 and the next with -8 the value falls evenly: more of 8 is inside."""
+    placement = plan((100, 64, 16), TINY_CROP, 1)
+    assert placement.resized_shape[0] == 64  # of every 25 voxels 16 are kept
+    logits = torch.full((1, *placement.padded_shape), -8.0)
+    logits[0, :32] = 8.0
+    inside = restore_masks(logits, placement)[0, :, 32, 8]
+    assert inside.tolist() == sorted(inside.tolist(), reverse=True) and 49 <= int(inside.sum()) <= 51
+    assert restore_masks(logits, placement, threshold=9.0).sum() == 0
+    assert restore_masks(logits.bfloat16(), placement).dtype == torch.uint8
+    assert restore_masks(logits[:0], placement).shape == (0, 100, 64, 16)
 
 
 def test_placement_record_survives_json():
@@ -246,7 +249,7 @@ def test_placement_record_survives_json():
         (lambda: plan((8, 8, 8), patch_max=0), "patch_max"),
         (lambda: plan((8, 8, 8), resize="stretch"), "published, isotropic"),
         (lambda: place_mask(np.zeros((1, 8, 8, 9), np.uint8), plan((8, 8, 8))), "masks have shape"),
-        (lambda: restore_mask_logits(torch.zeros(1, 8, 8, 8), plan((8, 8, 8))), "mask logits have shape"),
+        (lambda: restore_masks(torch.zeros(1, 8, 8, 8), plan((8, 8, 8))), "mask logits have shape"),
     ],
 )
 def test_wrong_input_is_refused(call, message):

@@ -16,9 +16,9 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from evaluation.answering.controls import questions_under, stretched
 from evaluation.answering.inference import GenerationOptions
-from evaluation.answering.predictions import merge_predictions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.metrics.summarize import summarize
+from evaluation.predictions import merge_predictions
 from models.checkpoints.folder import save_checkpoint
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import tiny_ctinstruct

@@ -51,7 +51,7 @@ def test_questions_about_one_volume_share_its_encoding(model, monkeypatch):
     samples = [make_sample(kind, model.tokenizer, 4) for kind in kinds]
     singles = torch.stack([model(collate([sample], model.tokenizer)).loss for sample in samples])
     for sample in samples:
-        sample.volumes = samples[0].volumes
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
     text = make_sample("text_only", model.tokenizer, 5)
     encode, decode, encoded, decoded = model.vision.encode_many, model.vision.decode_parts, [], []
     monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or encode(volumes))
@@ -209,6 +209,18 @@ def test_a_wide_enough_beam_finds_the_best_of_all_answers(model):
     assert prediction.token_ids.tolist() == [token for token in expected if token != end]
 
 
+@torch.no_grad()
+def training_pass(model, answered):
+    """Hidden states (tokens, hidden) and labels (tokens,) of a question with its answer, and its encoded volumes."""
+    batch = collate([answered], model.tokenizer)
+    encoded = model.encode(batch)
+    embeddings, positions = model.embed(batch, encoded)
+    hidden = model.language_model.model(
+        inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
+    ).last_hidden_state
+    return hidden[0], batch.labels[0], encoded
+
+
 def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
     """Force an answer with two <SEG> through generation, then compare with the training pass on the same answer."""
     kind = "two_structures"
@@ -230,17 +242,10 @@ def test_generated_special_tokens_are_read_from_the_chosen_sequence(model):
         model.language_model.generate, model.vision.encode_many = original, encode
     assert calls == [1], "the volume is encoded once"
     assert prediction.token_ids.tolist() == forced[:-1]
+    hidden, labels, encoded = training_pass(model, answered)
     with torch.no_grad():
-        full = collate([answered], model.tokenizer)
-        encoded = model.encode(full)
-        embeddings, positions = model.embed(full, encoded)
-        hidden = model.language_model.model(
-            inputs_embeds=embeddings, attention_mask=full.attention_mask, position_ids=positions
-        ).last_hidden_state
-        queries = hidden[full.labels == model.segmentation_id]
-        expected = model.vision.decode_masks(encoded[0][0], queries)
+        expected = model.vision.decode_masks(encoded[0][0], hidden[labels == model.segmentation_id])
     assert prediction.mask_logits.shape == (2, *answered.volumes[0].placement.padded_shape)
-    assert torch.allclose(prediction.special_hidden, queries, atol=1e-4)
     assert torch.allclose(prediction.mask_logits, expected, atol=1e-3)
 
 
@@ -258,9 +263,10 @@ def test_confidences_are_named_by_the_label_set(model):
         model.language_model.generate = original
     assert list(prediction.confidences) == diseases_of("RadChestCT")
     head = model.diagnosis_heads.heads["RadChestCT"]
-    with torch.no_grad():
-        last = torch.sigmoid(head.weight[15] @ prediction.special_hidden[15] + head.bias[15]).item()
-    assert prediction.confidences[diseases_of("RadChestCT")[15]] == pytest.approx(last, rel=1e-5)
+    hidden, labels, _ = training_pass(model, answered)
+    states = hidden[labels == model.confidence_id]
+    expected = torch.sigmoid((head.weight * states).sum(1) + head.bias)
+    assert list(prediction.confidences.values()) == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["text_only", "open_vqa"])

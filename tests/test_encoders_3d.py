@@ -12,7 +12,7 @@ from monai.networks.nets.resnet import ResNet
 from datasets.errors import InputError
 from models.configuration import ENCODER_NAMES, VISION_PRESETS, VisionConfig, vision_preset
 from models.encoders.contract import VolumePatches
-from models.masks.slice_decoder import sinusoidal_positions
+from models.encoders.positions import sinusoidal_positions
 from models.vision import ENCODERS, PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, DEPTH, model_of, tiny_vision, volume_of
 from tests.vision_samples import assert_close
@@ -32,6 +32,20 @@ def test_every_name_has_an_encoder_and_a_mask_decoder():
         vision_preset("tiny", "ViT4D")
     with pytest.raises(InputError, match="'huge'"):
         vision_preset("huge", "ViT3D")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_parts_of_masks_are_slices_where_the_configuration_says_so(encoder: str):
+    model, volume = model_of(encoder), volume_of(encoder, (2, 1, 1))
+    encoded, queries = model.encode(*volume), torch.randn(2, model.config.llm_width)
+    parts = model.decode_parts(encoded, queries)
+    assert torch.equal(parts, encoded.part_masks(model.decode_masks(encoded, queries)))
+    by_slice = encoder == "2D1D"
+    assert model.config.masks_by_slice == by_slice
+    assert len(parts) == (int(volume.slice_marks.sum()) if by_slice else 2)
+    nothing = model.decode_parts(encoded, queries[:0])
+    assert nothing.shape == (len(parts), 0, *parts.shape[2:])
 
 
 @pytest.mark.parametrize("size", ["full", "small", "tiny"])

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.answering.predictions import write_json
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.metrics.summarize import summarize
+from evaluation.predictions import write_json
 from evaluation.report.html_report import main, write_report
 from evaluation.report.report_data import (
     dice_values,

@@ -85,7 +85,7 @@ def test_a_long_question_is_cut_at_its_end_and_never_in_the_image(tokenizer, cap
     with caplog.at_level(logging.WARNING):
         ids = conversation.prompt(parts, [40], "case-7")
     assert len(ids) <= 200 and ids.count(conversation.image_id) == 40
-    assert "case-7: question cut by" in caplog.text
+    assert "case-7: question cut by" in caplog.text and "200 of max_length 200 are left for it" in caplog.text
     text = tokenizer.decode(ids)
     assert "Compare: word0 word1" in text and text.endswith("<|im_end|>\n<|im_start|>assistant\n")
 
@@ -103,8 +103,50 @@ def test_the_image_token_in_a_text_is_refused_by_name(tokenizer):
 
 def test_a_long_answer_is_cut_with_a_warning(tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
-        ids = Conversation(tokenizer, max_length=60).answer("word " * 400, "case-9")
-    assert len(ids) == 30 and "case-9: answer cut" in caplog.text
+        ids = Conversation(tokenizer, max_answer_tokens=60).answer("word " * 400, "case-9")
+    assert len(ids) == 60 and tokenizer.eos_token_id not in ids
+    assert "case-9: answer cut from" in caplog.text and "to max_answer_tokens 60" in caplog.text
+    whole = tokenizer("word " * 400, add_special_tokens=False)["input_ids"]
+    assert Conversation(tokenizer).answer("word " * 400) == [*whole, tokenizer.eos_token_id]
+
+
+def test_the_published_limit_of_an_answer_and_room_for_its_question(tokenizer):
+    """4,096 tokens of an answer, the end among them, and a question beside it that is not cut."""
+    conversation = Conversation(tokenizer)
+    ids = conversation.answer("word " * 5000)
+    assert len(ids) == 4096 and conversation.max_length == 8192
+    assert conversation.prompt(PARTS, [192], room=8192 - len(ids)) == conversation.prompt(PARTS, [192])
+
+
+def test_an_answer_that_leaves_no_room_is_refused_by_name(phantom_manifest, tokenizer):
+    records = load_manifest(phantom_manifest)
+    long = records[0].model_copy(update={"answer": "word " * 400})
+    dataset = InstructionDataset({"train": records}, tokenizer, VISION, max_length=300)
+    with pytest.raises(InputError, match=r"train/0: .* of max_length 300 are left for the question; raise max_length"):
+        dataset.sample(long)
+    cut = InstructionDataset({"train": records}, tokenizer, VISION, max_length=300, max_answer_tokens=50).sample(long)
+    assert len(cut.answer_ids) == 50
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_rows_about_one_path_share_its_volume_though_it_was_loaded_twice(phantom_manifest, tokenizer, keep):
+    records = load_manifest(phantom_manifest)
+    folder = phantom_manifest.parent
+    spelled = records[0].model_copy(update={"image_path": [str(folder / ".." / folder.name / "ct.nii.gz")]})
+    copy = folder / "copy.nii.gz"
+    copy.write_bytes((folder / "ct.nii.gz").read_bytes())
+    other = records[0].model_copy(update={"image_path": [str(copy)]})
+    dataset = InstructionDataset({"train": records}, tokenizer, VISION, keep_volumes=keep)
+    samples = [dataset.sample(record) for record in (records[2], records[0], records[1], spelled, other, records[2])]
+    assert (samples[1].volumes[0] is samples[2].volumes[0]) is bool(keep)
+    assert samples[1].volume_keys == samples[3].volume_keys == [str(folder / "ct.nii.gz")]
+    batch = collate(samples, tokenizer)
+    assert batch.volumes_of == [0, 1, 1, 1, 4, 5]  # another path stays apart, and so do questions without a volume
+    assert [len(row) for row in batch.volumes] == [0, 1, 0, 0, 1, 0]
+    assert batch.volumes[1][0] is samples[1].volumes[0] and [len(row) for row in batch.geometries] == [0, 1, 1, 1, 1, 0]
+    samples[1].volume_keys = []
+    with pytest.raises(ValueError, match="train/0: 0 volume_keys for 1 volumes"):
+        collate(samples, tokenizer)
 
 
 def test_a_sample_has_its_mask_on_the_padded_grid(phantom_manifest, tokenizer):

@@ -12,11 +12,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.answering.predictions import write_json
 from evaluation.learning.figures import curves_figure
 from evaluation.learning.table import FOLDERS, learning_table, main, read_seed_run
 from evaluation.metrics.summarize import summarize
-from evaluation.report.overlay import COLOURS
+from evaluation.predictions import write_json
+from evaluation.report.palette import MASK_COLOURS
 from tests.test_html_report import segmentation_records
 
 ORGAN, LESION = 0.6, 0.1  # Dice of every mask of the first run's model
@@ -148,7 +148,7 @@ def test_all_three_files_are_written(seed_runs, tmp_path, capsys):
     assert Image.open(output / "learning_curves.png").size[0] > 800
     picture = np.asarray(Image.open(output / "overlays.png").convert("RGB"), dtype=float)
     thirds = np.array_split(picture, 3)
-    counts = [[(np.abs(p - 255 * np.array(to_rgb(c))).max(-1) < 30).sum() for c in COLOURS[:2]] for p in thirds]
+    counts = [[(np.abs(p - 255 * np.array(to_rgb(c))).max(-1) < 30).sum() for c in MASK_COLOURS[:2]] for p in thirds]
     (_, best), (truth, median), (alone, nothing) = counts  # the best mask covers its truth, the worst was not given
     assert min(best, median) > 1000 > 5 * nothing and min(truth, alone) > 1000, counts
 

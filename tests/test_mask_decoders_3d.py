@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from models.configuration import ENCODER_NAMES
+from models.encoders.positions import sinusoidal_positions
 from models.generation import generate
-from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests.encoder_samples import CUBES, model_of, tiny_config, volume_of
 from tests.tiny_model import ANSWERS, collate, make_sample, tiny_ctinstruct, tiny_tokenizer
@@ -74,6 +76,18 @@ def test_an_excerpt_is_a_volume(encoder: str):
     assert logits.shape == (2, 32, 64, slices) and slices in (1, 96)
     whole = model.decode_masks(encoded, queries, only_real_slices=False)
     assert_close(logits, whole[:, :, :64, :slices])
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_where_all_is_padding_masks_are_blank(encoder: str, gradients: bool):
+    model = model_of(encoder)
+    with torch.no_grad():
+        encoded = model.encode(*volume_of(encoder, (1, 1, 1), depth=1))
+    marks = {"valid" if encoder == "2D1D" else "slice_marks": torch.zeros(1, 1, dtype=torch.bool)}
+    with torch.set_grad_enabled(gradients):
+        masks = model.decode_masks(replace(encoded, **marks), torch.randn(2, model.config.llm_width))
+    assert masks.shape == (2, 32, 64, 1) and (masks == PADDING_LOGIT).all()
 
 
 @torch.no_grad()
@@ -190,4 +204,4 @@ def test_dot_product_through_the_kernel_equals_the_full_map():
     features, embeddings = torch.randn(2, kernel.shape[0], 3, 4, 5), torch.randn(2, 6, kernel.shape[1])
     pixels = F.conv_transpose3d(features, kernel, stride=2)
     expected = (embeddings[:, :, :, None, None, None] * pixels[:, None]).sum(2)
-    assert_close(decoder.mask_logits(features, embeddings), expected, 1e-5)
+    assert_close(decoder.products(features, embeddings), expected, 1e-5)

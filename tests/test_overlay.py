@@ -13,7 +13,6 @@ from PIL import Image
 
 from datasets.errors import InputError
 from evaluation.report.overlay import (
-    COLOURS,
     PLANES,
     display_window,
     mask_colours,
@@ -21,6 +20,7 @@ from evaluation.report.overlay import (
     plane_indices,
     save_overlay,
 )
+from evaluation.report.palette import MASK_COLOURS
 
 SPACING = (1.0, 1.0, 4.0)
 
@@ -56,7 +56,7 @@ def test_a_sphere_is_round_in_every_plane_and_on_the_right_side(tmp_path: Path) 
     ball = sphere(shape, (85.0, 65.0, 100.0), 30.0)
     path = save_overlay(np.full(shape, -1000.0), {"ball": ball}, SPACING, tmp_path / "new" / "overlay.png")
     picture = np.asarray(Image.open(path).convert("RGB"))
-    found = outline_pixels(picture[: int(picture.shape[0] * 0.88)], COLOURS[0])  # without the legend
+    found = outline_pixels(picture[: int(picture.shape[0] * 0.88)], MASK_COLOURS[0])  # without the legend
     columns = np.flatnonzero(found.any(0))
     balls = np.split(columns, np.flatnonzero(np.diff(columns) > 40) + 1)
     assert len(balls) == 3
@@ -106,7 +106,7 @@ def test_masks_have_distinct_colours_and_all_stand_in_the_legend() -> None:
     legend = figure.legends[0]
     assert [entry.get_text() for entry in legend.get_texts()] == ["a", "b", "nothing here (empty)"]
     colours = [patch.get_edgecolor()[:3] for patch in legend.get_patches()]
-    assert colours == [to_rgb(colour) for colour in COLOURS[:3]]
+    assert colours == [to_rgb(colour) for colour in MASK_COLOURS[:3]]
     letters = [{text.get_text() for text in axes.texts} for axes in figure.axes]
     assert letters == [{"R", "L", "A", "P"}, {"R", "L", "S", "I"}, {"A", "P", "S", "I"}]
     # A fill for the mask "a" only, beside the CT itself, wherever it is cut.

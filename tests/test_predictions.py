@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datasets.errors import InputError
-from evaluation.answering.predictions import PredictionWriter, finished_ids, merge_predictions, read_predictions
+from evaluation.predictions import PredictionWriter, finished_ids, merge_predictions, read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +41,7 @@ def test_each_record_is_on_disk_when_write_returns(tmp_path: Path) -> None:
 
 def test_a_killed_run_resumes_where_it_stopped_on_other_ranks(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from evaluation.answering.predictions import PredictionWriter\n"
+        "import sys, time; from evaluation.predictions import PredictionWriter\n"
         "writer = PredictionWriter(sys.argv[1], 1)\n"
         "for index in range(1000):\n    writer.write({'id': str(index)}); time.sleep(0.01)\n"
     )
@@ -85,7 +85,7 @@ def test_failed_samples_are_kept_and_can_be_tried_again(tmp_path: Path) -> None:
     assert merge_predictions(tmp_path, ["a"])[0]["prediction"] == "fine now"
     with PredictionWriter(tmp_path, rank=2) as writer:
         writer.write({"id": "b", "error": "out of memory"})  # a later failure does not hide a success
-    assert merge_predictions(tmp_path, ["b"], output=None)[0]["error"] is None
+    assert merge_predictions(tmp_path, ["b"])[0]["error"] is None
 
 
 def test_arrays_paths_and_numbers_that_json_lacks(tmp_path: Path) -> None:

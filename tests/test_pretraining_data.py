@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from datasets.catalog import PretrainingTask, load_records
 from datasets.errors import InputError
+from datasets.label_choice import choose_labels
 from datasets.label_descriptions import describe
-from datasets.pretraining import EvaluationReference, PretrainingCollator, PretrainingDataset, choose_structures
+from datasets.pretraining import EvaluationReference, PretrainingCollator, PretrainingDataset
 from datasets.sampling import SampleReference
 from datasets.vocabulary import UNKNOWN_CLASS
 from datasets.volume.anyres import assemble_patches, place_mask
@@ -100,7 +101,7 @@ def test_masks_are_those_of_the_dense_path(folder, index, cached):
 
 
 def test_an_augmented_mask_still_lies_on_its_organ(folder):
-    data = dataset_of(folder, augmentation=AugmentationOptions(rotate=1.0, flip=0.5))
+    data = dataset_of(folder, augmentation=AugmentationOptions(rotate=1.0, segmentation_flip=0.5))
     shapes = set()
     for seed in range(12):
         sample = data[SampleReference("organs", 0, seed)]
@@ -180,31 +181,61 @@ def test_loader_processes_give_what_the_main_process_gives(folder):
     assert torch.equal(copied[references[0][0]].volume.patches, expected[0].volumes[0].patches)
 
 
-def test_present_structures_come_first_and_absent_ones_are_few():
+def test_a_step_asks_for_all_labels_or_for_sixty_at_random():
+    assert choose_labels([0, 5, 0, 0, 7], 60, 1) == [0, 1, 2, 3, 4]
+    assert choose_labels([], 60, 1) == []
+    voxels, counts = [1] * 20 + [0] * 100, np.zeros(120)
+    for seed in range(200):
+        chosen = choose_labels(voxels, 60, seed)
+        assert len(set(chosen)) == 60 and chosen == sorted(chosen) == choose_labels(voxels, 60, seed)
+        counts[chosen] += 1
+    assert counts.min() >= 70 and counts.max() <= 130  # each label in half of the 200 steps, present or not
+
+
+def test_balanced_present_labels_come_first_and_absent_ones_are_few():
+    def choose(voxels, limit, seed):
+        return choose_labels(voxels, limit, seed, "balanced")
+
     voxels = [0, 5, 0, 0, 7, 0, 0, 0]
     seen = set()
     for seed in range(100):
-        chosen = choose_structures(voxels, 60, seed)
+        chosen = choose(voxels, 60, seed)
         assert chosen[:2] == [1, 4] and len(chosen) == 4 and not {1, 4} & set(chosen[2:])
         assert len(set(chosen)) == 4
         seen.update(chosen[2:])
-        assert chosen == choose_structures(voxels, 60, seed)
+        assert chosen == choose(voxels, 60, seed)
     assert seen == {0, 2, 3, 5, 6, 7}
-    crowded = choose_structures([1] * 70 + [0] * 70, 60, 0)
+    crowded = choose([1] * 70 + [0] * 70, 60, 0)
     assert len(crowded) == len(set(crowded)) == 60 and max(crowded) < 70
-    nearly = choose_structures([1] * 58 + [0] * 70, 60, 0)
+    nearly = choose([1] * 58 + [0] * 70, 60, 0)
     assert nearly[:58] == list(range(58)) and len(nearly) == 60
-    assert len(choose_structures([0] * 5, 60, 1)) == 1
-    assert choose_structures([3], 60, 1) == [0]
+    assert len(choose([0] * 5, 60, 1)) == 1
+    assert choose([3], 60, 1) == [0]
+    # as it was drawn before there was a choice
+    assert choose(voxels, 60, 5) == [1, 4, 3, 6]
+    assert choose([1] * 9 + [0] * 9, 5, 3) == [3, 4, 6, 7, 8]
+
+
+@pytest.mark.parametrize("absent", ["all", "balanced"])
+def test_the_labels_of_a_training_step(folder, absent):
+    """The pancreas is absent: at two labels a step it is asked for at times as published, and never if balanced."""
+    data = dataset_of(folder, absent_labels=absent)
+    assert data[SampleReference("organs", 0, 3)].labels == ["liver", "spleen", "pancreas"]
+    few = dataset_of(folder, absent_labels=absent, labels_per_step=2)
+    drawn = {tuple(few[SampleReference("organs", 0, seed)].labels) for seed in range(20)}
+    pairs = {("liver", "spleen"), ("liver", "pancreas"), ("spleen", "pancreas")}
+    assert drawn == (pairs if absent == "all" else {("liver", "spleen")})
+    with pytest.raises(InputError, match="labels_per_step is 0"):
+        dataset_of(folder, labels_per_step=0)
 
 
 def test_an_evaluation_sees_every_structure_of_every_record_in_parts(folder):
-    data = dataset_of(folder, max_structures=2)
-    samples = list(data.evaluation_samples("organs"))
+    data = dataset_of(folder, labels_per_step=2)
+    samples = [data[reference] for reference in data.evaluation_references("organs")]
     assert [sample.labels for sample in samples] == [["liver", "spleen"], ["pancreas"], ["liver", "spleen"]]
     whole = dataset_of(folder)[EvaluationReference("organs", 0)].masks
     assert torch.equal(torch.cat([samples[0].masks, samples[1].masks]), whole)
-    assert len(list(data.evaluation_samples("text", limit=1))) == 1
+    assert data.evaluation_references("text", limit=1) == [EvaluationReference("text", 0)]
 
 
 def test_sparse_masks_come_back_from_memory_and_from_disk(tmp_path):

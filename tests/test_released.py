@@ -15,7 +15,7 @@ from models.checkpoints.folder import build_without_storage, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import from_released, load_released_vision, save_released
 from models.configuration import VISION_PRESETS
-from models.masks.slice_decoder import sinusoidal_positions
+from models.encoders.positions import sinusoidal_positions
 from models.vision import VisionModel
 from tests.shared_data import shared_path
 from tests.tiny_model import collate, make_sample, tiny_ctinstruct, tiny_tokenizer

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from evaluation.report.overlay import COLOURS
+from evaluation.report.palette import MASK_COLOURS
 from evaluation.report.report_figures import (
     box_figure,
     calibration_error,
@@ -96,13 +96,13 @@ def test_overlay_shows_truth_as_line_and_prediction():
     both = overlay_panels(volume, truth, prediction, (2.0, 2.0, 2.0))
     assert [name for name, _, _ in both] == ["Axial", "Coronal", "Sagittal"]
     for _, uri, width in both:
-        assert _near(uri, COLOURS[0]) > 50 and _near(uri, COLOURS[1]) > 50 and width > 100
+        assert _near(uri, MASK_COLOURS[0]) > 50 and _near(uri, MASK_COLOURS[1]) > 50 and width > 100
     for _, uri, _ in overlay_panels(volume, truth, None, (2.0, 2.0, 2.0)):
-        assert _near(uri, COLOURS[0]) > 50 and _near(uri, COLOURS[1]) < 10
+        assert _near(uri, MASK_COLOURS[0]) > 50 and _near(uri, MASK_COLOURS[1]) < 10
     # a stray prediction far away does not move the planes off the truth
     stray = np.zeros_like(truth)
     stray[18:36, 18:32, 21:29] = True  # larger than the truth
-    assert all(_near(uri, COLOURS[0]) > 50 for _, uri, _ in overlay_panels(volume, truth, stray, (2.0, 2.0, 2.0)))
+    assert all(_near(uri, MASK_COLOURS[0]) > 50 for _, uri, _ in overlay_panels(volume, truth, stray, (2.0, 2.0, 2.0)))
 
 
 def test_svg_takes_the_pages_colours():

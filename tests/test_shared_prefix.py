@@ -127,7 +127,8 @@ def test_losses_and_gradients_are_those_of_separate_rows(build) -> None:
     kinds = ["segmentation", "open_vqa", "diagnosis", "two_volumes", "two_structures", "text_only", "yes_no"]
     samples = [make_sample(kind, model.tokenizer, 4 + (number > 4)) for number, kind in enumerate(kinds)]
     for sample in (samples[1], samples[2], samples[4]):
-        sample.volumes, sample.prompt_ids = samples[0].volumes, samples[0].prompt_ids
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
+        sample.prompt_ids = samples[0].prompt_ids
     batch = collate(samples, model.tokenizer)
     found = []
     for share in (False, True):
@@ -147,7 +148,7 @@ def test_the_volume_is_read_once(monkeypatch) -> None:
     model = extended(qwen2_vl(), share_volumes=True)
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no", "diagnosis")]
     for sample in samples[1:]:
-        sample.volumes = samples[0].volumes
+        sample.volumes, sample.volume_keys = samples[0].volumes, samples[0].volume_keys
     forward, read = model.language_model.forward, []
     monkeypatch.setattr(
         model.language_model,
@@ -163,7 +164,7 @@ def test_the_volume_is_read_once(monkeypatch) -> None:
 def test_a_model_that_shared_answers_and_is_saved_as_if_it_had_not(tmp_path) -> None:
     model = qwen2_vl()
     samples = [make_sample(kind, model.tokenizer, 4) for kind in ("open_vqa", "yes_no")]
-    samples[1].volumes = samples[0].volumes
+    samples[1].volumes, samples[1].volume_keys = samples[0].volumes, samples[0].volume_keys
     for sample in samples:
         sample.answer_ids = []
     batch = collate(samples, model.tokenizer)

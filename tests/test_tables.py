@@ -18,7 +18,6 @@ from evaluation.metrics.summarize import summarize
 from evaluation.report.result_tables import (
     benchmark_table,
     confidence_table,
-    diagnosis_table,
     paper_tables,
     read_published,
     segmentation_table,
@@ -121,14 +120,7 @@ def test_figures_of_a_summary_stand_in_its_tables(summary: dict) -> None:
 def test_tables_of_what_was_not_asked_have_no_rows() -> None:
     nothing = summarize([])
     assert summary_tables(nothing) == []
-    assert diagnosis_table(nothing).rows == segmentation_table(nothing).rows == ()
-
-
-def test_all_label_sets_stand_in_one_table_when_none_is_named(summary: dict) -> None:
-    part = summary["tasks"]["diagnosis"]["label_sets"]["CT-RATE"]
-    both = {"tasks": {"diagnosis": {"label_sets": {"CT-RATE": part, "RadChestCT": part}}}}
-    names = [row[0] for row in diagnosis_table(both).rows]
-    assert names == ["Nodule", "Rare", "Macro, CT-RATE", "Nodule", "Rare", "Macro, RadChestCT"]
+    assert segmentation_table(nothing).rows == ()
 
 
 def test_estimates_without_interval_or_value() -> None:
@@ -141,9 +133,9 @@ def test_benchmark_table_puts_published_figures_beside_ours_and_leaves_unknown_o
     published = {
         "CT-RATE VQA": {"bleu_1": {"value": 0.61234, "source": "Table 2"}, "rouge_1": {"value": None, "source": ""}}
     }
-    table = benchmark_table({"CT-RATE VQA": summary}, published, ["bleu_1", "rouge_1", "dice"])
+    table = benchmark_table({"CT-RATE VQA": summary}, published)
     rows = {row[2]: row for row in table.rows}
-    assert set(rows) == {"BLEU-1", "ROUGE-1", "Dice"}
+    assert {"BLEU-1", "ROUGE-1", "Dice", "AUC"} <= set(rows)
     assert rows["BLEU-1"][-1] == "0.612" and rows["ROUGE-1"][-1] == "" and rows["Dice"][-1] == ""
 
 
@@ -153,8 +145,8 @@ def test_no_published_figure_stands_beside_a_control(summary: dict, control: str
     run = {**summary, "run": {"control": control}}
     *_, text = paper_tables({"one": run}, published)
     assert dict(zip(text.columns, text.rows[0], strict=True)).get("BLEU-1, published") == shown
-    table = benchmark_table({"one": run}, published, ["bleu_1"])
-    assert table.rows[0][-1] == (shown or "")
+    table = benchmark_table({"one": run}, published)
+    assert {row[2]: row[-1] for row in table.rows}["BLEU-1"] == (shown or "")
     for notes in (text.notes, table.notes):
         assert ("Published: Table 2" in notes) == (shown is not None)
 
@@ -189,9 +181,9 @@ def test_published_figures_need_a_source(tmp_path: Path) -> None:
         read_published(tmp_path / "absent.json")
 
 
-def test_confidences_are_sorted_and_judged_by_their_thresholds() -> None:
-    table = confidence_table({"A": 0.2, "B": 0.9, "C": 0.6}, {"A": 0.1, "C": 0.7})
-    assert [(row[0], row[3]) for row in table.rows] == [("B", "yes"), ("C", "no"), ("A", "yes")]
+def test_confidences_are_sorted_and_called_from_one_half_on() -> None:
+    table = confidence_table({"A": 0.2, "B": 0.9, "C": 0.5})
+    assert table.rows == (("B", "0.900", "yes"), ("C", "0.500", "yes"), ("A", "0.200", "no"))
 
 
 def test_printing_keeps_brackets_that_rich_would_read_as_markup() -> None:

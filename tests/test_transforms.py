@@ -7,11 +7,12 @@ from itertools import permutations, product
 import pytest
 import torch
 
-from datasets.volume.anyres import assemble_patches, patchify, place_mask
-from datasets.volume.augmentation import Augmentation, AugmentationOptions, content_of, place_content, place_masks
+from datasets.errors import InputError
+from datasets.volume.anyres import assemble_patches, content_of, pad_masks, patchify, place_content, place_mask
+from datasets.volume.augmentation import Augmentation, AugmentationOptions
 
 GEOMETRY = AugmentationOptions(scale=0, shift=0, noise=0, contrast=0)
-NONE = AugmentationOptions(rotate=0, flip=0, scale=0, shift=0, noise=0, contrast=0)
+NOTHING = {"rotate": 0, "flip": 0, "scale": 0, "shift": 0, "noise": 0, "contrast": 0}
 
 
 def numbered(shape=(4, 5, 3)) -> torch.Tensor:
@@ -39,7 +40,7 @@ def test_a_task_with_sides_is_turned_and_never_mirrored():
     moves = [move_of(numbered(), augment(numbered(), None, seed)[0]) for seed in range(400)]
     assert not any(is_mirrored(*move) for move in moves)
     turned = sum(move != ((0, 1, 2), (False,) * 3) for move in moves)
-    assert 20 <= turned <= 65  # 0.1 of 400, four standard deviations around
+    assert 160 <= turned <= 240  # 0.5 of 400, four standard deviations around
     assert all(order[2] == 2 and not flips[2] for order, flips in moves)
     assert {order for order, _ in moves} == {(0, 1, 2), (1, 0, 2)}
 
@@ -50,6 +51,44 @@ def test_without_sides_each_axis_is_flipped_in_a_tenth_of_the_draws():
     for axis in range(3):
         assert 35 <= sum(flips[axis] for _, flips in moves) <= 90  # 0.1 of 600 is 60, its deviation 7
     assert all(order == (0, 1, 2) for order, _ in moves)
+
+
+@pytest.mark.parametrize(
+    ("sided", "segmentation", "options", "mirrored"),
+    [
+        (False, True, {}, False),  # published: no flips of segmentation
+        (False, True, {"segmentation_flip": 0.5}, True),
+        (True, True, {"segmentation_flip": 0.5}, False),  # ours: never where there are sides ...
+        (True, False, {"flip": 0.5}, False),
+        (True, False, {"flip": 0.5, "flip_sided": True}, True),  # ... but where the options ask for it, as published
+    ],
+)
+def test_who_is_flipped(sided, segmentation, options, mirrored):
+    options = AugmentationOptions(scale=0, shift=0, noise=0, contrast=0, **options)
+    augment = Augmentation(sided, segmentation, options=options)
+    moves = [move_of(numbered(), augment(numbered(), None, seed)[0]) for seed in range(60)]
+    assert any(is_mirrored(*move) for move in moves) is mirrored
+
+
+def test_the_defaults_are_the_published_ones():
+    options = AugmentationOptions()
+    assert (options.rotate, options.flip, options.segmentation_flip, options.flip_sided) == (0.5, 0.1, 0, False)
+    assert (options.scale, options.scale_by, options.shift, options.shift_by) == (0.5, 0.1, 0.5, 0.1)
+    assert (options.noise, options.noise_sigma, options.contrast, options.gamma) == (0.2, 0.05, 0.2, (0.7, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"rotate": 1.5}, "augmentation, rotate: 1.5 is no probability"),
+        ({"noise": float("nan")}, "augmentation, noise"),
+        ({"noise_sigma": -1}, "augmentation, noise_sigma: -1 is no strength"),
+        ({"gamma": (2.0, 1.0)}, r"augmentation, gamma: \(2.0, 1.0\) is no range"),
+    ],
+)
+def test_a_wrong_option_is_named(options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        AugmentationOptions(**options)
 
 
 def test_masks_move_with_their_image():
@@ -67,7 +106,7 @@ def test_masks_move_with_their_image():
 
 def test_intensities_change_within_their_bounds_and_masks_do_not():
     volume, masks = torch.randn(1, 6, 6, 6), torch.ones(1, 6, 6, 6, dtype=torch.int8)
-    options = AugmentationOptions(rotate=0, flip=0, scale=1, shift=1, noise=0, contrast=0)
+    options = AugmentationOptions(**{**NOTHING, "scale": 1, "shift": 1})
     factors = set()
     for seed in range(30):
         image, changed = Augmentation(True, options=options)(volume, masks, seed)
@@ -82,14 +121,25 @@ def test_intensities_change_within_their_bounds_and_masks_do_not():
 
 @pytest.mark.parametrize("segmentation", [True, False])
 def test_noise_and_contrast_are_for_segmentation(segmentation):
-    options = AugmentationOptions(rotate=0, flip=0, scale=0, shift=0, noise=1, contrast=0)
+    options = AugmentationOptions(**{**NOTHING, "noise": 1})
     volume = torch.randn(1, 8, 8, 8)
     noise = Augmentation(True, segmentation, options=options)(volume, None, 3)[0] - volume
-    assert (0 < noise.std() < 0.11) if segmentation else bool((noise == 0).all())
-    options = AugmentationOptions(rotate=0, flip=0, scale=0, shift=0, noise=0, contrast=1)
+    assert (noise.std() > 0) if segmentation else bool((noise == 0).all())
+    options = AugmentationOptions(**{**NOTHING, "contrast": 1})
     contrast = Augmentation(True, segmentation, options=options)(volume, None, 3)[0]
     assert torch.equal(contrast, volume) is not segmentation
     assert torch.equal(contrast.flatten().argsort(), volume.flatten().argsort())  # a gamma keeps the order
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_deviation_of_the_noise_is_as_told_or_drawn_up_to_it(drawn):
+    options = AugmentationOptions(**{**NOTHING, "noise": 1, "noise_sigma": 0.2, "draw_noise_sigma": drawn})
+    augment, volume = Augmentation(True, True, options=options), torch.randn(1, 20, 20, 20)
+    deviations = [float((augment(volume, None, seed)[0] - volume).std()) for seed in range(40)]
+    if drawn:  # evenly from 0 to 0.2, so a quarter of them in each quarter: 10 of 40, deviation 2.7
+        assert max(deviations) < 0.21 and sum(value < 0.05 for value in deviations) in range(2, 20)
+    else:
+        assert deviations == pytest.approx([0.2] * 40, abs=0.01)
 
 
 def test_the_seed_alone_decides():
@@ -102,7 +152,7 @@ def test_the_seed_alone_decides():
         assert torch.equal(other(volume, None, seed)[0], expected) and torch.equal(
             augment(volume, None, seed)[0], expected
         )
-    assert torch.equal(Augmentation(False, True, options=NONE)(volume, None, 1)[0], volume)
+    assert torch.equal(Augmentation(False, True, options=AugmentationOptions(**NOTHING))(volume, None, 1)[0], volume)
 
 
 @pytest.mark.parametrize("shape", [(40, 52, 9), (90, 30, 12), (33, 33, 1)])
@@ -120,18 +170,20 @@ def test_masks_are_placed_as_by_the_anyres_step():
     placement = patchify(torch.randn(1, 40, 52, 9), (32, 32, 8), 4).placement
     expected = place_mask(masks, placement)
     content = expected[(slice(None), *placement.content)]
-    assert torch.equal(place_masks(content, placement), expected)
+    assert torch.equal(pad_masks(content, 3, placement), expected)
 
 
 def test_a_turned_volume_lies_in_the_turned_grid():
     volume = patchify(torch.randn(1, 90, 30, 12), (32, 32, 8), 4)
     z, x, y = volume.patch_grid
     assert x != y
-    turned = place_content(content_of(volume).rot90(1, (1, 2)), volume.placement)
+    content = content_of(volume).rot90(1, (1, 2))
+    turned = place_content(content, volume.placement.for_content(tuple(content.shape[1:])))
     assert turned.patch_grid == (z, y, x) and len(turned.patches) == len(volume.patches)
     assert torch.equal(turned.slice_marks, volume.slice_marks)
     padded = assemble_patches(turned.patches, turned.patch_grid)
-    assert torch.equal(padded[(slice(None), *turned.placement.content)], content_of(volume).rot90(1, (1, 2)))
+    assert torch.equal(padded[(slice(None), *turned.placement.content)], content)
+    assert volume.placement.for_content(volume.placement.resized_shape) == volume.placement
     assert padded.count_nonzero() == content_of(volume).count_nonzero()  # zeros around it
     with pytest.raises(ValueError, match="does not lie in a grid"):
-        place_content(content_of(volume)[:, 1:], volume.placement)
+        volume.placement.for_content(tuple(content_of(volume)[0, 1:].shape))

@@ -15,8 +15,8 @@ from datasets.errors import InputError
 from models.configuration import VisionConfig
 from models.encoders.attention import ContinuousPositionBias, Transformer
 from models.encoders.hybrid_2d1d import merge_zero_slices
+from models.encoders.positions import sinusoidal_positions
 from models.encoders.resnet import SliceResNet
-from models.masks.slice_decoder import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests import plain_vision
 from tests.shared_data import shared_path

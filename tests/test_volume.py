@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.volume.anyres import patchify, place_mask, restore_masks
+from datasets.volume.anyres import patchify, place_mask
 from datasets.volume.loading import (
     VolumeError,
     VolumeGeometry,
@@ -22,6 +22,7 @@ from datasets.volume.loading import (
     restore_to_source,
     save_mask,
 )
+from datasets.volume.restore import restore_masks
 from tests.ct_files import random_affine
 from tests.ct_files import write_nifti as write
 from tests.shared_data import shared_path

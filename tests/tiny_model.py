@@ -68,6 +68,7 @@ def make_sample(
         prompt_ids=conversation.prompt(parts, counts),
         answer_ids=conversation.answer(ANSWERS[kind]) if answered else [],
         volumes=volumes,
+        volume_keys=[f"{kind}-{seed}, volume {number}" for number in range(images)],
     )
     if kind.startswith("diagnosis"):
         sample.label_set = "RadChestCT" if kind.endswith("16") else "CT-RATE"

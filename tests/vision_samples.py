@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.encoders.hybrid_2d1d import VolumePatches
+from models.encoders.contract import VolumePatches
 from models.vision import VisionModel
 from tests.tiny_model import VISION
 

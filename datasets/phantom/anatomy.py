@@ -1,9 +1,9 @@
 """The phantom's healthy anatomy: chest and upper abdomen of a standard adult, in mm and HU.
 
-All shapes live in the frame of phantom_shapes (RAS, origin in the middle of the chest). Proportions are those of a
+All shapes lie in the frame of `datasets.phantom.shapes` (RAS, origin in the middle of the chest). Proportions are of a
 textbook adult: inner chest 284 mm wide and 192 mm deep, heart 40 to 47 % of the chest's width, right diaphragm higher
 than left, stomach and spleen on the left, liver on the right, aortic arch to the left of the spine. HU are of a
-contrast-enhanced CT in a late phase. phantom_organs paints what is described here.
+contrast-enhanced CT in a late phase. `datasets.phantom.organs` paints them.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ class Lung:
 
     @property
     def bounds(self) -> Bounds:
+        """A box that holds it: lowest and highest corner, mm."""
         a, b, _ = CHEST
         low, high = np.array([0.0, -b, -160.0]), np.array([a, b, 135.0])
         if self.side == "left":

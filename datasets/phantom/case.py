@@ -126,8 +126,8 @@ def draw_grid(rng: np.random.Generator, options: CaseOptions) -> tuple[tuple[int
             f"{options.max_voxels:.0f} voxels: raise --max-voxels or lower --body-scale"
         )
     spacing = np.round([in_plane, in_plane, between], 3)
-    shape = tuple(int(n) for n in np.ceil(extent / spacing))
-    return shape, spacing, Pose(scale, turn, shift)
+    across, deep, high = (int(n) for n in np.ceil(extent / spacing))
+    return (across, deep, high), spacing, Pose(scale, turn, shift)
 
 
 def build_case(
@@ -157,12 +157,23 @@ def build_case(
     affine[:3, 3] = scene.first_voxel + np.round(scanner.uniform(-150, 150, 3), 2)
     way = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code))
     ct = np.clip(np.rint(scene.hu), *HU_RANGE).astype(np.int16)
-    right = scene.coordinates(scene.box(None))[0] > 0
-    stored = [
-        np.asfortranarray(apply_orientation(a, way)) for a in (ct, scene.structures, scene.lesions, scene.sites, right)
-    ]
+    right = scene.coordinates(scene.whole)[0] > 0
+
+    def stored(array: np.ndarray) -> np.ndarray:
+        return np.asfortranarray(apply_orientation(array, way))
+
     return PhantomCase(
-        seed, index, *stored, affine @ inv_ornt_aff(way, scene.shape), code, records, anatomy.cardiothoracic_ratio
+        seed=seed,
+        index=index,
+        ct=stored(ct),
+        structures=stored(scene.structures),
+        lesions=stored(scene.lesions),
+        sites=stored(scene.sites),
+        right=stored(right),
+        affine=affine @ inv_ornt_aff(way, scene.shape),
+        orientation=code,
+        findings=records,
+        cardiothoracic_ratio=anatomy.cardiothoracic_ratio,
     )
 
 

@@ -167,7 +167,7 @@ def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.phantom", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m datasets.phantom", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=20, help="number of phantoms")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients")

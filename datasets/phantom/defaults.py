@@ -1,4 +1,4 @@
-"""Data for a first start: phantoms where a tiny run names none."""
+"""The phantoms that a tiny run makes for itself at its first start, where no data are named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 
+DEFAULT_PHANTOMS = "runs/phantoms"  # the folder they go to
 DEFAULT_COUNT = 48
 
 

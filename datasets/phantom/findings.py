@@ -11,7 +11,7 @@ names and their order are those of the CT-RATE heads in data/diagnosis_heads.jso
 - Pericardial effusion: fluid round the heart. Pleural effusion: fluid in the dependent pleural space.
 - Hiatal hernia: stomach with air and contrast medium behind the heart.
 - Lymphadenopathy: calcified mediastinal or hilar nodes, in the standard adult 33 to 44 mm wide.
-- Lung findings: see phantom_lung_findings. "Lung opacity" means ground-glass patches alone; dense, airless
+- Lung findings: see `datasets.phantom.lung_findings`. "Lung opacity" means ground-glass patches alone; dense, airless
   patches are "Consolidation", bands are "Atelectasis". The three are drawn independently.
 """
 
@@ -24,8 +24,9 @@ import numpy as np
 from datasets.phantom import lung_findings as lungs
 from datasets.phantom.anatomy import CHEST, CHEST_BASE, SIGN, STRUCTURES, Anatomy
 from datasets.phantom.lesions import DISEASES, LESIONS, SITE_VALUES, Finding
+from datasets.phantom.nodules import lung_nodule
 from datasets.phantom.scene import AIR_HU, Scene
-from datasets.phantom.shapes import Ellipsoid, Tube, smooth_max
+from datasets.phantom.shapes import Ellipsoid, Implicit, Tube, smooth_max
 from datasets.phantom.sites import CORONARY_ARTERIES, STATIONS
 
 HARD = [STRUCTURES[name] for name in ("heart", "aorta", "liver", "spleen", "spine", "ribs", "trachea")]
@@ -80,13 +81,18 @@ def arterial_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Genera
         way = rng.standard_normal(3)
         spot = Ellipsoid(at + way / np.linalg.norm(way) * anatomy.aorta_radius, rng.uniform(10, 15, 3))
         scene.paint(
-            lambda x, y, z, spot=spot: np.maximum(np.abs(aorta(x, y, z) + 1.2) - 3.6, spot(x, y, z)),
+            _in_wall(aorta, spot),
             rng.uniform(900, 1200),
             lesion=LESIONS["Arterial wall calcification"],
             bounds=spot.bounds,
             keep=[STRUCTURES["spine"], STRUCTURES["trachea"]],
         )
     return Finding("Arterial wall calcification", count=number, place="aorta", grade=grade)
+
+
+def _in_wall(vessel: Tube, spot: Ellipsoid) -> Implicit:
+    """What of a spot lies in the wall of a vessel, 7.2 mm thick."""
+    return lambda x, y, z: np.maximum(np.abs(vessel(x, y, z) + 1.2) - 3.6, spot(x, y, z))
 
 
 def coronary_calcification(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
@@ -147,16 +153,21 @@ def lymphadenopathy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) ->
     """One to four enlarged, calcified nodes in different stations of the mediastinum and the hila."""
     number = int(rng.integers(1, 5))
     # a large heart reaches some stations, where a node could not be told apart
-    free = [name for name, centre in STATIONS.items() if anatomy.heart(*np.float32(centre)) > 5]
+    free = [name for name, centre in STATIONS.items() if anatomy.heart(*np.array(centre, np.float32)) > 5]
     chosen = sorted(rng.choice(free, min(number, len(free)), replace=False).tolist())
     largest = 0.0
     for name in chosen:
         diameter = rng.uniform(*NODE_SIZES)
         centre = np.array(STATIONS[name]) + rng.uniform(-3, 3, 3)
         axes = diameter / 2 * rng.uniform(0.9, 1.0, 3)
-        site = SITE_VALUES["Lymphadenopathy"][name]
-        options = {"structure": 0, "lesion": LESIONS["Lymphadenopathy"], "site": site, "keep": HARD}
-        scene.paint(Ellipsoid(centre, axes), rng.uniform(620, 680), **options)
+        scene.paint(
+            Ellipsoid(centre, axes),
+            rng.uniform(620, 680),
+            structure=0,
+            lesion=LESIONS["Lymphadenopathy"],
+            site=SITE_VALUES["Lymphadenopathy"][name],
+            keep=HARD,
+        )
         largest = max(largest, float(2 * (axes * scene.pose.scale).max()))
     return Finding("Lymphadenopathy", count=len(chosen), size_mm=largest, place=", ".join(chosen), sites=chosen)
 
@@ -182,7 +193,7 @@ PAINTERS: dict[str, Callable[[Scene, Anatomy, np.random.Generator], Finding]] = 
     "Consolidation": lungs.consolidation,
     "Lung opacity": lungs.lung_opacity,
     "Atelectasis": lungs.atelectasis,
-    "Lung nodule": lungs.lung_nodule,
+    "Lung nodule": lung_nodule,
     "Arterial wall calcification": arterial_calcification,
     "Coronary artery wall calcification": coronary_calcification,
     "Medical material": medical_material,

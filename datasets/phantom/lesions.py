@@ -1,4 +1,4 @@
-"""What the findings of the phantom share: names, label values, the record of one finding, sides and free places."""
+"""What the findings of the phantom share: names, label values, the record of one finding, sides, places, painting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from itertools import count
 import numpy as np
 
 from datasets.phantom.anatomy import LUNG_LABELS
-from datasets.phantom.scene import Scene
+from datasets.phantom.scene import LungEffect, Scene
+from datasets.phantom.shapes import Bounds, Implicit
 from datasets.phantom.sites import SITES
 
 DISEASES: tuple[str, ...] = (
@@ -135,6 +136,37 @@ def free_place(
     fits = np.flatnonzero(room >= clearance_mm)
     index = int(rng.choice(fits)) if len(fits) else int(np.argmax(room))
     return points[index], float(room[index])
+
+
+def paint_in_lung(
+    scene: Scene,
+    side: str,
+    name: str | None,
+    shape: Implicit,
+    hu: float,
+    lung: LungEffect = "inside",
+    *,
+    structure: int | None = None,
+    site: int = 0,
+    keep_lesions: Sequence[int] = (),
+    strength: float = 1.0,
+    blur: float = 0.0,
+    bounds: Bounds | None = None,
+) -> None:
+    """Paint into one lung, as `Scene.paint`; ``name`` is the finding whose label the voxels get."""
+    scene.paint(
+        shape,
+        hu,
+        structure=structure,
+        lesion=LESIONS[name] if name else None,
+        site=site,
+        keep=[LUNG_LABELS[one] for one in LUNG_LABELS if one != side],
+        keep_lesions=keep_lesions,
+        lung=lung,
+        strength=strength,
+        blur=blur,
+        bounds=bounds,
+    )
 
 
 def any_zone(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,32 +1,24 @@
-"""Findings in the lungs and the pleura. See phantom_findings for what every label means."""
+"""Findings in the lungs and the pleura.  `datasets.phantom.findings` says what every label means."""
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
-from datasets.phantom.anatomy import CHEST, LUNG_LABELS, SIGN, Anatomy
+from datasets.phantom.anatomy import CHEST, SIGN, Anatomy
 from datasets.phantom.lesions import (
     LESIONS,
-    SITE_VALUES,
     Finding,
     any_zone,
     draw_side,
     free_place,
-    joint_side,
-    outside,
+    paint_in_lung,
     sides_of,
     zone,
 )
 from datasets.phantom.scene import AIR_HU, Scene
 from datasets.phantom.shapes import Bounds, Ellipsoid, Implicit, Tube, rotation
-
-
-def _paint(
-    scene: Scene, side: str, name: str | None, shape: Implicit, hu: float, lung: str = "inside", **options
-) -> None:
-    """Paint into one lung; ``name`` is the finding whose label the voxels get."""
-    other = [LUNG_LABELS[one] for one in LUNG_LABELS if one != side]
-    scene.paint(shape, hu, lesion=LESIONS[name] if name else None, lung=lung, keep=other, **options)
 
 
 def _lung_bounds(anatomy: Anatomy, side: str) -> Bounds:
@@ -46,7 +38,9 @@ def pleural_effusion(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
             rim = 16 * (x / np.float32(CHEST[0])) ** 2
             return y - (level + rim - np.float32(0.16) * (z + 40))
 
-        _paint(scene, one, "Pleural effusion", fluid, hu, structure=0, lung="fill", bounds=_lung_bounds(anatomy, one))
+        paint_in_lung(
+            scene, one, "Pleural effusion", fluid, hu, structure=0, lung="fill", bounds=_lung_bounds(anatomy, one)
+        )
     return Finding("Pleural effusion", side, len(sides_of(side)), depth * scene.pose.scale[1], grade=grade)
 
 
@@ -56,14 +50,14 @@ def mosaic_attenuation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator)
     phases = rng.uniform(0, 2 * np.pi, 3)
 
     def patches(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        total = np.float32(0.25)
+        total: np.ndarray | np.float32 = np.float32(0.25)
         for u, wave, phase in zip((x + 0.4 * y, y - 0.4 * z, z + 0.4 * x), waves, phases, strict=True):
             total = total + np.sin(u * np.float32(wave) + np.float32(phase))
-        return total
+        return np.asarray(total)
 
     value = rng.uniform(-620, -580)  # well below ground glass, which may lie in it
     for one in ("left", "right"):
-        _paint(
+        paint_in_lung(
             scene, one, "Mosaic attenuation pattern", patches, value, strength=0.85, bounds=_lung_bounds(anatomy, one)
         )
     return Finding("Mosaic attenuation pattern", "both")
@@ -75,17 +69,17 @@ def septal_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) 
     shift = rng.uniform(0, 24, 3).astype(np.float32)
 
     def net(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        nearest = None
-        for u, v, s in zip((x + 0.35 * y, y - 0.35 * z, z + 0.35 * x), (y, z, x), shift, strict=True):
+        def lines(u: np.ndarray, v: np.ndarray, s: np.float32) -> np.ndarray:
             bend = 4 * np.sin((v + s) * np.float32(0.13))  # lobules are polygons, not bricks
-            line = np.abs(np.mod(u + bend + s, period) - period / 2)
-            nearest = line if nearest is None else np.minimum(nearest, line)
+            return np.abs(np.mod(u + bend + s, period) - period / 2)
+
+        nearest = reduce(np.minimum, map(lines, (x + 0.35 * y, y - 0.35 * z, z + 0.35 * x), (y, z, x), shift))
         outer = -48 - anatomy.chest(x, y, z)
         return np.maximum(np.maximum(nearest - half, outer), z - 75)
 
     value = rng.uniform(-60, 20)
     for one in ("left", "right"):
-        _paint(scene, one, "Interlobular septal thickening", net, value, bounds=_lung_bounds(anatomy, one))
+        paint_in_lung(scene, one, "Interlobular septal thickening", net, value, bounds=_lung_bounds(anatomy, one))
     return Finding("Interlobular septal thickening", "both")
 
 
@@ -105,8 +99,8 @@ def emphysema(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Findi
             largest = max(largest, 2 * radius)
             axes = radius / scale * rng.uniform(0.85, 1.15, 3)
             pocket = Ellipsoid(centre, axes)
-            _paint(scene, one, "Emphysema", pocket.grown(4.0), -300.0)
-            _paint(scene, one, "Emphysema", pocket, AIR_HU + 5)
+            paint_in_lung(scene, one, "Emphysema", pocket.grown(4.0), -300.0)
+            paint_in_lung(scene, one, "Emphysema", pocket, AIR_HU + 5)
     return Finding("Emphysema", side, number * len(sides_of(side)), largest, "upper", grade)
 
 
@@ -123,7 +117,7 @@ def lung_opacity(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fi
             centre, _room = free_place(scene, rng, one, 0.55 * radius, any_zone(rng))
             axes = radius / scene.pose.mean_scale * rng.uniform(0.85, 1.15, 3)
             patch = Ellipsoid(centre, axes, rng.uniform(-40, 40, 3))
-            _paint(scene, one, "Lung opacity", patch, rng.uniform(-340, -280), strength=0.9, blur=1.6)
+            paint_in_lung(scene, one, "Lung opacity", patch, rng.uniform(-340, -280), strength=0.9, blur=1.6)
             places.append((radius, one, zone(centre[2])))
             largest = max(largest, 2 * radius)
     return Finding("Lung opacity", side, len(places), largest, max(places)[2])
@@ -139,13 +133,13 @@ def consolidation(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> F
     for turn in range(4):
         offset = np.zeros(3) if turn == 0 else rng.uniform(-0.55, 0.55, 3) * size
         lump = Ellipsoid(centre + offset, size * rng.uniform(0.6, 0.95, 3), rng.uniform(-40, 40, 3))
-        _paint(scene, side, "Consolidation", lump, value)
+        paint_in_lung(scene, side, "Consolidation", lump, value)
     root = np.array([SIGN[side] * 36.0, -2.0, 14.0])
     inward = (root - centre) / max(float(np.linalg.norm(root - centre)), 1.0)
     for _ in range(3):
         way = inward + rng.uniform(-0.7, 0.7, 3)
         ends = np.stack([centre + way * 0.7 * size, centre - way * 0.6 * size])
-        _paint(scene, side, None, Tube(ends, [4.4, 3.2]), -850.0)
+        paint_in_lung(scene, side, None, Tube(ends, [4.4, 3.2]), -850.0)
     return Finding("Consolidation", side, place=zone(centre[2]))
 
 
@@ -164,15 +158,27 @@ def atelectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Fin
             normal = rotation(angles)[:, 2].astype(np.float32)
             offset = np.float32(normal @ centre)
 
-            def band(x, y, z, outline=outline, normal=normal, offset=offset) -> np.ndarray:
-                height = x * normal[0] + y * normal[1] + z * normal[2] - offset
-                return np.maximum(np.abs(height) - half, outline(x, y, z))
-
-            # collapsed lung takes up contrast
-            options = {"keep_lesions": [LESIONS["Consolidation"]], "bounds": outline.bounds}
-            _paint(scene, one, "Atelectasis", band, rng.uniform(180, 220), **options)
+            paint_in_lung(
+                scene,
+                one,
+                "Atelectasis",
+                _plate(outline, normal, offset, half),
+                rng.uniform(180, 220),  # collapsed lung takes up contrast
+                keep_lesions=[LESIONS["Consolidation"]],
+                bounds=outline.bounds,
+            )
             number += 1
     return Finding("Atelectasis", side, number, thickness, "lower")
+
+
+def _plate(outline: Ellipsoid, normal: np.ndarray, offset: np.float32, half: np.float32) -> Implicit:
+    """What of an ellipsoid lies within ``half`` mm of the plane normal @ point = offset."""
+
+    def plate(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        height = x * normal[0] + y * normal[1] + z * normal[2] - offset
+        return np.maximum(np.abs(height) - half, outline(x, y, z))
+
+    return plate
 
 
 def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
@@ -184,7 +190,7 @@ def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
         sign = SIGN[one]
         low, high = _lung_bounds(anatomy, one)
         low = np.array([low[0], low[1], 70.0])
-        _paint(
+        paint_in_lung(
             scene,
             one,
             name,
@@ -196,7 +202,7 @@ def fibrotic_sequela(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -
             start = np.array([sign * rng.uniform(25, 70), rng.uniform(-45, 40), rng.uniform(82, 105)])
             end = np.array([sign * rng.uniform(28, 60), rng.uniform(-25, 20), rng.uniform(38, 60)])
             bend = (start + end) / 2 + rng.uniform(-7, 7, 3)
-            _paint(scene, one, name, Tube(np.stack([start, bend, end]), [4.0, 3.5, 2.5]), 25.0)
+            paint_in_lung(scene, one, name, Tube(np.stack([start, bend, end]), [4.0, 3.5, 2.5]), 25.0)
     return Finding(name, side, len(sides_of(side)), thickness * scene.pose.mean_scale, "upper")
 
 
@@ -221,8 +227,8 @@ def _bronchi(
             root = np.array([SIGN[one] * 34.0, -4.0, 12.0]) + way * start
             ends = np.stack([root, root + way * length])
             radius = outer * rng.uniform(0.9, 1.1)
-            _paint(scene, one, name, Tube(ends, [radius, radius]), 110.0)
-            _paint(scene, one, None, Tube(ends, [radius - wall, radius - wall]), AIR_HU + 10)
+            paint_in_lung(scene, one, name, Tube(ends, [radius, radius]), 110.0)
+            paint_in_lung(scene, one, None, Tube(ends, [radius - wall, radius - wall]), AIR_HU + 10)
 
 
 def peribronchial_thickening(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
@@ -237,40 +243,3 @@ def bronchiectasis(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> 
     side = draw_side(rng)
     _bronchi(scene, rng, "Bronchiectasis", side, 3, 19.0, 7.0, 24.0, 60.0, (-0.9, -0.3))
     return Finding("Bronchiectasis", side, size_mm=2 * 19.0 * scene.pose.mean_scale, place="lower")
-
-
-NODULE_SIZES = {"small": (28, 32), "medium": (42, 47), "large": (58, 68)}
-"""Diameters in the standard adult, mm: a size is told by the body round it, which is all that an encoder is shown."""
-NODULE_GAP = 16.0
-"""Least distance between two nodules' surfaces in the standard adult, mm, where there is room: three voxels of the tiny
-crop, so that two nodules are seen as two."""
-
-
-def lung_nodule(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
-    """One to four round nodules with a calcified core, as of granulomas; the largest has one of three sizes."""
-    number = int(rng.integers(1, 5))
-    side = str(rng.choice(["left", "right", "both"] if number > 1 else ["left", "right"]))
-    ranges, scale = list(NODULE_SIZES.values()), scene.pose.mean_scale
-    top = int(rng.integers(3))
-    placed: list[tuple[float, str, str]] = []
-    centres: list[np.ndarray] = []
-    for turn in range(number):
-        one = sides_of(side)[turn % len(sides_of(side))]
-        diameter = rng.uniform(*ranges[top if turn == 0 else int(rng.integers(top + 1))])
-        if turn:
-            diameter = min(diameter, 0.8 * placed[0][0])  # so that it is seen which one is the largest
-        balls = [(other, (diameter + size) / 2 + NODULE_GAP) for other, (size, *_) in zip(centres, placed, strict=True)]
-        centre, room = free_place(scene, rng, one, diameter * scale / 2 + 2, outside(balls, any_zone(rng)))
-        fits = max((2 * room - 5) / scale, 12.0)  # a gap that the search grid cannot miss
-        if diameter > fits:  # never between two sizes
-            diameter = max((min(high, fits) for low, high in ranges if low <= fits), default=fits)
-        axes = diameter * scale / 2 / scene.pose.scale
-        site = SITE_VALUES["Lung nodule"][f"{one} {zone(centre[2])}"]
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, axes), rng.uniform(30, 70), site=site)
-        _paint(scene, one, "Lung nodule", Ellipsoid(centre, 0.75 * axes), rng.uniform(1000, 1200), site=site)
-        placed.append((diameter, one, zone(centre[2])))
-        centres.append(centre)
-    size, one, place = max(placed)
-    grade = next(name for name, (_, high) in NODULE_SIZES.items() if size <= high)
-    side, sites = joint_side([p[1] for p in placed]), sorted({f"{p[1]} {p[2]}" for p in placed})
-    return Finding("Lung nodule", side, number, size * scale, f"{one} {place}", grade, sites=sites)

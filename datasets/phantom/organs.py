@@ -1,4 +1,4 @@
-"""Painting of the healthy patient that phantom_anatomy describes."""
+"""Paints the healthy patient that `datasets.phantom.anatomy` describes into the voxel grid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.phantom.anatomy import CHEST, LUNG_LABELS, SIGN, STRUCTURES, Anatomy
 from datasets.phantom.scene import AIR_HU, Scene
-from datasets.phantom.shapes import Ellipsoid, Tube, smooth_max
+from datasets.phantom.shapes import Ellipsoid, Implicit, Tube, smooth_max
 
 
 def paint_anatomy(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> None:
@@ -28,7 +28,7 @@ def _paint_trunk(scene: Scene, anatomy: Anatomy) -> None:
     a, b = anatomy.body
     full = (np.array([-a - 4, -b - 30, -400]), np.array([a + 4, b + 4, 400]))
 
-    def trunk(inset: float):
+    def trunk(inset: float) -> Implicit:
         def shape(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
             rise = np.clip((z - 95) / 75, 0, 1)
             width = 1 - np.float32(0.30) * rise * rise  # shoulders narrow towards the neck
@@ -50,7 +50,7 @@ def _paint_trunk(scene: Scene, anatomy: Anatomy) -> None:
 def _paint_abdomen(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> None:
     hu, organs = anatomy.hu, anatomy.organs
 
-    def in_chest(shape: Ellipsoid):
+    def in_chest(shape: Ellipsoid) -> Implicit:
         return lambda x, y, z: smooth_max(shape(x, y, z), anatomy.chest(x, y, z, -2.0), 8.0)
 
     for _ in range(14):  # bowel

@@ -10,11 +10,16 @@ seen; a letter would have to be looked up among the options, which takes a small
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.lesions import DISEASES, Finding, lesion_values
 from datasets.phantom.topics import inline, open_only, topics
+
+T = TypeVar("T")
 
 YES_NO, CHOICE, REPORT, SEGMENT, DIAGNOSE = (
     " <binary_answer>", " <multiple_choice>", " <report_generation>", " <segmentation>", " <diagnosis>",
@@ -81,7 +86,7 @@ WHICH_ABSENT = (
 )
 
 
-def _pick(rng: np.random.Generator, items: tuple | list):
+def _pick(rng: np.random.Generator, items: Sequence[T]) -> T:
     return items[int(rng.integers(len(items)))]
 
 
@@ -93,7 +98,7 @@ class QuestionWriter:
         self.present = [d for d in DISEASES if d in findings]
         self.missing = [d for d in DISEASES if d not in findings]
 
-    def record(self, task: str, turn: int, text: str, answer: str, **fields) -> dict:
+    def record(self, task: str, turn: int, text: str, answer: str, **fields: Any) -> dict:
         """One record of the instruction manifest."""
         question = [{"type": "image"}, {"type": "text", "text": text}]
         return {
@@ -157,7 +162,7 @@ class QuestionWriter:
 
     def _which(self) -> list[tuple[tuple[str, ...], list[str], str]]:
         """Wordings, choices and answer of: which is present, and which is absent, where there are enough for it."""
-        found = []
+        found: list[tuple[tuple[str, ...], list[str], str]] = []
         if self.present and len(self.missing) >= 3:
             right = _pick(self.rng, self.present)
             found.append((WHICH_PRESENT, [right, *self.rng.choice(self.missing, 3, replace=False).tolist()], right))
@@ -185,7 +190,7 @@ class QuestionWriter:
 
     def segmentation(self, limit: int, structures_path: str, lesions_path: str, least_ml: float = 0.3) -> list[dict]:
         """In turn: one structure, two structures, one lesion (where there is one with a mask)."""
-        values = {**STRUCTURES, **GROUPS}
+        values: dict[str, int | list[int]] = {**STRUCTURES, **GROUPS}
         lesions = [n for n, f in self.findings.items() if f.volume_ml >= least_ml]
         records = []
         for turn in range(limit):
@@ -193,7 +198,8 @@ class QuestionWriter:
             if kind == 2 and lesions:
                 name = _pick(self.rng, lesions)
                 labels, templates = [inline(name)], SEGMENT_LESION
-                mask_path, mask_values = lesions_path, {inline(name): lesion_values(name)}
+                mask_path = lesions_path
+                mask_values: dict[str, int | list[int]] = {inline(name): lesion_values(name)}
             else:
                 labels = self.rng.choice(list(values), 2 if kind == 1 else 1, replace=False).tolist()
                 templates = SEGMENT_TWO if kind == 1 else SEGMENT_ONE

@@ -14,9 +14,12 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from datasets.phantom.shapes import Bounds, Implicit, occupancy
+from datasets.phantom.shapes import Bounds, Implicit, Vector, occupancy
 
 AIR_HU = -1000.0
+
+Box = tuple[slice, slice, slice]  # of voxel indices
+LungEffect = Literal["displace", "make", "inside", "fill"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,15 @@ class Scene:
         for p in range(3):
             self._axes[p][0] = self._axes[p][0] + np.float32(start[p])
 
-    def box(self, bounds: Bounds | None, margin: float = 6.0) -> tuple[slice, slice, slice] | None:
+    @property
+    def whole(self) -> Box:
+        """The index box of the whole volume."""
+        return _box((0, 0, 0), self.shape)
+
+    def box(self, bounds: Bounds | None, margin: float = 6.0) -> Box | None:
         """Index box that holds a box of the phantom frame and ``margin`` mm more; None where it misses the volume."""
         if bounds is None:
-            return tuple(slice(0, n) for n in self.shape)
+            return self.whole
         low, high = (np.asarray(b, float) for b in bounds)
         corners = np.array([[(low, high)[(i >> a) & 1][a] for a in range(3)] for i in range(8)])
         index = (self.pose.to_world(corners) - self.first_voxel) / self.spacing
@@ -70,9 +78,9 @@ class Scene:
         stop = np.minimum(np.ceil(index.max(axis=0) + pad).astype(int) + 1, self.shape)
         if np.any(stop - first < 1):
             return None
-        return tuple(slice(int(a), int(b)) for a, b in zip(first, stop, strict=True))
+        return _box(first, stop)
 
-    def coordinates(self, box: tuple[slice, slice, slice]) -> list[np.ndarray]:
+    def coordinates(self, box: Box) -> list[np.ndarray]:
         """The three coordinates (phantom frame, mm) of the voxel centres of an index box."""
         i, j, k = box
         return [a[i][:, None, None] + (b[j][:, None] + c[k]) for a, b, c in self._axes]
@@ -87,7 +95,7 @@ class Scene:
         site: int = 0,
         keep: Iterable[int] = (),
         keep_lesions: Iterable[int] = (),
-        lung: Literal["displace", "make", "inside", "fill"] = "displace",
+        lung: LungEffect = "displace",
         strength: float = 1.0,
         blur: float = 0.0,
         bounds: Bounds | None = None,
@@ -108,7 +116,7 @@ class Scene:
         if box is None:
             return 0
         x, y, z = self.coordinates(box)
-        share = occupancy(shape(x, y, z))
+        share: np.ndarray = occupancy(shape(x, y, z))
         if blur:
             share = ndimage.gaussian_filter(share, blur * self.spacing[0] / self.spacing)
         if lung in ("inside", "fill"):
@@ -118,8 +126,8 @@ class Scene:
                 share[labels[box] == value] = 0.0
         marked = share >= 0.5
         target = self.hu[box]
-        value = hu(x, y, z) if callable(hu) else np.float32(hu)
-        target += (share * np.float32(strength)) * (value - target)
+        value_inside = hu(x, y, z) if callable(hu) else np.float32(hu)
+        target += (share * np.float32(strength)) * (value_inside - target)
         if lung == "make":
             np.maximum(self.lung[box], share, out=self.lung[box])
         elif lung != "inside":
@@ -166,8 +174,14 @@ class Scene:
         index = np.argwhere(free)
         if not len(index):
             return np.zeros((0, 3)), np.zeros(0)
-        box = tuple(slice(a, b + 1) for a, b in zip(index.min(axis=0), index.max(axis=0), strict=True))
+        box = _box(index.min(axis=0), index.max(axis=0) + 1)
         framed = np.pad(free[box], 1)  # nothing is free outside, so that no distance changes
         room = ndimage.distance_transform_edt(framed, sampling=step * self.spacing)[1:-1, 1:-1, 1:-1]
-        points = [sum(axis[a][index[:, a] * step[a] + offset[a]] for a in range(3)) for axis in self._axes]
+        i, j, k = (index[:, axis] * step[axis] + offset[axis] for axis in range(3))
+        points = [a[i] + b[j] + c[k] for a, b, c in self._axes]
         return np.stack(points, axis=1).astype(float), room[free[box]]
+
+
+def _box(first: Vector, stop: Vector) -> Box:
+    (a, b, c), (d, e, f) = first, stop
+    return slice(int(a), int(d)), slice(int(b), int(e)), slice(int(c), int(f))

@@ -9,11 +9,13 @@ shape, so that it is evaluated there alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
 
+Vector = Sequence[float] | np.ndarray  # three numbers
 Bounds = tuple[np.ndarray, np.ndarray]
 Implicit = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -31,14 +33,11 @@ def occupancy(value: np.ndarray) -> np.ndarray:
             continue
         step = np.abs(np.diff(value, axis=axis))
         step *= 0.5
-        inner = [slice(None)] * 3
-        first, last = list(inner), list(inner)
-        first[axis], last[axis] = slice(0, -1), slice(1, None)
-        width[tuple(first)] += step
-        width[tuple(last)] += step
+        before, after = (slice(None),) * axis, (slice(None),) * (2 - axis)
+        width[(*before, slice(0, -1), *after)] += step
+        width[(*before, slice(1, None), *after)] += step
         for edge in (0, -1):  # the border has one neighbour only: count its step twice
-            inner[axis] = edge
-            width[tuple(inner)] += step[tuple(inner)]
+            width[(*before, edge, *after)] += step[(*before, edge, *after)]
     share = np.divide(value, width, out=width)
     np.subtract(0.5, share, out=share)
     return np.clip(share, 0.0, 1.0, out=share)
@@ -50,7 +49,7 @@ def smooth_max(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
     return np.maximum(a, b) + h * h * (blend / 4)
 
 
-def rotation(angles_deg: Sequence[float]) -> np.ndarray:
+def rotation(angles_deg: Vector) -> np.ndarray:
     """Rotation matrix (3, 3) about x, then y, then z by angles in degrees."""
     a, b, c = np.deg2rad(angles_deg)
     rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -63,9 +62,9 @@ def rotation(angles_deg: Sequence[float]) -> np.ndarray:
 class Ellipsoid:
     """Solid ellipsoid: centre and semi-axes in mm, rotated by angles in degrees. Value is about millimetres."""
 
-    centre: Sequence[float]
-    axes: Sequence[float]
-    angles: Sequence[float] = (0.0, 0.0, 0.0)
+    centre: Vector
+    axes: Vector
+    angles: Vector = (0.0, 0.0, 0.0)
 
     def __call__(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         return (self.radius(x, y, z) - 1.0) * np.float32(min(self.axes))
@@ -74,8 +73,8 @@ class Ellipsoid:
         """Radius in units of the semi-axes: 1 on the surface."""
         matrix = (rotation(self.angles).T / np.asarray(self.axes, float)[:, None]).astype(np.float32)
         offset = (matrix @ np.asarray(self.centre, np.float32)).astype(np.float32)
-        total = None
-        for row, shift in zip(matrix, offset, strict=True):
+
+        def squared(row: np.ndarray, shift: np.float32) -> np.ndarray:
             part = x * row[0]
             if row[1]:
                 part = part + y * row[1]
@@ -83,21 +82,23 @@ class Ellipsoid:
                 part = part + z * row[2]
             part = part - shift
             part *= part
-            total = part if total is None else total + part
-        return np.sqrt(total)
+            return part
+
+        return np.sqrt(reduce(np.add, map(squared, matrix, offset)))
 
     @property
     def bounds(self) -> Bounds:
+        """The box that holds the ellipsoid: lowest and highest corner, mm."""
         turn = rotation(self.angles) * np.asarray(self.axes, float)
         half = np.sqrt((turn**2).sum(axis=1))
         centre = np.asarray(self.centre, float)
         return centre - half, centre + half
 
-    def point(self, direction: Sequence[float]) -> np.ndarray:
+    def point(self, direction: Vector) -> np.ndarray:
         """The surface point seen from the centre along ``direction`` (patient frame), mm."""
-        direction = np.asarray(direction, float)
-        local = rotation(self.angles).T @ direction / np.asarray(self.axes, float)
-        return np.asarray(self.centre, float) + direction / np.linalg.norm(local)
+        way = np.asarray(direction, float)
+        local = rotation(self.angles).T @ way / np.asarray(self.axes, float)
+        return np.asarray(self.centre, float) + way / np.linalg.norm(local)
 
     def grown(self, margin: float) -> Ellipsoid:
         """The same ellipsoid with every semi-axis longer by ``margin`` mm."""
@@ -109,17 +110,18 @@ class Tube:
     """A tube of varying radius along a polyline: points (n, 3) in mm, one radius each. Value is millimetres."""
 
     points: np.ndarray
-    radii: Sequence[float] = field(default=())
+    radii: Sequence[float] | np.ndarray
 
     def __call__(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        result = None
-        for (p, q), (r, t) in zip(pairwise(self.points), pairwise(self.radii), strict=True):
-            value = _segment_distance(x, y, z, np.asarray(p, float), np.asarray(q, float), r, t)
-            result = value if result is None else np.minimum(result, value, out=result)
-        return result
+        distances = (
+            _segment_distance(x, y, z, np.asarray(p, float), np.asarray(q, float), r, t)
+            for (p, q), (r, t) in zip(pairwise(self.points), pairwise(self.radii), strict=True)
+        )
+        return reduce(lambda nearest, distance: np.minimum(nearest, distance, out=nearest), distances)
 
     @property
     def bounds(self) -> Bounds:
+        """The box that holds the tube: lowest and highest corner, mm."""
         points, radii = np.asarray(self.points, float), np.asarray(self.radii, float)[:, None]
         return (points - radii).min(axis=0), (points + radii).max(axis=0)
 

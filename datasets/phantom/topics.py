@@ -82,8 +82,8 @@ def topics(findings: dict[str, Finding]) -> list[Topic]:
 
 def open_only(findings: dict[str, Finding]) -> list[tuple[tuple[str, ...], str]]:
     """Open questions that every case can be asked or that have but two answers."""
-    result = [(("What is the size of the heart?", "How large is the heart?"),
-               "Enlarged" if "Cardiomegaly" in findings else "Normal")]  # fmt: skip
+    heart = "Enlarged" if "Cardiomegaly" in findings else "Normal"
+    result: list[tuple[tuple[str, ...], str]] = [(("What is the size of the heart?", "How large is the heart?"), heart)]
     for name, questions in {
         "Arterial wall calcification": (
             "How severe is the calcification of the aorta?",

@@ -72,7 +72,7 @@ class InstructionBuilder:
     def segmentation(self, row: Record) -> Iterator[Record]:
         """Requests for one structure and for several."""
         labels = list(row["labels"])
-        paths, values = row["mask_path"], row.get("mask_values")
+        paths, values = row["mask_path"], row.get("mask_values") or {}
         for number in range(min(self.questions, len(labels))):
             chosen = self.random.sample(labels, 1 if number % 2 == 0 else min(len(labels), self.structures))
             question = self._pick("segmentation", "questions").format(structures=_listed([f"the {c}" for c in chosen]))
@@ -84,6 +84,8 @@ class InstructionBuilder:
                 answer = sentence[0].upper() + sentence[1:] + "."
             masks: Record = {"labels": chosen}
             if isinstance(paths, str):
+                if missing := [label for label in chosen if label not in values]:
+                    raise ValueError(f"field mask_values: no value for {missing[0]!r}")
                 masks |= {"mask_path": paths, "mask_values": {label: values[label] for label in chosen}}
             else:
                 by_label = paths if isinstance(paths, dict) else dict(zip(labels, paths, strict=True))
@@ -166,7 +168,7 @@ def _moved(record: Record, source: Path, target: Path) -> Record:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.instructions", description=__doc__.splitlines()[0]
+        prog="python -m datasets.prepare.instructions", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("kind", choices=("classification", "segmentation", "report", "vqa"))
     parser.add_argument("source", type=Path, help="records")

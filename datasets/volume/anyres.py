@@ -1,14 +1,14 @@
-"""Any-resolution patches: a volume of any size becomes equal crops for the encoder, and masks find their way back.
+"""Any-resolution patches: a volume of any size becomes equal crops for the encoder, and its masks go along.
 
 The steps are those of the published loader: choose a grid of crops, resize the volume into it, pad around the centre,
 split.  The default reproduces how the released weights were trained, with its two odd size rules (see `resized_shape`);
-`resize="isotropic"` keeps the proportions of the volume instead.
+`resize="isotropic"` keeps the proportions of the volume instead.  The way back is `datasets.volume.restore`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -57,12 +57,35 @@ class AnyresPlacement:
         first, second, third = (slice(b, b + n) for b, n in zip(self.pad_before, self.resized_shape, strict=True))
         return first, second, third
 
+    def for_content(self, shape: tuple[int, ...]) -> AnyresPlacement:
+        """The placement of a content (w, h, d) that augmentation may have turned by 90 degrees in plane.
+
+        It is this one, or where the shape has its first two axes exchanged, the one with its grid turned likewise.
+        Raises ValueError for a content that fits neither.
+        """
+        if shape == self.resized_shape:
+            return self
+        z, x, y = self.patch_grid
+        turned = AnyresPlacement(
+            original_shape=_exchanged(self.original_shape),
+            resized_shape=_exchanged(self.resized_shape),
+            padded_shape=_exchanged(self.padded_shape),
+            pad_before=_exchanged(self.pad_before),
+            crop_size=self.crop_size,
+            patch_grid=(z, y, x),
+        )
+        if shape != turned.resized_shape or self.crop_size[0] != self.crop_size[1]:
+            raise ValueError(f"content of shape {shape} does not lie in a grid made for {self.resized_shape}")
+        return turned
+
     def to_dict(self) -> dict[str, list[int]]:
+        """Lists for JSON; `from_dict` gives an equal placement."""
         return {name: list(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Sequence[int]]) -> AnyresPlacement:
-        return cls(**{name: tuple(int(v) for v in value) for name, value in values.items()})
+        """What `to_dict` wrote."""
+        return cls(**{name: _size3(value, name, least=0) for name, value in values.items()})
 
 
 @dataclass
@@ -92,16 +115,16 @@ def select_grid(shape: Sequence[int], crop_size: Sequence[int] = CROP_SIZE, patc
     shape, crop = _size3(shape, "shape"), _crop_for(shape, crop_size)
     if patch_max < 1:
         raise ValueError(f"patch_max must be at least 1, got {patch_max}")
-    best, best_rank = None, None
+    best, best_rank = crop, (-1, 0)  # any candidate is better
     for i in range(1, 10):
         for j in range(1, 10):
             deepest = patch_max // (i * j)
             for k in range(1, (min(1, deepest) if shape[2] == 1 else deepest) + 1):
-                candidate = (crop[0] * i, crop[1] * j, crop[2] * k)
+                candidate: Size3 = (crop[0] * i, crop[1] * j, crop[2] * k)
                 scale = min(c / n for c, n in zip(candidate, shape, strict=True))
                 effective = min(math.prod(int(n * scale) for n in shape), math.prod(shape))
                 rank = (effective, effective - math.prod(candidate))
-                if best_rank is None or rank > best_rank:
+                if rank > best_rank:
                     best, best_rank = candidate, rank
     return best
 
@@ -150,8 +173,8 @@ def plan(
     padded = select_grid(shape, crop, patch_max)
     resized = resized_shape(shape, padded, resize)
     x, y, z = (p // c for p, c in zip(padded, crop, strict=True))
-    before = tuple((p - r) // 2 for p, r in zip(padded, resized, strict=True))
-    return AnyresPlacement(shape, resized, padded, before, crop, (z, x, y))
+    before = [(p - r) // 2 for p, r in zip(padded, resized, strict=True)]
+    return AnyresPlacement(shape, resized, padded, (before[0], before[1], before[2]), crop, (z, x, y))
 
 
 def patchify(
@@ -167,13 +190,23 @@ def patchify(
     placement = plan(tuple(volume.shape[1:]), crop_size, patch_max, resize)
     if placement.resized_shape != placement.original_shape:
         volume = F.interpolate(volume[None], placement.resized_shape, mode="trilinear", align_corners=True)[0]
-    padded = volume.new_zeros((1, *placement.padded_shape))
-    padded[(slice(None), *placement.content)] = volume
-    real = volume.new_zeros(placement.padded_shape[2])
+    return place_content(volume, placement)
+
+
+def place_content(content: torch.Tensor, placement: AnyresPlacement) -> PatchedVolume:
+    """Patches of a resized volume (1, w, h, d): zeros around it up to the padded grid, and the grid split."""
+    padded = content.new_zeros((1, *placement.padded_shape))
+    padded[(slice(None), *placement.content)] = content
+    real = content.new_zeros(placement.padded_shape[2])
     real[placement.content[2]] = 1
-    blocks, in_plane = placement.patch_grid[0], placement.patch_grid[1] * placement.patch_grid[2]
-    marks = real.view(blocks, -1).repeat_interleave(in_plane, dim=0)
+    z, x, y = placement.patch_grid
+    marks = real.view(z, -1).repeat_interleave(x * y, dim=0)
     return PatchedVolume(split_patches(padded, placement.crop_size), marks, placement)
+
+
+def content_of(volume: PatchedVolume) -> torch.Tensor:
+    """Inverse of `place_content`: the resized volume (1, w, h, d) without its padding."""
+    return assemble_patches(volume.patches, volume.patch_grid)[(slice(None), *volume.placement.content)]
 
 
 def split_patches(padded: torch.Tensor, crop_size: Sequence[int]) -> torch.Tensor:
@@ -200,69 +233,43 @@ def place_mask(mask: torch.Tensor | np.ndarray, placement: AnyresPlacement) -> t
     if mask.ndim != 4 or tuple(mask.shape[1:]) != placement.original_shape:
         expected = ", ".join(map(str, placement.original_shape))
         raise ValueError(f"masks have shape (n, {expected}), got {tuple(mask.shape)}")
-    padded = torch.full((mask.shape[0], *placement.padded_shape), IGNORED_VOXEL, dtype=torch.int8, device=mask.device)
-    # interpolate knows uint8 and not int8: the bytes are the same.  One mask at a time bounds the memory.
-    for index, single in enumerate(mask):
-        data = single.to(torch.int8).contiguous().view(torch.uint8)
-        resized = F.interpolate(data[None, None], placement.resized_shape, mode="nearest")[0, 0]
-        padded[(index, *placement.content)] = resized.view(torch.int8)
+    resized = (resize_nearest(single.to(torch.int8), placement) for single in mask)  # one at a time bounds the memory
+    return pad_masks(resized, len(mask), placement, mask.device)
+
+
+def pad_masks(
+    masks: Iterable[torch.Tensor], count: int, placement: AnyresPlacement, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """`count` resized masks (w, h, d) on the padded grid: (count, X, Y, Z) int8, -1 (ignored) in the padding."""
+    padded = torch.full((count, *placement.padded_shape), IGNORED_VOXEL, dtype=torch.int8, device=device)
+    for whole, mask in zip(padded, masks, strict=True):
+        whole[placement.content] = mask
     return padded
 
 
-def restore_mask_logits(logits: torch.Tensor, placement: AnyresPlacement) -> torch.Tensor:
-    """Mask logits (n, X, Y, Z) of the padded grid on the volume's own grid: (n, H, W, D), linear along each axis.
-
-    The inverse of `place_mask`, on whose targets the decoder learns.  "Nearest" there rounds down, which moves a mask
-    by up to half a voxel against the image; so each source voxel is read at the centre of the grid voxels that were
-    copied from it, and a mask that was not shrunk comes back without an error.
-    """
-    if logits.ndim != 4 or tuple(logits.shape[1:]) != placement.padded_shape:
-        expected = ", ".join(map(str, placement.padded_shape))
-        raise ValueError(f"mask logits have shape (n, {expected}), got {tuple(logits.shape)}")
-    restored = logits.new_empty((logits.shape[0], *placement.original_shape))
-    for index, single in enumerate(logits):
-        restored[index] = _restore_one(single, placement)
-    return restored
+def resize_nearest(mask: torch.Tensor | np.ndarray, placement: AnyresPlacement) -> torch.Tensor:
+    """A mask or label map (H, W, D) of any number type on the resized grid: (w, h, d) of the same type."""
+    mask = torch.as_tensor(np.ascontiguousarray(mask) if isinstance(mask, np.ndarray) else mask.contiguous())
+    if tuple(mask.shape) != placement.original_shape:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} for a volume of {placement.original_shape}")
+    dtype = mask.dtype
+    if dtype in (torch.int8, torch.bool):  # interpolate knows uint8 alone of these: the bytes are the same
+        mask = mask.view(torch.uint8)
+    return F.interpolate(mask[None, None], placement.resized_shape, mode="nearest")[0, 0].view(dtype)
 
 
-def restore_masks(logits: torch.Tensor, placement: AnyresPlacement, threshold: float = 0.0) -> torch.Tensor:
-    """Binary masks (n, H, W, D) uint8, logit > threshold; float memory for one mask at a time only."""
-    masks = [(_restore_one(single, placement) > threshold).to(torch.uint8) for single in logits]
-    return torch.stack(masks) if masks else logits.new_zeros((0, *placement.original_shape), dtype=torch.uint8)
-
-
-def _restore_one(logits: torch.Tensor, placement: AnyresPlacement) -> torch.Tensor:
-    restored = logits[placement.content]
-    # the axes that shrink most go first, so that the largest intermediate is as small as can be
-    sizes = list(zip(placement.original_shape, placement.resized_shape, strict=True))
-    for axis in sorted(range(3), key=lambda a: sizes[a][0] / sizes[a][1]):
-        original, resized = sizes[axis]
-        if original == resized:
-            continue
-        position = torch.as_tensor(_nearest_inverse(original, resized), dtype=torch.float32, device=logits.device)
-        below = position.floor().long()
-        above = (below + 1).clamp(max=resized - 1)
-        weight = (position - below).to(logits.dtype).view([-1 if a == axis else 1 for a in range(3)])
-        restored = torch.lerp(restored.index_select(axis, below), restored.index_select(axis, above), weight)
-    return restored
-
-
-def _nearest_inverse(original: int, resized: int) -> np.ndarray:
-    """Where each of `original` voxels of an axis lies among the `resized` ones after "nearest" interpolation."""
-    voxels = torch.arange(original, dtype=torch.float32)
-    source = F.interpolate(voxels[None, None], resized, mode="nearest")[0, 0].numpy()
-    copied, first, count = np.unique(source, return_index=True, return_counts=True)
-    return np.interp(voxels.numpy(), copied, first + (count - 1) / 2)
-
-
-def _size3(size: Sequence[int], name: str) -> Size3:
+def _size3(size: Sequence[int], name: str, least: int = 1) -> Size3:
     sizes = tuple(int(n) for n in size)
-    if len(sizes) != 3 or min(sizes) < 1:
+    if len(sizes) != 3 or min(sizes) < least:
         raise ValueError(f"{name} must be three positive integers, got {tuple(size)}")
-    return sizes
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _crop_for(shape: Sequence[int], crop_size: Sequence[int]) -> Size3:
     """The crop size, with depth 1 for a 2D image."""
     c0, c1, c2 = _size3(crop_size, "crop_size")
     return (c0, c1, 1 if shape[2] == 1 else c2)
+
+
+def _exchanged(size: Size3) -> Size3:
+    return size[1], size[0], size[2]

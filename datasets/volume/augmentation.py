@@ -4,15 +4,17 @@ It acts on the resized volume before padding, which is what the cache holds: no 
 keeps its place.  Only steps that keep the voxel grid are used.
 
 A mirrored body has left and right exchanged, along whichever axis it is mirrored (a front-back mirror turned by 180
-degrees is a left-right mirror).  So nothing is flipped where a label has a side, nor where a report may name one.
-Turning by 90 degrees moves left and right along with the body, and is always allowed.
+degrees is a left-right mirror).  So by default nothing is flipped where a label has a side, nor where a report may name
+one: that is ours, the published runs flipped all the same.  Turning by 90 degrees moves left and right along with the
+body, and is always allowed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from monai.transforms import (
     Compose,
     RandAdjustContrastd,
@@ -24,27 +26,53 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from datasets.volume.anyres import AnyresPlacement, PatchedVolume, assemble_patches, split_patches
+from datasets.errors import InputError
 
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """Probabilities and strengths.  Intensities are those of a normalised volume, of unit standard deviation.
+    """Probabilities and strengths; the defaults are those of the published runs, but for `flip_sided`.
 
-    flip: for each axis.  scale: of intensities by a factor in 1 +- scale_by.  shift: by +- shift_by.  For segmentation
-    also noise of a standard deviation up to noise_by, and contrast by a gamma in the given range.
+    Intensities are those of a normalised volume, of unit standard deviation.
+
+    rotate: of a turn by 90, 180 or 270 degrees in plane.
+    flip: along each axis, for classification and image-text.  segmentation_flip: for segmentation.
+    flip_sided: flip also where a label or a report has a side.  False is ours; the published runs did not ask.
+    scale, scale_by: of a factor on all intensities, drawn from 1 - scale_by to 1 + scale_by.
+    shift, shift_by: of an addition to all intensities, drawn from -shift_by to shift_by.
+    noise, noise_sigma: of Gaussian noise with this standard deviation; segmentation alone.
+    draw_noise_sigma: False takes noise_sigma as it is, which is how the published "sigma 0.05" reads.  True draws the
+        deviation of each volume evenly from 0 to noise_sigma, as MONAI's transform does unless told otherwise; the
+        published text does not say which of the two was run.
+    contrast, gamma: of x -> x ** gamma on intensities scaled to 0..1, with gamma drawn from this range and mean and
+        deviation kept; segmentation alone.
+
+    Raises InputError for a probability outside 0..1, or a strength that is none.
     """
 
-    rotate: float = 0.1
+    rotate: float = 0.5
     flip: float = 0.1
+    segmentation_flip: float = 0.0
+    flip_sided: bool = False
     scale: float = 0.5
     scale_by: float = 0.1
     shift: float = 0.5
     shift_by: float = 0.1
-    noise: float = 0.1
-    noise_by: float = 0.1
-    contrast: float = 0.1
+    noise: float = 0.2
+    noise_sigma: float = 0.05
+    draw_noise_sigma: bool = False
+    contrast: float = 0.2
     gamma: tuple[float, float] = (0.7, 1.5)
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "flip", "segmentation_flip", "scale", "shift", "noise", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augmentation, {name}: {getattr(self, name)} is no probability; give 0 to 1")
+        for name in ("scale_by", "shift_by", "noise_sigma"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"augmentation, {name}: {getattr(self, name)} is no strength; give 0 or more")
+        if not 0 < self.gamma[0] <= self.gamma[1] < float("inf"):
+            raise InputError(f"augmentation, gamma: {self.gamma} is no range; give two rising numbers above 0")
 
 
 STANDARD_AUGMENTATION = AugmentationOptions()
@@ -53,8 +81,9 @@ STANDARD_AUGMENTATION = AugmentationOptions()
 class Augmentation:
     """Random changes of one volume together with its masks, drawn from a seed.
 
-    sided: never flip.  segmentation: with noise and contrast.  rotate: False where crops are not square in plane, since
-    a turned volume would not fill the same grid.
+    sided: a label or a report has a side, so flips are left out unless the options ask for them.
+    segmentation: with noise and contrast, and with the flips of segmentation.
+    rotate: False where crops are not square in plane, since a turned volume would not fill the same grid.
     """
 
     def __init__(
@@ -63,15 +92,21 @@ class Augmentation:
         segmentation: bool = False,
         rotate: bool = True,
         options: AugmentationOptions = STANDARD_AUGMENTATION,
-    ):
-        both = {"keys": ("image", "masks"), "allow_missing_keys": True}
-        steps = [] if sided else [RandFlipd(**both, prob=options.flip, spatial_axis=axis) for axis in range(3)]
+    ) -> None:
+        keys, flip = ("image", "masks"), options.segmentation_flip if segmentation else options.flip
+        steps: list[Callable[..., Any]] = []
+        if options.flip_sided or not sided:
+            steps += [RandFlipd(keys, prob=flip, spatial_axis=axis, allow_missing_keys=True) for axis in range(3)]
         if rotate:
-            steps.append(RandRotate90d(**both, prob=options.rotate, max_k=3, spatial_axes=(0, 1)))
+            steps.append(
+                RandRotate90d(keys, prob=options.rotate, max_k=3, spatial_axes=(0, 1), allow_missing_keys=True)
+            )
         if segmentation:
             steps += [
                 RandAdjustContrastd("image", prob=options.contrast, gamma=options.gamma, retain_stats=True),
-                RandGaussianNoised("image", prob=options.noise, std=options.noise_by),
+                RandGaussianNoised(
+                    "image", prob=options.noise, std=options.noise_sigma, sample_std=options.draw_noise_sigma
+                ),
             ]
         steps += [
             RandScaleIntensityd("image", prob=options.scale, factors=options.scale_by),
@@ -85,48 +120,6 @@ class Augmentation:
         data = {"image": image} if masks is None else {"image": image, "masks": masks}
         changed = self.steps(data)
         return _plain(changed["image"]), None if masks is None else _plain(changed["masks"])
-
-
-def content_of(volume: PatchedVolume) -> Tensor:
-    """The resized volume (1, w, h, d) without its padding."""
-    return assemble_patches(volume.patches, volume.patch_grid)[(slice(None), *volume.placement.content)]
-
-
-def place_content(content: Tensor, placement: AnyresPlacement) -> PatchedVolume:
-    """Inverse of `content_of`; a content turned by 90 degrees in plane goes to the turned grid of patches."""
-    placement = _turned_if_needed(placement, tuple(content.shape[1:]))
-    padded = content.new_zeros((1, *placement.padded_shape))
-    padded[(slice(None), *placement.content)] = content
-    real = content.new_zeros(placement.padded_shape[2])
-    real[placement.content[2]] = 1
-    z, x, y = placement.patch_grid
-    marks = real.view(z, -1).repeat_interleave(x * y, dim=0)
-    return PatchedVolume(split_patches(padded, placement.crop_size), marks, placement)
-
-
-def place_masks(masks: Tensor, placement: AnyresPlacement, padding: int = -1) -> Tensor:
-    """Masks (n, w, h, d) of the resized volume on its padded grid: (n, X, Y, Z) int8, `padding` around them."""
-    placed = torch.full((len(masks), *placement.padded_shape), padding, dtype=torch.int8)
-    placed[(slice(None), *placement.content)] = masks.to(torch.int8)
-    return placed
-
-
-def _turned_if_needed(placement: AnyresPlacement, shape: tuple[int, ...]) -> AnyresPlacement:
-    if shape == placement.resized_shape:
-        return placement
-    z, x, y = placement.patch_grid
-    turned = replace(
-        placement,
-        **{
-            name: (size[1], size[0], size[2])
-            for name in ("original_shape", "resized_shape", "padded_shape", "pad_before")
-            for size in (getattr(placement, name),)
-        },
-        patch_grid=(z, y, x),
-    )
-    if shape != turned.resized_shape or placement.crop_size[0] != placement.crop_size[1]:
-        raise ValueError(f"content of shape {shape} does not lie in a grid made for {placement.resized_shape}")
-    return turned
 
 
 def _plain(tensor: Tensor) -> Tensor:

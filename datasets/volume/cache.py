@@ -15,8 +15,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
-from datasets.volume.loading import VolumeGeometry, load_volume, read_mask
+from datasets.volume.anyres import PATCH_MAX, AnyresPlacement, PatchedVolume, Size3, patchify, place_mask
+from datasets.volume.geometry import VolumeGeometry
+from datasets.volume.loading import load_volume, read_mask
 from datasets.volume.readers import DETACHED_HEADERS
 
 
@@ -24,10 +25,18 @@ from datasets.volume.readers import DETACHED_HEADERS
 class VolumeOptions:
     """How a file becomes patches; part of the cache key."""
 
-    crop_size: tuple[int, int, int]
-    patch_max: int = 6
+    crop_size: Size3
+    patch_max: int = PATCH_MAX
     orientation: str = "RAS"
     resize: str = "published"
+
+
+def volume_key(path: str | Path) -> str:
+    """What a volume goes by in memory: its absolute path, so that two spellings of a path name one volume.
+
+    The loader of a run reads a path in one way only, and files are taken not to change during a run.
+    """
+    return os.path.abspath(path)
 
 
 class VolumeLoader:
@@ -90,7 +99,10 @@ class VolumeLoader:
         return placed
 
     def cached(self, kind: str, paths: Sequence[str | Path], extra: dict) -> Path | None:
-        """Where what is made of the files `paths`, of `extra` and of the options is kept; None without a cache."""
+        """The cache's file for what is made of `paths` with these options; None without a cache.
+
+        kind, extra: what is made, and what else it depends on; both become part of the file's name.
+        """
         if self.cache is None:
             return None
         sources = []
@@ -99,32 +111,38 @@ class VolumeLoader:
                 return None  # the reader will say it better
             for file in (path, *_parts(path)):
                 status = file.stat()
-                sources.append([os.path.abspath(file), status.st_size, status.st_mtime_ns])
+                sources.append([volume_key(file), status.st_size, status.st_mtime_ns])
         key = json.dumps([kind, sources, extra, vars(self.options)], sort_keys=True, default=list)
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.cache / digest[:2] / f"{digest}.safetensors"
 
 
 class RecentLoader:
-    """A `VolumeLoader` that keeps the volumes of the latest batches in memory, `keep` of them."""
+    """A `VolumeLoader` that keeps the latest `keep` volumes in memory, for the next questions about them."""
 
-    def __init__(self, loader: VolumeLoader, keep: int) -> None:
+    def __init__(self, loader: VolumeLoader | RecentLoader, keep: int) -> None:
         self._loader = loader
         self._keep = keep
         self._held: dict[str, tuple[PatchedVolume, VolumeGeometry]] = {}
 
     def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
         """As `VolumeLoader.volume`; the same object again while it is held."""
-        key = str(path)
+        key = volume_key(path)
         loaded = self._held.pop(key, None) or self._loader.volume(path)
         self._held[key] = loaded  # the latest stands last
         while len(self._held) > self._keep:
             del self._held[next(iter(self._held))]
         return loaded
 
-    def masks(self, *arguments) -> torch.Tensor:
+    def masks(
+        self,
+        path: str | Sequence[str],
+        values: Sequence[int | Sequence[int]] | None,
+        placement: AnyresPlacement,
+        geometry: VolumeGeometry,
+    ) -> torch.Tensor:
         """As `VolumeLoader.masks`."""
-        return self._loader.masks(*arguments)
+        return self._loader.masks(path, values, placement, geometry)
 
 
 def _parts(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ mask can be written back onto the source grid exactly.  Affines map voxel indice
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -46,14 +47,16 @@ class VolumeGeometry:
     crop_stop: Size3
 
     @classmethod
-    def of_source(cls, source: str, shape: Size3, affine: np.ndarray, orientation: str = "RAS") -> VolumeGeometry:
+    def of_source(
+        cls, source: str, shape: Sequence[int], affine: np.ndarray, orientation: str = "RAS"
+    ) -> VolumeGeometry:
         """Geometry of a whole volume of `shape` (3 ints) and `affine` (4, 4), brought to `orientation`."""
         moves = reorientation(affine, orientation)
-        oriented_shape = tuple(int(n) for n in _moved_shape(shape, moves))
+        oriented_shape = _size3(_moved_shape(shape, moves))
         oriented_affine = affine @ orientations.inv_ornt_aff(moves, shape)
         return cls(
             source=source,
-            source_shape=tuple(int(n) for n in shape),
+            source_shape=_size3(shape),
             source_affine=_as_tuples(affine),
             source_orientation="".join(nib.aff2axcodes(affine)),
             orientation=orientation,
@@ -74,15 +77,16 @@ class VolumeGeometry:
             source_affine=self.source_affine,
             source_orientation=self.source_orientation,
             orientation=self.orientation,
-            shape=tuple(int(b - a) for a, b in zip(start, stop, strict=True)),
+            shape=_size3(b - a for a, b in zip(start, stop, strict=True)),
             affine=_as_tuples(np.asarray(self.affine) @ shift),
             spacing=self.spacing,
-            crop_start=tuple(int(c + a) for c, a in zip(self.crop_start, start, strict=True)),
-            crop_stop=tuple(int(c + b) for c, b in zip(self.crop_start, stop, strict=True)),
+            crop_start=_size3(c + a for c, a in zip(self.crop_start, start, strict=True)),
+            crop_stop=_size3(c + b for c, b in zip(self.crop_start, stop, strict=True)),
         )
 
     @property
     def crop_box(self) -> tuple[slice, slice, slice]:
+        """The box of the oriented array that the loaded array is."""
         first, second, third = (slice(a, b) for a, b in zip(self.crop_start, self.crop_stop, strict=True))
         return first, second, third
 
@@ -107,6 +111,7 @@ class VolumeGeometry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VolumeGeometry:
+        """What `to_dict` gave, also after a way through JSON."""
         return cls(**{name: _frozen(values[name]) for name in cls.__dataclass_fields__})
 
 
@@ -134,10 +139,10 @@ def foreground_box(array: np.ndarray) -> tuple[Size3, Size3]:
         others = tuple(a for a in range(3) if a != axis)
         occupied = np.flatnonzero(array.max(axis=others) > 0)
         if occupied.size == 0:
-            return (0, 0, 0), tuple(int(n) for n in array.shape)
+            return (0, 0, 0), _size3(array.shape)
         start.append(int(occupied[0]))
         stop.append(int(occupied[-1]) + 1)
-    return tuple(start), tuple(stop)
+    return _size3(start), _size3(stop)
 
 
 def check_affine(affine: np.ndarray, source: str) -> np.ndarray:
@@ -149,7 +154,9 @@ def check_affine(affine: np.ndarray, source: str) -> np.ndarray:
     return affine
 
 
-def same_grid(shape_a: Size3, affine_a: np.ndarray, shape_b: Size3, affine_b: np.ndarray) -> bool:
+def same_grid(
+    shape_a: Sequence[int], affine_a: np.ndarray | Affine, shape_b: Sequence[int], affine_b: np.ndarray | Affine
+) -> bool:
     """Whether two grids agree: same shape, and no corner further apart than 5 % of the smallest voxel side."""
     if tuple(shape_a) != tuple(shape_b):
         return False
@@ -159,7 +166,12 @@ def same_grid(shape_a: Size3, affine_a: np.ndarray, shape_b: Size3, affine_b: np
     return bool(distance <= 0.05 * min(_spacing(np.asarray(affine_a))))
 
 
-def _moved_shape(shape: Size3, moves: np.ndarray) -> np.ndarray:
+def _size3(sizes: Iterable[int]) -> Size3:
+    first, second, third = (int(n) for n in sizes)
+    return first, second, third
+
+
+def _moved_shape(shape: Sequence[int], moves: np.ndarray) -> np.ndarray:
     moved = np.empty(3, dtype=int)
     moved[moves[:, 0].astype(int)] = shape
     return moved
@@ -171,7 +183,7 @@ def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def _as_tuples(affine: np.ndarray) -> Affine:
-    return tuple(tuple(float(v) for v in row) for row in affine)
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
 
 
 def _as_lists(value: Any) -> Any:

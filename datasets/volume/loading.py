@@ -12,21 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, check_affine, foreground_box, same_grid
+from datasets.volume.geometry import VolumeError, VolumeGeometry, check_affine, foreground_box, same_grid
 from datasets.volume.readers import RawVolume, file_kind, nifti_header, read_raw
-
-__all__ = [
-    "AS_STORED",
-    "VolumeError",
-    "VolumeGeometry",
-    "load_volume",
-    "normalize",
-    "read_label_map",
-    "read_mask",
-    "read_volume",
-    "restore_to_source",
-    "save_mask",
-]
 
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MaskValues = Sequence[int | Sequence[int]]

@@ -1,7 +1,7 @@
 """Many masks of one volume, resized for the encoder and kept as bits inside their bounding boxes.
 
-A dense stack of 200 masks at full size takes 2.5 GB; a step needs at most 60 of them.  Here each one can be read alone,
-and its number of voxels is known without reading it.
+As bytes, 200 masks of full size take 2.5 GB, while a step needs 60 of them at most.  Packed like this, each mask can be
+read by itself, and its number of voxels is known without reading it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 
-from datasets.volume.anyres import AnyresPlacement
+from datasets.volume.anyres import Size3
 from datasets.volume.cache import save_cached
 
 
@@ -27,14 +26,14 @@ class SparseMasks:
     bits: the packed boxes one after another, or the file that holds them.
     """
 
-    shape: tuple[int, int, int]
+    shape: Size3
     boxes: torch.Tensor
     starts: torch.Tensor
     voxels: torch.Tensor
     bits: torch.Tensor | Path
 
     @classmethod
-    def pack(cls, masks: Iterable[torch.Tensor], shape: Sequence[int]) -> SparseMasks:
+    def pack(cls, masks: Iterable[torch.Tensor], shape: Size3) -> SparseMasks:
         """From masks (w, h, d) bool, which are asked for one at a time."""
         boxes, pieces, voxels = [], [], []
         for mask in masks:
@@ -46,7 +45,7 @@ class SparseMasks:
             pieces.append(np.packbits(mask[box].numpy()))
         starts = np.cumsum([0, *(len(piece) for piece in pieces)])
         return cls(
-            tuple(int(n) for n in shape),
+            shape,
             torch.tensor(boxes, dtype=torch.int32).reshape(-1, 6),
             torch.from_numpy(starts),
             torch.tensor(voxels, dtype=torch.int64),
@@ -63,7 +62,8 @@ class SparseMasks:
         """What `save` wrote; the masks themselves stay on disk until they are asked for."""
         with safe_open(path, framework="pt") as file:
             parts = {name: file.get_tensor(name) for name in ("boxes", "starts", "voxels")}
-            return cls(tuple(file.get_tensor("shape").tolist()), **parts, bits=path)
+            width, height, depth = file.get_tensor("shape").tolist()
+            return cls((width, height, depth), **parts, bits=path)
 
     def dense(self, indices: Sequence[int]) -> torch.Tensor:
         """The masks of these indices: (len(indices), w, h, d) int8 of 0 and 1."""
@@ -73,7 +73,7 @@ class SparseMasks:
             size = [b - a for a, b in zip(start, stop, strict=True)]
             bits = np.unpackbits(packed.numpy(), count=int(np.prod(size)))
             place = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-            masks[(row, *place)] = torch.from_numpy(bits.view(np.int8).reshape(size))
+            masks[row][place] = torch.from_numpy(bits.view(np.int8).reshape(size))
         return masks
 
     def _packed(self, indices: Sequence[int]) -> list[torch.Tensor]:
@@ -83,16 +83,6 @@ class SparseMasks:
         with safe_open(self.bits, framework="pt") as file:
             stored = file.get_slice("bits")
             return [stored[part] for part in ranges]
-
-
-def resize_nearest(array: np.ndarray, placement: AnyresPlacement) -> torch.Tensor:
-    """A mask or label map (H, W, D) on the resized grid (w, h, d), with the voxels that `anyres.place_mask` takes."""
-    if array.shape != placement.original_shape:
-        raise ValueError(f"a mask of shape {array.shape} for a volume of {placement.original_shape}")
-    if array.dtype == bool:
-        array = array.view(np.uint8) if array.flags.c_contiguous else array.astype(np.uint8)
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return F.interpolate(tensor[None, None], placement.resized_shape, mode="nearest")[0, 0]
 
 
 def _bounding_box(mask: torch.Tensor) -> tuple[slice, slice, slice]:

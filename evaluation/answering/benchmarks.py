@@ -1,4 +1,4 @@
-"""The eight benchmarks as named configurations: what each asks, in which manifest, and the figures that lead its table.
+"""The eight benchmarks as named configurations: what each asks, and in which manifest.
 
 A benchmark's questions lie in ``data/benchmarks/<name>.json`` (or another folder), an instruction manifest that the
 user makes from the data set's own download; ``python -m evaluation.phantom_benchmarks`` makes all eight of phantoms.
@@ -14,20 +14,8 @@ from pathlib import Path
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-BENCHMARK_FOLDER = DATA / "benchmarks"
-PUBLISHED_RESULTS = DATA / "published_results.json"
+BENCHMARK_FOLDER = Path(__file__).resolve().parents[2] / "data" / "benchmarks"
 ALL = "all"
-
-# METEOR goes by another key where WordNet is absent; a table shows whichever of the two was computed.
-TEXT_METRICS = ("bleu_1", "rouge_1", "meteor", "meteor_exact_stem", "bertscore", "bertscore_release_protocol")
-CHOICE_METRICS = ("accuracy",)
-CLINICAL_METRICS = ("ce_micro_f1", "ce_macro_f1", "crg")
-DIAGNOSIS_METRICS = (
-    "auc", "f1", "accuracy", "precision",
-    "f1_release_protocol", "accuracy_release_protocol", "precision_release_protocol",
-)  # fmt: skip
-SEGMENTATION_METRICS = ("dice", "dice_release_protocol", "nsd", "hd95")
 
 
 @dataclass(frozen=True)
@@ -37,14 +25,12 @@ class Benchmark:
     Attributes:
         name: as printed in tables, and the stem of its manifest.
         tasks: the tasks that its records may have.
-        metrics: keys of `evaluation.metrics.summarize`, those of the paper's table first.
         label_set: of its diagnosis records; None where it has none.
         structures: what its masks may be called; empty where any name is right.
     """
 
     name: str
     tasks: tuple[str, ...]
-    metrics: tuple[str, ...]
     label_set: str | None = None
     structures: tuple[str, ...] = ()
 
@@ -55,26 +41,15 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("RadChestCT", ("diagnosis",), DIAGNOSIS_METRICS, label_set="RadChestCT"),
-    Benchmark("CT-RATE-diagnosis", ("diagnosis",), DIAGNOSIS_METRICS, label_set="CT-RATE"),
-    Benchmark(
-        "AbdomenCT-1K", ("segmentation",), SEGMENTATION_METRICS, structures=("liver", "kidney", "spleen", "pancreas")
-    ),
-    Benchmark(
-        "CT-ORG",
-        ("segmentation",),
-        SEGMENTATION_METRICS,
-        structures=("liver", "urinary bladder", "lung", "kidney", "bone", "brain"),
-    ),
+    Benchmark("RadChestCT", ("diagnosis",), label_set="RadChestCT"),
+    Benchmark("CT-RATE-diagnosis", ("diagnosis",), label_set="CT-RATE"),
+    Benchmark("AbdomenCT-1K", ("segmentation",), structures=("liver", "kidney", "spleen", "pancreas")),
+    Benchmark("CT-ORG", ("segmentation",), structures=("liver", "urinary bladder", "lung", "kidney", "bone", "brain")),
     # Over a hundred structures, with and without sides, in several versions of the data set: any name is taken.
-    Benchmark("TotalSegmentator", ("segmentation",), SEGMENTATION_METRICS),
-    Benchmark(
-        "CT-RATE-VQA",
-        ("open_vqa", "yes_no", "multiple_choice", "report_generation"),
-        (*TEXT_METRICS, *CHOICE_METRICS, *CLINICAL_METRICS),
-    ),
-    Benchmark("M3D-Cap", ("report_generation",), (*TEXT_METRICS, *CLINICAL_METRICS)),
-    Benchmark("M3D-VQA", ("open_vqa", "multiple_choice"), (*TEXT_METRICS, *CHOICE_METRICS)),
+    Benchmark("TotalSegmentator", ("segmentation",)),
+    Benchmark("CT-RATE-VQA", ("open_vqa", "yes_no", "multiple_choice", "report_generation")),
+    Benchmark("M3D-Cap", ("report_generation",)),
+    Benchmark("M3D-VQA", ("open_vqa", "multiple_choice")),
 )
 
 

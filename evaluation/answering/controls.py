@@ -1,23 +1,20 @@
 """Controls: the questions of a manifest without their own images, to show that answers come from the voxels.
 
-``shuffled`` asks every question about another patient, ``no_image`` about nothing.  Answers are scored against the
-question's own truth as ever, so what a figure keeps under a control is what the words alone, or habit, give.
+``shuffled`` asks every question about another patient's volumes, ``no_image`` without any.  Answers are still scored
+against the question's own truth, so a figure under a control shows how much the words of the questions alone give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord
-from evaluation.report.tables import Table
 
 Control = Literal["none", "shuffled", "no_image"]
-CAPTIONS = {"shuffled": "images of another patient", "no_image": "no image"}
 
 
 def questions_under(control: Control, records: Sequence[InstructionRecord]) -> dict[str, InstructionRecord]:
@@ -83,13 +80,3 @@ def stretched(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """
     places = [(2 * np.arange(n) + 1) * old // (2 * n) for n, old in zip(shape, mask.shape, strict=True)]
     return mask[np.ix_(*places)]
-
-
-def captioned(table: Table, control: str) -> Table:
-    """The table with the control in its title, where there is one."""
-    return replace(table, title=f"{table.title}{caption(control)}")
-
-
-def caption(control: str | None) -> str:
-    """ " (control: ...)" to stand behind a name; nothing without a control."""
-    return f" (control: {CAPTIONS[control]})" if control in CAPTIONS else ""

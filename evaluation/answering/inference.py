@@ -15,38 +15,31 @@ from torch import Tensor
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
-from datasets.volume.anyres import restore_masks
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_mask, save_mask
+from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
-from evaluation.answering.predictions import PredictionWriter
 from evaluation.answering.recent_volumes import RecentEncodings
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
+from evaluation.predictions import PredictionWriter
 from models.ctinstruct import CTInstruct
 from models.generation import Prediction, generate
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are searched for; the defaults are the published ones.
-
-    masks_of_all_beams: masks of every beam, which the published Dice chooses from with the truth in hand; it costs a
-    pass of the language model and a mask decoding a beam.
-    """
+    """How answers are searched for; the defaults are the published ones."""
 
     num_beams: int = 5
     max_new_tokens: int = 4096
-    masks_of_all_beams: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume; `other_masks` are those of the
-    other beams, a list a beam."""
+    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume, one for each ``<SEG>``."""
 
     prediction: Prediction
     masks: list[np.ndarray]
-    other_masks: list[list[np.ndarray]]
 
 
 def predict(
@@ -57,20 +50,20 @@ def predict(
 ) -> list[Answer]:
     """Answer samples as one batch; `encodings` are kept from batch to batch by the caller."""
     encoded = (encodings or RecentEncodings(model)).encode(samples)
-    device = model.vision.bridger[0].weight.device
+    device = next(model.vision.bridger.parameters()).device
     batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
-    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded, options.masks_of_all_beams)
-    answers = []
-    for sample, prediction in zip(samples, predictions, strict=True):
+    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded)
+    return [
+        Answer(answer, _restored(answer.mask_logits, sample))
+        for sample, answer in zip(samples, predictions, strict=True)
+    ]
 
-        def restored(logits: Tensor | None, sample: InstructionSample = sample) -> list[np.ndarray]:
-            if logits is None:
-                return []
-            return list(restore_masks(logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
 
-        others = [restored(logits) for logits in prediction.other_mask_logits]
-        answers.append(Answer(prediction, restored(prediction.mask_logits), others))
-    return answers
+def _restored(mask_logits: Tensor | None, sample: InstructionSample) -> list[np.ndarray]:
+    """Masks on the loaded grid of the sample's volume, from logits (s, X, Y, Z) on its padded grid."""
+    if mask_logits is None:
+        return []
+    return list(restore_masks(mask_logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
 
 
 def answer_batches(
@@ -114,11 +107,12 @@ def answer_batches(
             try:
                 if isinstance(answer, Exception):
                     raise answer
+                geometry: VolumeGeometry | None = None
                 if record.labels and record.id in asked:
                     geometry = dataset.loader.volume(record.image_path[record.mask_image])[1]
                     answer = _stretched(answer, geometry.shape)
-                else:
-                    geometry = sample.geometries[sample.mask_image] if record.labels else None
+                elif record.labels:
+                    geometry = sample.geometries[sample.mask_image]
                 result = _result(record, geometry, answer, mask_folder)
             except Exception as error:
                 _stop_if_device_is_lost(error)
@@ -136,11 +130,8 @@ def _predict_each(
     """Answers of a batch; where the batch fails, each sample by itself, so that one does not spoil the others."""
     if not samples:
         return []
-    # masks of all beams are costly, and no other answer is scored by them
-    asked = options.masks_of_all_beams and any(record.labels for record, _ in samples)
     try:
-        chosen = replace(options, masks_of_all_beams=asked)
-        return list(predict(model, [sample for _, sample in samples], chosen, encodings))
+        return list(predict(model, [sample for _, sample in samples], options, encodings))
     except Exception as error:
         _stop_if_device_is_lost(error)
         if len(samples) == 1:
@@ -156,8 +147,7 @@ def _stop_if_device_is_lost(error: Exception) -> None:
 
 def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
     """The answer with its masks on another volume's loaded grid."""
-    others = [[stretched(mask, shape) for mask in beam] for beam in answer.other_masks]
-    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks], other_masks=others)
+    return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks])
 
 
 def _described(record: InstructionRecord) -> dict[str, Any]:
@@ -201,36 +191,32 @@ def _result(
             geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
         )
         for number, label in enumerate(record.labels):
-            truth = _truth(record, number, whole)
+            truth_path, truth_values = _truth_file(record, number)
+            truth = read_mask(truth_path, whole, None if truth_values is None else [truth_values])[0]
             entry: dict[str, Any] = {
                 "label": label,
                 "mask_path": None,
-                "truth_path": _truth_path(record, number),
-                "truth_values": None if isinstance(record.mask_path, list) else record.mask_values[label],
+                "truth_path": truth_path,
+                "truth_values": truth_values,
             }
-            others = [geometry.to_source(beam[number]) for beam in answer.other_masks if number < len(beam)]
             if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
                 save_mask(answer.masks[number], geometry, path)
                 entry["mask_path"] = str(path)
                 mask = geometry.to_source(answer.masks[number])
-                entry |= segmentation_scores(mask, truth, whole.spacing, other_beams=others)
+                entry |= segmentation_scores(mask, truth, whole.spacing)
             else:  # it was asked for and not given
-                entry |= missing_mask_scores(truth, whole.spacing, other_beams=others)
-            entry["candidate_masks"] = len(others) + (number < len(answer.masks))
+                entry |= missing_mask_scores(truth, whole.spacing)
             result["segmentation"].append(entry)
     return result
 
 
-def _truth(record: InstructionRecord, number: int, whole: VolumeGeometry) -> np.ndarray:
-    """The k-th true mask on the source grid."""
+def _truth_file(record: InstructionRecord, number: int) -> tuple[str, int | list[int] | None]:
+    """The file of the k-th true mask, and its values there where the file holds several masks."""
     if isinstance(record.mask_path, list):
-        return read_mask(record.mask_path[number], whole)[0]
-    return read_mask(record.mask_path, whole, [record.mask_values[record.labels[number]]])[0]
-
-
-def _truth_path(record: InstructionRecord, number: int) -> str:
-    return record.mask_path[number] if isinstance(record.mask_path, list) else record.mask_path
+        return record.mask_path[number], None
+    assert record.mask_path is not None and record.mask_values is not None, "a record with labels has masks"
+    return record.mask_path, record.mask_values[record.labels[number]]
 
 
 def _file_name(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from datasets.instruction import InstructionSample
-from datasets.volume.anyres import PatchedVolume
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 
@@ -17,15 +16,17 @@ class RecentEncodings:
 
     def __init__(self, model: CTInstruct) -> None:
         self._model = model
-        self._held: dict[int, tuple[PatchedVolume, EncodedVolume]] = {}  # by the volume's id; it is held, so it is one
+        self._held: dict[str, EncodedVolume] = {}  # by the volume's key
 
     @torch.inference_mode()
     def encode(self, samples: Sequence[InstructionSample]) -> list[list[EncodedVolume]]:
         """A list a sample.  Each volume is encoded by itself: its encoding must not depend on who shares the batch."""
-        asked = {id(volume): volume for sample in samples for volume in sample.volumes}
+        asked = {
+            key: volume for sample in samples for key, volume in zip(sample.volume_keys, sample.volumes, strict=True)
+        }
         # What is not asked for again goes before anything new comes: feature maps of a volume take a gigabyte.
         self._held = {key: self._held[key] for key in asked if key in self._held}
         for key, volume in asked.items():
             if key not in self._held:
-                self._held[key] = (volume, self._model.encode_volumes([volume])[0])
-        return [[self._held[id(volume)][1] for volume in sample.volumes] for sample in samples]
+                self._held[key] = self._model.encode_volumes([volume])[0]
+        return [[self._held[key] for key in sample.volume_keys] for sample in samples]

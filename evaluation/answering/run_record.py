@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from evaluation.answering.predictions import RANK_FILES, write_json
+from evaluation.predictions import RANK_FILES, write_json
 
 FILE = "run.json"
 

@@ -16,14 +16,15 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume.cache import RecentLoader
 from evaluation.answering.batches import plan_batches, share
-from evaluation.answering.benchmarks import PUBLISHED_RESULTS, Benchmark, find_benchmarks, load_benchmark
-from evaluation.answering.controls import Control, captioned, questions_under
+from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark
+from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import GenerationOptions, answer_batches
-from evaluation.answering.predictions import PredictionWriter, merge_predictions, write_json
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
+from evaluation.predictions import PredictionWriter, merge_predictions, write_json
+from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import write_report
-from evaluation.report.result_tables import paper_tables, read_published, summary_tables
+from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
 from models.ctinstruct import CTInstruct
 from training import distributed
@@ -51,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How records become figures; see `evaluation.summarize.summarize`."""
+    """How records become figures; see `evaluation.metrics.summarize.summarize`."""
 
     bertscore_folder: str | None = None
     thresholds: Mapping[str, Mapping[str, float]] | None = None
@@ -141,7 +142,9 @@ def _exhaust(answered: Iterator[str], total: int, name: str, shown: bool) -> Non
 
 def _wait_for_all_ranks() -> None:
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        torch.distributed.barrier(torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        everyone = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        assert isinstance(everyone, torch.distributed.ProcessGroup), "this rank is one of all"
+        torch.distributed.barrier(everyone)
 
 
 def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.manifest import QuestionPart
+from datasets.volume.cache import volume_key
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.loading import read_volume, save_mask
 from evaluation.answering.inference import GenerationOptions, predict
@@ -28,7 +29,6 @@ class SingleAnswer:
     prediction: Prediction
     mask_files: list[Path]
     overlay_file: Path | None
-    geometry: VolumeGeometry
 
 
 def answer_question(
@@ -60,7 +60,8 @@ def answer_question(
     geometry = loaded[0][1]
     parts = [QuestionPart(type="image") for _ in images] + [QuestionPart(type="text", text=question)]
     prompt = dataset.conversation.prompt(parts, [dataset.visual_tokens(volume) for volume in volumes], "the question")
-    sample = InstructionSample("question", "open_vqa", prompt, [], volumes, [g for _, g in loaded], label_set=label_set)
+    keys, geometries = [volume_key(path) for path in images], [g for _, g in loaded]
+    sample = InstructionSample("question", "open_vqa", prompt, [], volumes, keys, geometries, label_set=label_set)
     answer = predict(model, [sample], options)[0]
     prediction, masks = answer.prediction, answer.masks
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png"):
@@ -72,7 +73,7 @@ def answer_question(
         for name, mask in zip(names, masks, strict=True)
     ]
     overlay = _overlay(images[0], geometry, names, masks, question, output) if masks else None
-    return SingleAnswer(prediction, files, overlay, geometry)
+    return SingleAnswer(prediction, files, overlay)
 
 
 def _overlay(

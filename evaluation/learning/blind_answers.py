@@ -1,8 +1,11 @@
-"""What the best answers score that are given without looking, learned from the questions of a training manifest.
+"""What the best answers without a look at the volume score; they are learned from the questions of a training manifest.
 
-Of an open question it is the answer that fits the training answers to the same words best, of a choice the option that
-was right most often where it was offered, of a report the findings with the best F1 over the training reports, of a
-mask the voxels where most training masks lie.  What a model scores beyond that it has seen.
+- Open question: the answer that scores best against all training answers to the same words.
+- Multiple choice: the option that was right most often where it was offered.
+- Report: the findings with the best F1 over the training reports.
+- Mask: the voxels that enough training masks hold.
+
+What a model scores beyond this, it must have seen in the volume.
 """
 
 from __future__ import annotations
@@ -51,17 +54,18 @@ def likely_option(train: Sequence[InstructionRecord], records: Sequence[Record])
     """Accuracy of the option that, where it was offered in training, was right most often; None without either."""
     if not train:
         return None
-    offered, right = Counter(), Counter()
+    offered: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     for record in train:
         letter = parse_letter(record.answer, record.choices)
         for other, option in (record.choices or {}).items():
             offered[option] += 1
             right[option] += other == letter
     hits = []
-    for record in records:
-        choices = record["choices"]
+    for asked in records:
+        choices = asked["choices"]
         said = max(choices, key=lambda letter: right[choices[letter]] / max(offered[choices[letter]], 1))
-        hits.append(float(said == parse_letter(record["answer"], choices)))
+        hits.append(float(said == parse_letter(asked["answer"], choices)))
     return mean_of_known(hits)
 
 

@@ -1,8 +1,8 @@
-"""What answers score that are given without looking: the chance beside a model's figures.
+"""The chance level beside a model's figures: what an answer scores when nobody looked at the volume.
 
-A guess among options has its chance by their number.  Of an open question, a report or a mask a part is right for
-everyone: by the question's wording, by what most reports say, by where an organ usually lies.  There the truth of
-another patient stands for the answer of somebody who did not look.
+For a multiple-choice question this is one over the number of options.  The answer to an open question, a report or a
+mask is partly right for every patient, because of the question's wording, of what most reports say, of where an organ
+usually lies.  There the true answer of another patient is scored in place of a guess.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def reports_of_others(records: Sequence[Record]) -> float | None:
 
 
 def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float | None:
-    """Dice of the next volume's true masks of ``labels``, stretched onto a volume as `controls.stretched` does.
+    """Dice of the next volume's true masks of ``labels``, stretched onto a volume (`controls.stretched`).
 
     The mean over structures of their means, of multi-label files alone; None where no truth is known.
 

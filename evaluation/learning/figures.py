@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.ablation import COLOURS
 from evaluation.report.mask_cases import ranked_cases, read_case
+from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.report_data import Evaluation
 from evaluation.report.report_figures import case_figure
 from evaluation.report.result_tables import TASK_NAMES
@@ -70,7 +70,7 @@ def curves_figure(folders: Sequence[Path]) -> Figure:
     grid = figure.subplots(rows, PANEL_COLUMNS, squeeze=False).ravel()
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
         for number, history, name in lines:
-            colour = COLOURS[number % len(COLOURS)]
+            colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
             for logged, style in ((name, "-"), (HELD_OUT + name, "--")):
                 points = [(row["step"], row[logged]) for row in history if logged in row]
                 if points:
@@ -104,6 +104,7 @@ def overlays_picture(evaluation: Evaluation, labels: Collection[str]) -> Image.I
         figure = case_figure(
             case.volume, case.truth, case.prediction, case.spacing, f"{title} ({record['patient_id']})"
         )
-        figure.canvas.draw()
-        pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3])
     return Image.fromarray(np.concatenate(pictures)) if pictures else None

@@ -21,11 +21,11 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
-from evaluation.answering.controls import CAPTIONS
 from evaluation.learning.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.learning.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.learning.figures import curves_figure, overlays_picture
 from evaluation.metrics.text import token_f1
+from evaluation.report.control_captions import CAPTIONS
 from evaluation.report.report_data import Evaluation, read_evaluation
 from evaluation.report.tables import NO_VALUE, Table, format_mean, format_number, mean_of_known, to_markdown
 
@@ -46,9 +46,15 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.  score: of a summary, None where it has none; asked: whether a record belongs here; chance:
-    what a guess or another patient's answer gets (`evaluation.learning.chance`); blind: what the best answers get that
-    are given without looking, from training records and the records (`evaluation.learning.blind_answers`)."""
+    """A line of the table.
+
+    Attributes:
+        score: the line's figure in a summary; None where the summary has none.
+        asked: whether a record belongs to this line.
+        chance: the figure of a guess, or of another patient's answers, over the records (`evaluation.learning.chance`).
+        blind: the figure of the best answers without a look at the volume, from the training records and the records
+            (`evaluation.learning.blind_answers`).
+    """
 
     name: str
     target: float | None
@@ -156,8 +162,8 @@ def learning_table(runs: Sequence[SeedRun]) -> Table:
                 *(*controls, _counts(asked), _counts(volumes)),
             )
         )
-    controls = (words.capitalize() for words in CAPTIONS.values())
-    columns = ("Task", "Target", "Chance", "Blind", "Model", *seeds, *controls, "Questions", "Volumes")
+    captions = (words.capitalize() for words in CAPTIONS.values())
+    columns = ("Task", "Target", "Chance", "Blind", "Model", *seeds, *captions, "Questions", "Volumes")
     notes = [
         "Held-out phantoms. Dice: mean over structures of their means. A mask that was not given counts as Dice 0, an "
         "answer that cannot be parsed as wrong.",

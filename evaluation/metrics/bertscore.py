@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from datasets.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 BATCH = 32
 
 
 @torch.inference_mode()
-def _embed(texts: Sequence[str], tokenizer: object, model: torch.nn.Module) -> list[torch.Tensor]:
+def _embed(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[torch.Tensor]:
     """Unit vectors (tokens, width) of each text's own tokens, special tokens left out."""
     vectors: list[torch.Tensor] = []
     device = next(model.parameters()).device

@@ -126,5 +126,5 @@ def bootstrap_mean(
     numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     kept = np.flatnonzero(np.isfinite(numbers))
     columns = np.stack([numbers[kept], np.ones(len(kept))], axis=1)
-    owners = [patients[index] for index in kept] if patients is not None else None
+    owners = [patients[index] for index in kept.tolist()] if patients is not None else None
     return bootstrap_sums(columns, lambda sums: ratio(sums[:, 0], sums[:, 1]), owners, resamples, seed, reason)

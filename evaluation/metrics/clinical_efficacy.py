@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.metrics.bootstrap import RESAMPLES, PatientBootstrap, make_estimate, ratio
 from evaluation.metrics.diagnosis import threshold_metrics
+from evaluation.metrics.report_labels import FINDINGS
 
 SCORES = ("f1", "accuracy", "precision", "recall")
 
@@ -36,16 +37,14 @@ def clinical_efficacy(
     predicted: Sequence[Mapping[str, int]],
     true: Sequence[Mapping[str, int]],
     patients: Sequence[Hashable | None] | None = None,
-    findings: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Micro and macro F1, precision and recall over the findings, and CRG.
+    """Micro and macro F1, precision and recall over the 18 CT-RATE findings, and CRG.
 
     Args:
         predicted, true: {finding: 0 or 1} of each report, from one labeller for both.
         patients: keys for the bootstrap.
-        findings: names and order; by default those of the 18 CT-RATE findings' labeller.
     Returns:
         "metrics": {"micro_f1", "micro_precision", "micro_recall", "macro_f1", ..., "crg": Estimate};
         "findings": {name: {"f1", ..., "positives", "predicted"}}; "notes". Macro is over the findings for which a
@@ -53,13 +52,9 @@ def clinical_efficacy(
     """
     if len(predicted) != len(true):
         raise ValueError(f"{len(predicted)} predicted label sets for {len(true)} references")
-    if findings is None:
-        from evaluation.metrics.report_labels import FINDINGS
-
-        findings = FINDINGS
-    n, d = len(true), len(findings)
-    said = np.array([[row[name] for name in findings] for row in predicted], dtype=np.float64).reshape(n, d)
-    held = np.array([[row[name] for name in findings] for row in true], dtype=np.float64).reshape(n, d)
+    n, d = len(true), len(FINDINGS)
+    said = np.array([[row[name] for name in FINDINGS] for row in predicted], dtype=np.float64).reshape(n, d)
+    held = np.array([[row[name] for name in FINDINGS] for row in true], dtype=np.float64).reshape(n, d)
     counts = np.stack(
         [said * held, said * (1 - held), (1 - said) * held, (1 - said) * (1 - held)], axis=-1
     )  # (n, d, 4)
@@ -82,14 +77,14 @@ def clinical_efficacy(
         metrics[f"micro_{name}"] = estimate(micro[:, index], "no finding in any report")
         metrics[f"macro_{name}"] = estimate(macro[:, index], "no finding in any report")
     metrics["crg"] = estimate(crg, "no finding, or every finding, is positive in the references")
-    details = {
+    details: dict[str, dict[str, Any]] = {
         finding: {
             name: estimate(by_finding[:, column, index], "not in any report") for index, name in enumerate(SCORES)
         }
         | {"positives": int(held[:, column].sum()), "predicted": int(said[:, column].sum())}
-        for column, finding in enumerate(findings)
+        for column, finding in enumerate(FINDINGS)
     }
-    undefined = [name for name in findings if details[name]["f1"]["value"] is None]
+    undefined = [name for name in FINDINGS if details[name]["f1"]["value"] is None]
     notes = (
         [f"Macro over {d - len(undefined)} of {d} findings; the others are in no reference and no prediction."]
         if undefined

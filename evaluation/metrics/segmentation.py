@@ -44,18 +44,12 @@ def dice_release_protocol(prediction: Any, truth: Any) -> float:
     """The published evaluator's Dice, kept for comparison only: inflated, never a figure to report alone.
 
     It is the mean over all lines of voxels along the *last* axis (the slice axis of an (H, W, D) volume) of each
-    line's Dice, where a line that is empty in both counts as 1, so background lifts it. A list of candidate masks
-    (beams) is scored by its best one, chosen with the truth; an empty list by 0.
+    line's Dice, where a line that is empty in both counts as 1, so background lifts it.
     """
-    candidates = prediction if isinstance(prediction, (list, tuple)) else [prediction]
-    true = _binary(truth, "truth")
-    best = 0.0
-    for candidate in candidates:
-        predicted = _binary(candidate, "prediction")
-        overlap = np.count_nonzero(predicted & true, axis=-1)
-        total = np.count_nonzero(predicted, axis=-1) + np.count_nonzero(true, axis=-1)
-        best = max(best, float(np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)).mean()))
-    return best
+    predicted, true = _binary(prediction, "prediction"), _binary(truth, "truth")
+    overlap = np.count_nonzero(predicted & true, axis=-1)
+    total = np.count_nonzero(predicted, axis=-1) + np.count_nonzero(true, axis=-1)
+    return float(np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)).mean())
 
 
 def surface_scores(
@@ -85,18 +79,13 @@ def surface_scores(
 
 
 def segmentation_scores(
-    prediction: Any,
-    truth: Any,
-    spacing: Sequence[float],
-    tolerance_mm: float = TOLERANCE_MM,
-    other_beams: Sequence[Any] = (),
+    prediction: Any, truth: Any, spacing: Sequence[float], tolerance_mm: float = TOLERANCE_MM
 ) -> dict[str, float | None]:
     """All figures of one structure of one scan.
 
     Args:
         prediction, truth: (H, W, D), bool or 0/1, on the source grid.
         spacing: mm along H, W, D.
-        other_beams: masks of the beams that were not chosen; only dice_release_protocol looks at them.
     Returns:
         dice, nsd, hd95 (mm, None where just one mask is empty), dice_release_protocol, prediction_ml, truth_ml.
     Raises:
@@ -113,23 +102,17 @@ def segmentation_scores(
         "dice": dice(predicted, true),
         "nsd": nsd,
         "hd95": hd95,
-        "dice_release_protocol": dice_release_protocol([predicted, *other_beams], true),
+        "dice_release_protocol": dice_release_protocol(predicted, true),
         "prediction_ml": int(np.count_nonzero(predicted)) * millilitres,
         "truth_ml": int(np.count_nonzero(true)) * millilitres,
     }
 
 
-def missing_mask_scores(
-    truth: Any, spacing: Sequence[float], other_beams: Sequence[Any] = ()
-) -> dict[str, float | None]:
+def missing_mask_scores(truth: Any, spacing: Sequence[float]) -> dict[str, float | None]:
     """Scores of an answer that gave no mask where one was asked for: Dice and NSD 0, even where the structure is not in
-    the scan, for a model that never gives a mask must not be paid for silence.
-
-    dice_release_protocol is that of the best other beam, 0 where none gave a mask.
-    """
+    the scan, for a model that never gives a mask must not be paid for silence."""
     true = _binary(truth, "truth")
-    scores = segmentation_scores(np.zeros(true.shape, dtype=bool), true, spacing)
-    return scores | NO_MASK | {"dice_release_protocol": dice_release_protocol(list(other_beams), true)}
+    return segmentation_scores(np.zeros(true.shape, dtype=bool), true, spacing) | NO_MASK
 
 
 def segmentation_metrics(
@@ -172,14 +155,12 @@ def segmentation_metrics(
         mean[metric]["structures"] = int(np.isfinite(by_label).sum())
     unmeasured = sum(row.get("hd95") is None for row in rows)
     both_empty = sum(row.get("truth_ml") == 0 and row.get("dice") == 1 for row in rows)
-    beams = max((row.get("candidate_masks") or 1 for row in rows), default=1)
     notes = [
         f"On the source grid; NSD at {TOLERANCE_MM:g} mm, HD95 in mm. "
         f"Both masks empty: Dice 1, NSD 1, HD95 0 ({both_empty} of {len(rows)}); "
         f"just one empty: Dice 0, NSD 0, HD95 left out of its mean ({unmeasured} of {len(rows)}).",
-        "dice_release_protocol averages over single lines of voxels (last axis), an empty line of both counting as 1, "
-        + (f"of the best of up to {beams} beams by the truth" if beams > 1 else "of the answer's own mask")
-        + ": inflated, for comparison only.",
+        "dice_release_protocol averages over single lines of voxels (last axis), an empty line of both counting as 1: "
+        "inflated, for comparison only.",
     ]
     return {"structures": structures, "mean": mean, "notes": notes}
 

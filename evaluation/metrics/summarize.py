@@ -12,7 +12,7 @@ from evaluation.metrics.bootstrap import RESAMPLES
 from evaluation.metrics.choices import multiple_choice_metrics, yes_no_metrics
 from evaluation.metrics.clinical_efficacy import clinical_efficacy
 from evaluation.metrics.diagnosis import diagnosis_metrics, fit_thresholds
-from evaluation.metrics.report_labels import FINDINGS, label_report
+from evaluation.metrics.report_labels import label_report
 from evaluation.metrics.segmentation import NO_MASK, segmentation_metrics
 from evaluation.metrics.text import text_metrics
 
@@ -127,7 +127,7 @@ def _summarize_task(
     summary = text_metrics(predictions, references, patients, bertscore_folder, resamples, seed)
     if task == "report_generation":
         predicted, true = ([labeller(text) for text in texts] for texts in (predictions, references))
-        efficacy = clinical_efficacy(predicted, true, patients, FINDINGS, resamples, seed)
+        efficacy = clinical_efficacy(predicted, true, patients, resamples, seed)
         summary["metrics"] |= {f"ce_{name}": value for name, value in efficacy["metrics"].items() if name != "crg"}
         summary["metrics"]["crg"] = efficacy["metrics"]["crg"]
         summary["findings"] = efficacy["findings"]

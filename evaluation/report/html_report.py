@@ -18,10 +18,9 @@ import jinja2
 from markupsafe import Markup
 
 from datasets.errors import InputError
-from evaluation.answering.benchmarks import PUBLISHED_RESULTS
-from evaluation.answering.controls import caption
+from evaluation.report.control_captions import caption
 from evaluation.report.mask_cases import read_case
-from evaluation.report.overlay import COLOURS
+from evaluation.report.palette import MASK_COLOURS
 from evaluation.report.report_data import (
     Evaluation,
     dice_values,
@@ -40,6 +39,7 @@ from evaluation.report.report_figures import (
     to_svg,
 )
 from evaluation.report.result_tables import (
+    PUBLISHED_RESULTS,
     TASK_NAMES,
     benchmark_table,
     diagnosis_table,
@@ -153,7 +153,6 @@ def write_report(
     manifests: Sequence[str | Path] = (),
     checkpoint: str | None = None,
     title: str = "CTInstruct evaluation",
-    date: str | None = None,
     published: str | Path | None = PUBLISHED_RESULTS,
     options: ReportOptions | None = None,
 ) -> Path:
@@ -164,8 +163,7 @@ def write_report(
         output: the file; ``report.html`` in the first source's folder by default.
         manifests: none, or the answered manifest of each source (see `read_evaluation`).
         checkpoint: shown in the header; by default what the evaluations' metrics.json tell.
-        date: shown in the header; the present time by default.
-        published: figures to set beside ours (see `tables.read_published`); None for no such column.
+        published: figures to set beside ours (see `result_tables.read_published`); None for no such column.
 
     Raises:
         InputError: no source is given, one cannot be read, or there are not as many manifests as sources.
@@ -174,8 +172,8 @@ def write_report(
         raise InputError("report: name at least one evaluation folder")
     if manifests and len(manifests) != len(sources):
         raise InputError(f"report: {len(manifests)} manifests for {len(sources)} evaluations; give one for each")
-    pairs = zip(sources, manifests or [None] * len(sources), strict=True)
-    evaluations = [read_evaluation(source, manifest) for source, manifest in pairs]
+    answered: Sequence[str | Path | None] = manifests or [None] * len(sources)
+    evaluations = [read_evaluation(source, manifest) for source, manifest in zip(sources, answered, strict=True)]
     controls = [caption(evaluation.run.get("control")) for evaluation in evaluations]
     for evaluation, control in zip(evaluations, controls, strict=True):
         evaluation.name += control
@@ -193,12 +191,12 @@ def write_report(
     page = environment.get_template(TEMPLATE.name).render(
         title=title + (controls[0] if len(set(controls)) == 1 else ""),
         checkpoint=checkpoint or ", ".join(checkpoints) or "not recorded",
-        date=date or datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         overview=paper_tables(summaries, figures, unknown_columns=False),
         evaluations=[_sections(evaluation, options or ReportOptions()) for evaluation in evaluations],
         calibration_bins=CALIBRATION_BINS,
-        truth_colour=COLOURS[0],
-        prediction_colour=COLOURS[1],
+        truth_colour=MASK_COLOURS[0],
+        prediction_colour=MASK_COLOURS[1],
         all_figures=benchmark_table(summaries, figures, title="Every figure"),
     )
     output = Path(output) if output else evaluations[0].folder / "report.html"

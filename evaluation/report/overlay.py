@@ -8,9 +8,10 @@ planes face left.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,13 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from datasets.errors import InputError
+from evaluation.report.palette import MASK_COLOURS
 
 # (centre, width) in HU, the usual display windows of a CT workstation
 WINDOWS = {"abdomen": (40, 400), "mediastinum": (50, 350), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 LUNG_MEDIAN_HU = -400
-# Bright on gray, and told apart with colour-blind eyes (after Okabe and Ito); more masks than these take hues around
-# the circle.
-COLOURS = ("#e69f00", "#56b4e9", "#2ecc9b", "#f0e442", "#ff6b6b", "#cc79a7", "#7aa2ff", "#b3de69")
 BACKGROUND, INK = "#101418", "#e8edf2"
 FIGURE_WIDTH_INCHES, DPI = 13.0, 110
 
@@ -62,7 +61,7 @@ PLANES = (
 
 def mask_colours(count: int) -> list[tuple[float, float, float]]:
     """`count` distinct RGB colours, the same for the same position."""
-    fixed = [to_rgb(colour) for colour in COLOURS[:count]]
+    fixed = [to_rgb(colour) for colour in MASK_COLOURS[:count]]
     # The golden ratio spreads any number of hues without two neighbours being alike.
     return fixed + [
         colorsys.hsv_to_rgb((0.33 + index * 0.618034) % 1, 0.65, 1.0) for index in range(count - len(fixed))
@@ -107,18 +106,23 @@ def plane_indices(
     if center is not None:
         if len(center) != 3 or not all(0 <= index < size for index, size in zip(center, shape, strict=True)):
             raise InputError(f"overlay: centre {tuple(center)} lies outside the volume {tuple(shape)}")
-        return tuple(int(index) for index in center)
+        return _three(int(index) for index in center)
     union = np.zeros(tuple(shape), dtype=bool)
     for mask in masks.values():
         union |= mask
     if not union.any():
-        return tuple(size // 2 for size in shape)
+        return _three(size // 2 for size in shape)
     indices = []
     for axis in range(3):
         profile = union.sum(axis=tuple(other for other in range(3) if other != axis))
         middle = round(float(np.average(np.arange(len(profile)), weights=profile)))
         indices.append(middle if profile[middle] else int(profile.argmax()))
-    return tuple(indices)
+    return _three(indices)
+
+
+def _three(values: Iterable[int]) -> tuple[int, int, int]:
+    x, y, z = values
+    return x, y, z
 
 
 def _checked(
@@ -201,7 +205,7 @@ def overlay_figure(
         axes.set_ylim(plane.image(array, index).shape[0] - 0.5, -0.5)
         axes.set_axis_off()
         axes.set_title(f"{plane.name}  {index + 1}/{array.shape[plane.cut_axis]}", color=INK, fontsize=11, pad=5)
-        marks = {"fontsize": 11, "fontweight": "bold", "color": "#ffd866", "transform": axes.transAxes}
+        marks: dict[str, Any] = {"fontsize": 11, "fontweight": "bold", "color": "#ffd866", "transform": axes.transAxes}
         axes.text(0.015, 0.5, plane.left, ha="left", va="center", **marks)
         axes.text(0.985, 0.5, plane.right, ha="right", va="center", **marks)
         axes.text(0.5, 0.985, plane.top, ha="center", va="top", **marks)
@@ -231,13 +235,9 @@ def save_overlay(
     path: str | Path,
     window: str | tuple[float, float] | None = "auto",
     title: str | None = None,
-    center: Sequence[int] | None = None,
-    outlines: Collection[str] = (),
 ) -> Path:
     """Write `overlay_figure` as a PNG and return its path; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    overlay_figure(volume, masks, spacing, window, title, center, outlines).savefig(
-        path, format="png", facecolor=BACKGROUND
-    )
+    overlay_figure(volume, masks, spacing, window, title).savefig(path, format="png", facecolor=BACKGROUND)
     return path

@@ -11,16 +11,15 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import load_manifest
 from datasets.vocabulary import NEW_TOKENS
-from evaluation.answering.predictions import read_predictions
 from evaluation.metrics.choices import parse_letter, parse_yes_no
 from evaluation.metrics.summarize import summarize
 from evaluation.metrics.text import sentence_scores
+from evaluation.predictions import read_predictions
 from evaluation.report.mask_cases import Case, ranked_cases
 from evaluation.report.result_tables import TASK_NAMES
 from evaluation.report.tables import format_number
 
 QUESTION_TASKS = ("report_generation", "open_vqa", "multiple_choice", "yes_no", "diagnosis", "segmentation")
-MARKS = {True: "right", False: "wrong", None: "open"}
 
 
 @dataclass

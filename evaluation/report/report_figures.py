@@ -111,12 +111,12 @@ def calibration_figure(targets: np.ndarray, probabilities: np.ndarray, bins: int
     return figure
 
 
-def box_figure(values: Mapping[str, Sequence[float]], label: str = "Dice") -> Figure:
-    """A box a structure, highest median on top: quartiles, whiskers of at most 1.5 interquartile ranges, every case as
-    a dot.
+def box_figure(values: Mapping[str, Sequence[float]]) -> Figure:
+    """Dice as a box a structure, highest median on top: quartiles, whiskers of at most 1.5 interquartile ranges, every
+    case as a dot.
 
     Args:
-        values: {structure: one figure a case}, each in [0, 1] and none empty.
+        values: {structure: Dice of each case}, none empty.
     """
     names = sorted(values, key=lambda name: -float(np.median(values[name])))
     figure = Figure(figsize=(4.6, 0.55 + 0.33 * len(names)))
@@ -144,7 +144,7 @@ def box_figure(values: Mapping[str, Sequence[float]], label: str = "Dice") -> Fi
             axes.plot(values[name], place + offset, "o", color=SECOND, markersize=2.6, alpha=0.75)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(places, [f"{name} ({len(values[name])})" for name in names])
-    axes.set_xlabel(label, color=MUTED, fontsize=9)
+    axes.set_xlabel("Dice", color=MUTED, fontsize=9)
     _style(axes)
     axes.tick_params(axis="y", colors=INK, labelsize=10)
     axes.grid(axis="y", visible=False)
@@ -171,7 +171,7 @@ def to_svg(figure: Figure, description: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1 and its like stand in every figure
     for colour, variable in CSS_COLOURS.items():
         svg = svg.replace(colour, f"var({variable})")
-    opening = re.match(r"<svg[^>]*>", svg).group()
+    opening = svg[: svg.index(">") + 1]
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     resized = re.sub(r'\s(?:width|height)="[^"]*"', "", opening)
     return resized.replace("<svg", f'<svg role="img" aria-label="{label}"', 1) + svg[len(opening) :].strip()
@@ -223,6 +223,7 @@ def overlay_panels(
     panels = []
     for plane, axes in zip(PLANES, figure.axes, strict=True):
         box = axes.get_tightbbox(canvas.get_renderer())
+        assert box is not None, "only hidden axes have none"
         rows = slice(max(0, picture.shape[0] - round(box.y1) - 3), picture.shape[0] - round(box.y0) + 3)
         columns = slice(max(0, round(box.x0) - 3), round(box.x1) + 3)
         section = picture[rows, columns, :3]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
 from evaluation.report.tables import Table, format_estimate, format_number, metric_name
 
+PUBLISHED_RESULTS = Path(__file__).resolve().parents[2] / "data" / "published_results.json"
 TASK_NAMES = {
     "open_vqa": "Open questions", "yes_no": "Yes / no", "multiple_choice": "Multiple choice",
     "report_generation": "Reports", "segmentation": "Segmentation", "diagnosis": "Diagnosis",
@@ -79,22 +80,18 @@ def summary_table(summary: Mapping[str, Any], title: str = "Results") -> Table:
     return Table(title, ("Task", "Metric", "Value [95 % CI]", "n"), tuple(rows), tuple(notes), text_columns=2)
 
 
-def diagnosis_table(summary: Mapping[str, Any], label_set: str | None = None) -> Table:
-    """Per disease and macro, of one label set or of all; without diagnosis samples a table without rows."""
-    label_sets = summary["tasks"].get("diagnosis", {}).get("label_sets", {})
-    shown = label_sets if label_set is None else {label_set: label_sets[label_set]}
-    rows, notes = [], []
-    for name, part in shown.items():
-        for disease, result in part["diseases"].items():
-            cells = [format_estimate(result[metric], metric) for metric in DIAGNOSIS_COLUMNS]
-            positive = f"{result['positives']}/{result['positives'] + result['negatives']}"
-            rows.append((disease, positive, f"{result['threshold']:.3f}", *cells))
-        macro = part["metrics"]
-        mean = "Macro" if len(shown) == 1 else f"Macro, {name}"
-        rows.append((mean, "", "", *(format_estimate(macro[metric], metric) for metric in DIAGNOSIS_COLUMNS)))
-        notes += part["notes"]
+def diagnosis_table(summary: Mapping[str, Any], label_set: str) -> Table:
+    """Per disease and macro, of one label set of a `summarize` result."""
+    part = summary["tasks"]["diagnosis"]["label_sets"][label_set]
+    rows = []
+    for disease, result in part["diseases"].items():
+        cells = [format_estimate(result[metric], metric) for metric in DIAGNOSIS_COLUMNS]
+        positive = f"{result['positives']}/{result['positives'] + result['negatives']}"
+        rows.append((disease, positive, f"{result['threshold']:.3f}", *cells))
+    macro = [format_estimate(part["metrics"][metric], metric) for metric in DIAGNOSIS_COLUMNS]
+    rows.append(("Macro", "", "", *macro))
     columns = ("Disease", "Positive", "Threshold", *(metric_name(metric) for metric in DIAGNOSIS_COLUMNS))
-    return Table(", ".join(["Diagnosis", *shown]), columns, tuple(rows), tuple(dict.fromkeys(notes)))
+    return Table(f"Diagnosis, {label_set}", columns, tuple(rows), tuple(dict.fromkeys(part["notes"])))
 
 
 def segmentation_table(summary: Mapping[str, Any]) -> Table:
@@ -109,15 +106,11 @@ def segmentation_table(summary: Mapping[str, Any]) -> Table:
     return Table("Segmentation", columns, tuple(rows), tuple(part["notes"]))
 
 
-def confidence_table(
-    probabilities: Mapping[str, float], thresholds: Mapping[str, float] | None = None, title: str = "Disease confidence"
-) -> Table:
-    """Confidences of one answer, highest first, and whether each passes its threshold (0.5 without one)."""
-    rows = []
-    for disease, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
-        threshold = (thresholds or {}).get(disease, 0.5)
-        rows.append((disease, f"{probability:.3f}", f"{threshold:.3f}", "yes" if probability >= threshold else "no"))
-    return Table(title, ("Disease", "Confidence", "Threshold", "Positive"), tuple(rows))
+def confidence_table(probabilities: Mapping[str, float]) -> Table:
+    """Confidences of one answer, highest first, and whether each is 0.5 or more."""
+    ordered = sorted(probabilities.items(), key=lambda item: -item[1])
+    rows = tuple((disease, f"{value:.3f}", "yes" if value >= 0.5 else "no") for disease, value in ordered)
+    return Table("Disease confidence", ("Disease", "Confidence", "Positive"), rows)
 
 
 def read_published(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -214,7 +207,6 @@ def _sources(published: Mapping[str, Mapping[str, Any]], benchmarks: Iterable[st
 def benchmark_table(
     summaries: Mapping[str, Mapping[str, Any]],
     published: Mapping[str, Mapping[str, Any]] | None = None,
-    metrics: Sequence[str] | None = None,
     title: str = "Benchmarks",
 ) -> Table:
     """Benchmarks by metric as in a paper, with the published figure beside ours; unknown published figures stay empty.
@@ -222,7 +214,6 @@ def benchmark_table(
     Args:
         summaries: {benchmark name: result of `summarize`}.
         published: see `read_published`.
-        metrics: keys to show, in order; all by default.
     """
     published = _comparable(published, summaries)
     rows, notes = [], [INTERVAL_NOTE]
@@ -230,11 +221,10 @@ def benchmark_table(
         notes.append(f"{benchmark}: {_failure_note(summary['counts'])}")
         known = published.get(benchmark, {})
         for task, label_set, values, _ in _metric_groups(summary):
-            shown = values if metrics is None else [metric for metric in metrics if metric in values]
-            for metric in shown:
+            for metric, estimate in values.items():
                 figure = known.get(metric, {}).get("value")
                 theirs = "" if figure is None else format_number(figure, metric)
-                ours, n = format_estimate(values[metric], metric), str(values[metric]["n"])
+                ours, n = format_estimate(estimate, metric), str(estimate["n"])
                 rows.append((benchmark, _group_name(task, label_set), metric_name(metric), ours, n, theirs))
     columns = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
     return Table(title, columns, tuple(rows), (*notes, *_sources(published, summaries)), text_columns=3)

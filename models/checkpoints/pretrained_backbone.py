@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasets.errors import InputError
+from models.encoders.hybrid_2d1d import Encoder2D1D
+from models.encoders.resnet import SliceResNet
+from models.encoders.resnet3d import CubeResNet, EncoderResNet3D
 from models.vision import VisionModel
 
 FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -36,20 +39,20 @@ def load_pretrained_backbone(vision: VisionModel, source: str | Path) -> None:
         PretrainedBackboneError: the weights cannot be read or fetched, or the network is another one.
     """
     encoder = vision.encoder
-    if vision.config.encoder == "2D1D":
+    network: SliceResNet | CubeResNet
+    if isinstance(encoder, Encoder2D1D):
         network = encoder.resnet2D
         weights = read_backbone(source)
-    elif vision.config.encoder == "ResNet3D":
+    elif isinstance(encoder, EncoderResNet3D):
         network = encoder.resnet3D
         weights = inflate(read_backbone(source), network)
     else:
         raise PretrainedBackboneError(
             f"pretrained backbone {source}: encoder {vision.config.encoder} has no ResNet; leave the option out"
         )
-    targets = dict(network.state_dict())
-    if any(
-        name.startswith(_HEAD) and weights.get(name, target).shape != target.shape for name, target in targets.items()
-    ):
+    targets: dict[str, Tensor] = dict(network.state_dict())
+    heads = [name for name in targets if name.startswith(_HEAD) and name in weights]
+    if any(weights[name].shape != targets[name].shape for name in heads):  # of another number of classes
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
     _check(weights, targets, source)
     network.load_state_dict(weights, strict=False)

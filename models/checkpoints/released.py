@@ -26,7 +26,7 @@ from models.checkpoints.folder import (
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
 from models.configuration import VISION_PRESETS, VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
-from models.masks.slice_decoder import sinusoidal_positions
+from models.encoders.positions import sinusoidal_positions
 from models.vision import VisionModel
 
 HEADS = {"rad_class_heads": "RadChestCT", "ctrate_class_heads": "CT-RATE"}

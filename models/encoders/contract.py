@@ -1,4 +1,4 @@
-"""What every encoder takes and gives; the rest of the code knows an encoder by these two alone."""
+"""What every encoder is, takes and gives; the rest of the code knows an encoder by these three alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class VolumePatches(NamedTuple):
@@ -68,6 +68,27 @@ class EncodedVolume(ABC):
         return depth, height, width
 
 
+class VolumeEncoder(nn.Module, ABC):
+    """Base of the encoders, each built from a VisionConfig."""
+
+    @abstractmethod
+    def encode_many(self, volumes: Sequence[VolumePatches]) -> Sequence[EncodedVolume]:
+        """Encode volumes of any grids as one batch, in their order.
+
+        Raises ValueError where a volume's shapes do not fit each other or the configuration.
+        """
+
+    @abstractmethod
+    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+        """Keep only the inputs of the network's blocks for the backward pass, and compute the rest again."""
+
+
+def as_grid(sizes: Sequence[int]) -> tuple[int, int, int]:
+    """Three sizes, of a grid or shape, as ints; raises ValueError for another number of them."""
+    first, second, third = (int(size) for size in sizes)
+    return first, second, third
+
+
 def as_volume(values: Tensor, patch_grid: Sequence[int], token_shape: Sequence[int]) -> Tensor:
     """One row a token: (P, n, ...) -> (z*d, x*h, y*w, ...), the tokens of all patches in their places."""
     z, x, y = patch_grid
@@ -81,7 +102,7 @@ def checked(volume: VolumePatches, crop_size: Sequence[int], device: torch.devic
     Raises ValueError where its shapes do not fit each other or the in-plane crop size, or where no slice is real.
     """
     patches, slice_marks, patch_grid = volume
-    grid = tuple(int(size) for size in patch_grid)
+    grid = as_grid(patch_grid)
     inplane = tuple(crop_size[:2])
     if patches.ndim != 4 or tuple(patches.shape[1:3]) != inplane or len(patches) != prod(grid):
         raise ValueError(

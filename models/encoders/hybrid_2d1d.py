@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.configuration import VisionConfig
 from models.encoders.attention import ContinuousPositionBias, Transformer
-from models.encoders.contract import EncodedVolume, VolumePatches, checked
+from models.encoders.contract import EncodedVolume, VolumeEncoder, VolumePatches, checked
 from models.encoders.resnet import SliceResNet, slice_vectors
 
 
@@ -51,8 +51,8 @@ class EncodedSlices(EncodedVolume):
         return slices[self.valid.to(masks.device)].to(self.tokens.device)
 
 
-class Encoder2D1D(nn.Module):
-    """`encode_many` is the contract of every encoder; names of sub-modules are those of the published weights."""
+class Encoder2D1D(VolumeEncoder):
+    """The published encoder; names of sub-modules are those of the published weights."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Encoder2D1D(nn.Module):
 
     def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
         """Keep only the inputs of ResNet blocks and transformer layers for the backward pass."""
-        self.resnet2D.grad_checkpointing = enabled
+        self.resnet2D.gradient_checkpointing = enabled
         self.enc_spatial_transformer.gradient_checkpointing = enabled
         self.enc_temporal_transformer.gradient_checkpointing = enabled
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -29,7 +29,7 @@ def recomputed(enabled: bool, owner: nn.Module, function: Callable[..., Any], *i
 
 
 @contextmanager
-def _replayed(norms: Sequence[_BatchNorm], modes: Sequence[bool]):
+def _replayed(norms: Sequence[_BatchNorm], modes: Sequence[bool]) -> Iterator[None]:
     before = [(norm.training, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, training in zip(norms, modes, strict=True):
         norm.training = training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,33 @@ SLICES_PER_CHUNK = 16  # in evaluation: bounds the activations without costing s
 FOLD_FROM = 4  # slices from which folding the batch norms, a pass over the weights, is repaid
 
 
-class SliceResNet(ResNet):
-    """timm's ResNet, which has torchvision's layout and parameter names (`fc` is kept for the weights, not used)."""
+class SliceResNet(nn.Module):
+    """The parts of timm's ResNet, under torchvision's parameter names, run so that the feature maps come out.
+
+    `fc` is kept, as it is among the published weights; nothing uses it.
+    """
+
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    act1: nn.ReLU
+    maxpool: nn.MaxPool2d
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False
         # as torchvision does; timm's default would begin with blocks that are mere shortcuts
-        super().__init__(Bottleneck, config.resnet_layers, channels=config.resnet_channels, zero_init_last=False)
+        network = ResNet(
+            cast(Any, Bottleneck),  # timm asks for the class and writes the type of an instance
+            config.resnet_layers,
+            channels=config.resnet_channels,
+            zero_init_last=False,
+        )
+        for name, part in network.named_children():
+            self.add_module(name, part)
         if config.stem_width != self.conv1.out_channels:  # timm's plain stem has one width
             self._set_stem_width(config.stem_width, config.resnet_channels[0])
 
@@ -32,7 +54,9 @@ class SliceResNet(ResNet):
         output = Bottleneck.expansion * planes
         shortcut = downsample_conv(width, output, kernel_size=1) if width != output else None
         self.layer1[0] = Bottleneck(width, planes, downsample=shortcut)
-        self.init_weights(zero_init_last=False)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")  # as timm and torchvision do
 
     def stem(self, slices: Tensor) -> Tensor:
         """(S, 1, H, W) gray -> (S, stem width, H/2, W/2), the raw first convolution.
@@ -51,7 +75,7 @@ class SliceResNet(ResNet):
 
         In training all slices share the batch statistics; in evaluation they are run in chunks.
         """
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        stages = [self.layer1, self.layer2, self.layer3, self.layer4]
         if self.training or torch.is_grad_enabled() or len(slices) < FOLD_FROM:
             return self._pyramid(slices, stages)
         stages = [folded(stage) for stage in stages]
@@ -66,8 +90,8 @@ class SliceResNet(ResNet):
                 whole[start : start + len(part)] = part
         return tuple(maps)
 
-    def _pyramid(self, slices: Tensor, stages: Sequence[nn.Module]) -> tuple[Tensor, ...]:
-        recompute = self.grad_checkpointing and self.training
+    def _pyramid(self, slices: Tensor, stages: Sequence[nn.Sequential]) -> tuple[Tensor, ...]:
+        recompute = self.gradient_checkpointing and self.training
         maps = [self.stem(slices)]
         features = recomputed(recompute, self, lambda x: self.maxpool(self.act1(self.bn1(x))), maps[0])
         for stage in stages:

@@ -10,18 +10,29 @@ from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
-from models.encoders.contract import VolumePatches
+from models.encoders.contract import VolumeEncoder, VolumePatches, as_grid
 from models.encoders.cubes import EncodedCubes, cells_with_content, voxel_cubes
 from models.encoders.recompute import recomputed
 
 PATCHES_PER_CHUNK = 2  # in evaluation: bounds the activations without costing speed
 
 
-class CubeResNet(ResNet):
-    """MONAI's ResNet, whose parameters are named as torchvision's, giving its five feature maps."""
+class CubeResNet(nn.Module):
+    """The parts of MONAI's ResNet, whose parameters are named as torchvision's, run so that its maps come out."""
+
+    conv1: nn.Conv3d
+    bn1: nn.BatchNorm3d
+    act: nn.ReLU
+    maxpool: nn.MaxPool3d
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__(
+        super().__init__()
+        self.gradient_checkpointing = False
+        network = ResNet(
             "bottleneck",
             list(config.resnet_layers),
             list(config.resnet_channels),
@@ -30,7 +41,8 @@ class CubeResNet(ResNet):
             feed_forward=False,
             bias_downsample=False,
         )
-        self.gradient_checkpointing = False
+        for name, part in network.named_children():
+            self.add_module(name, part)
 
     def forward(self, voxels: Tensor) -> tuple[Tensor, ...]:
         """(P, 1, X, Y, Z) -> five maps, of stride 2 (after norm and ReLU), 4, 8, 16 and 32.
@@ -58,7 +70,7 @@ class CubeResNet(ResNet):
         return self.act(self.bn1(features.contiguous(memory_format=torch.channels_last_3d)))
 
 
-class EncoderResNet3D(nn.Module):
+class EncoderResNet3D(VolumeEncoder):
     """Each patch is encoded on its own; its tokens are the cells of the coarsest map, one for 32x32x32 voxels."""
 
     def __init__(self, config: VisionConfig) -> None:
@@ -77,7 +89,7 @@ class EncoderResNet3D(nn.Module):
         """
         device = self.resnet3D.conv1.weight.device
         cubes = [voxel_cubes(volume, self.config, device) for volume in volumes]
-        encoded: list[EncodedCubes | None] = [None] * len(volumes)
+        encoded: dict[int, EncodedCubes] = {}
         for depth in dict.fromkeys(voxels.shape[-1] for voxels, _, _ in cubes):
             members = [index for index, (voxels, _, _) in enumerate(cubes) if voxels.shape[-1] == depth]
             maps = self.resnet3D(torch.cat([cubes[index][0] for index in members]))
@@ -90,6 +102,6 @@ class EncoderResNet3D(nn.Module):
                     valid=cells_with_content(marks, (z, x, y)),
                     skips=skips,
                     slice_marks=slice_marks,
-                    patch_grid=tuple(int(size) for size in volumes[index].patch_grid),
+                    patch_grid=as_grid(volumes[index].patch_grid),
                 )
-        return encoded
+        return [encoded[index] for index in range(len(volumes))]

@@ -9,13 +9,13 @@ from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
 from models.configuration import VisionConfig
-from models.encoders.contract import VolumePatches
+from models.encoders.contract import VolumeEncoder, VolumePatches, as_grid
 from models.encoders.cubes import EncodedCubes, cells_with_content, voxel_cubes
+from models.encoders.positions import sinusoidal_positions
 from models.encoders.recompute import recomputed
-from models.masks.slice_decoder import sinusoidal_positions
 
 
-class EncoderViT3D(nn.Module):
+class EncoderViT3D(VolumeEncoder):
     """All tokens of a volume attend to each other, across its patches, as they do in 2D1D.
 
     Positions are fixed sines of the token's place in the whole volume, so any grid of patches will do.  Tokens of
@@ -35,7 +35,7 @@ class EncoderViT3D(nn.Module):
         self.blocks.apply(init_weights_vit_timm)
 
     def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
-        """Keep only the inputs of the transformer layers for the backward pass."""
+        """Keep only the inputs of the transformer layers for the backward pass, and compute the rest again."""
         self.gradient_checkpointing = enabled
 
     def encode_many(self, volumes: Sequence[VolumePatches]) -> list[EncodedCubes]:
@@ -71,7 +71,7 @@ class EncoderViT3D(nn.Module):
             valid=valid,
             skips=(voxels.to(weight.dtype), *maps),
             slice_marks=slice_marks,
-            patch_grid=tuple(int(size) for size in volume.patch_grid),
+            patch_grid=as_grid(volume.patch_grid),
         )
 
     def _positions(self, patch_grid: Sequence[int], shape: Sequence[int]) -> Tensor:

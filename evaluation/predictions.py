@@ -108,6 +108,7 @@ class PredictionWriter:
         self.done.add(clean["id"])
 
     def close(self) -> None:
+        """Close the file; what was written is there already."""
         self._file.close()
 
     def __enter__(self) -> PredictionWriter:
@@ -119,10 +120,8 @@ class PredictionWriter:
         self.close()
 
 
-def merge_predictions(
-    folder: str | Path, ids: Sequence[str], output: str | None = "predictions.json"
-) -> list[dict[str, Any]]:
-    """The records of `ids` in that order, whichever rank wrote them; written to `folder`/`output` in one step.
+def merge_predictions(folder: str | Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of `ids` in that order, whichever rank wrote them; written to `folder`/predictions.json in one step.
 
     Call it on one rank after all have finished. Records of other ids (an earlier, wider manifest) are left out.
     Raises:
@@ -139,8 +138,7 @@ def merge_predictions(
             "run again to finish them"
         )
     merged = [records[key] for key in wanted]
-    if output is not None:
-        write_json(merged, Path(folder) / output)
+    write_json(merged, Path(folder) / "predictions.json")
     return merged
 
 
