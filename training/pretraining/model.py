@@ -36,7 +36,7 @@ def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) 
 
 def check_encoder(settings: PretrainingSettings, encoder: str) -> None:
     """Raise InputError for a setting that cannot take effect on this encoder."""
-    if settings.mask_slices and encoder != "2D1D":
+    if settings.mask_slices and not vision_preset(settings.vision, encoder).masks_by_slice:
         raise InputError(
             f"--mask_slices {settings.mask_slices}: {encoder} decodes whole patches, not slices; give --mask_slices 0"
         )

@@ -39,7 +39,7 @@ def build_model(settings: TuningSettings, records: Sequence[InstructionRecord], 
     """
     check_start(settings)
     model = _start(settings, records, ranks.device, tuning_model(settings.extensions(ranks.world_size)))
-    if settings.mask_slices and model.config.encoder != "2D1D":
+    if settings.mask_slices and not model.config.masks_by_slice:
         raise InputError(
             f"--mask_slices {settings.mask_slices}: {model.config.encoder} decodes whole patches, not slices; give "
             "--mask_slices 0"
