@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ class Prediction:
     token_ids: Tensor
     mask_logits: Tensor | None
     confidences: dict[str, float]
+
+
+def generation_config(model: CTInstruct) -> GenerationConfig:
+    """The checkpoint's own settings of how answers are searched for."""
+    return cast(GenerationConfig, model.language_model.generation_config)
 
 
 def search_settings(protocol: SearchProtocol, task: str, config: GenerationConfig, num_beams: int) -> dict[str, Any]:
@@ -79,10 +84,7 @@ def generate(
     Raises:
         ValueError: the batch's tasks are searched for in different ways.
     """
-    language_model = model.language_model
-    assert isinstance(language_model, GenerationMixin), "a causal language model"
-    config = language_model.generation_config
-    assert config is not None, "a causal language model has one"
+    config = generation_config(model)
     search, *others = (search_settings(protocol, task, config, num_beams) for task in batch.tasks)
     if any(other != search for other in others):
         raise ValueError(f"a batch of {', '.join(sorted(set(batch.tasks)))} is not searched for in one way")
@@ -90,6 +92,7 @@ def generate(
         encoded = model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
     ends = _end_tokens(model, protocol, config)
+    language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
     devices = [embeddings.device] if embeddings.device.type == "cuda" else []
     with torch.random.fork_rng(devices, enabled=is_sampled(search, config)):
         if is_sampled(search, config):

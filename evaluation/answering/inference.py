@@ -24,7 +24,7 @@ from evaluation.metrics.release_protocol import DICE, dice_release_protocol
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import PredictionWriter
 from models.ctinstruct import CTInstruct
-from models.generation import Prediction, SearchProtocol, generate, is_sampled, search_settings
+from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def _searched_together(
     model: CTInstruct, samples: Sequence[InstructionSample], options: GenerationOptions
 ) -> list[list[int]]:
     """Places of the samples, in groups that `generate` answers as one batch."""
-    config = model.language_model.generation_config
-    assert config is not None, "a causal language model has one"
+    config = generation_config(model)
     groups: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
         search = search_settings(options.protocol, sample.task, config, options.num_beams)
