@@ -88,9 +88,11 @@ def autocast(settings: HyperParameters, ranks: Ranks) -> torch.autocast:
     return torch.autocast(ranks.device.type, torch.bfloat16, enabled=settings.precision == "autocast")
 
 
-def generation_of(settings: HyperParameters) -> GenerationOptions:
-    """How answers are searched for; a released checkpoint's config.json has no format of this project."""
-    folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
+def generation_of(settings: HyperParameters, folder: Path) -> GenerationOptions:
+    """How answers are searched for; a released checkpoint's config.json has no format of this project.
+
+    folder: the model folder of the checkpoint.
+    """
     protocol = settings.generation
     if protocol == "auto":
         protocol = "beams" if "format" in read_config(folder) else "release"
@@ -186,8 +188,9 @@ def main() -> None:
     }
     ranks = distributed.initialize()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and ranks.device.type == "cuda")
+    folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
     model = load_checkpoint(
-        checkpoint_store.resolve_model_folder(settings.checkpoint),
+        folder,
         device=ranks.device,
         dtype=torch.bfloat16 if bf16 else torch.float32,
     )
@@ -201,7 +204,7 @@ def main() -> None:
         max_length=settings.max_length,
         with_answers=False,
     )
-    options = generation_of(settings)
+    options = generation_of(settings, folder)
     if settings.image:
         evaluate_one(settings, model, dataset, options, ranks)
     else:

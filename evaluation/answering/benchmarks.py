@@ -106,6 +106,12 @@ def resolve_benchmark(name: str, folder: str | Path | None = None) -> tuple[Path
     return path, benchmark
 
 
+def _maker(benchmark: Benchmark) -> str:
+    """How a manifest of that one task is made, where another kind of it adds questions of other tasks."""
+    kind = benchmark.tasks[0]
+    return f" (python -m datasets.prepare.instructions {kind} makes such)" if kind in ("diagnosis", "open_vqa") else ""
+
+
 def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], path: str | Path | None = None) -> None:
     """See that a manifest holds what its benchmark asks for, before hours are spent on answering it.
 
@@ -120,7 +126,7 @@ def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], p
     for record in records:
         problem = None
         if record.task not in benchmark.tasks:
-            problem = f"task: '{record.task}' is not one of {', '.join(benchmark.tasks)}"
+            problem = f"task: '{record.task}' is not one of {', '.join(benchmark.tasks)}{_maker(benchmark)}"
         elif record.task == "diagnosis" and record.label_set != benchmark.label_set:
             problem = f"label_set: '{record.label_set}' instead of '{benchmark.label_set}'"
         elif record.task == "diagnosis" and not record.targets:
