@@ -41,8 +41,8 @@ FIGURES: dict[str, dict[str, set[str]]] = {
     "M3D-Cap": {"report_generation": REPORT},
     "M3D-VQA": {"open_vqa": TEXT},
 }
-# No model folder is given, nltk's data may not be installed, and an untrained model draws no mask.
-WITHOUT_A_VALUE = {"bertscore", "meteor_release_protocol", "hd95", "dice_release_protocol"}
+# No model folder is given, nltk's data may not be installed, and an untrained model gives no mask and no confidence.
+WITHOUT_A_VALUE = {"bertscore", "meteor_release_protocol", "hd95", "dice_release_protocol", *DIAGNOSIS_METRICS}
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def _choices_of(row: Record) -> tuple[list[str], str]:
     """The choices of a question, and the right one; ValueError where the answer is none of them."""
     answer, choices = row["answer"], row["choices"]
     texts = list(choices.values()) if isinstance(choices, dict) else list(choices)
-    right = choices.get(answer.strip(" ."), answer) if isinstance(choices, dict) else answer
+    right: str = choices.get(answer.strip(" ."), answer) if isinstance(choices, dict) else answer
     if right not in texts:
         raise ValueError(f"field answer: {answer!r} is not one of the choices")
     return texts, right
