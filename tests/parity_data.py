@@ -10,7 +10,8 @@ import torch
 from datasets.volume.anyres import patchify, place_mask, select_grid
 from datasets.volume.loading import load_volume
 from models.masks.losses import mask_loss
-from tests.parity import Errors, exact, register, relative_error
+from tests.parity import Errors, InputAbsent, exact, register, relative_error
+from tests.shared_data import EXAMPLE_CT, SHARED, SHARED_VARIABLE
 
 CROP_SIZE = (256, 256, 32)
 
@@ -50,7 +51,9 @@ def check_anyres(file: Path) -> Errors:
 def check_loader(file: Path) -> Errors:
     """The loader on a real CT, in stored order as the published one reads it."""
     vector = np.load(file)
-    path = file.resolve().parent.parent / "data" / "real_ct" / "example_ct_sm.nii.gz"
+    path = SHARED / EXAMPLE_CT
+    if not path.exists():
+        raise InputAbsent(f"{path} is absent; set {SHARED_VARIABLE} to the folder that holds {EXAMPLE_CT}")
     array, _ = load_volume(path, orientation="as_stored")
     spread = float(vector["std"])
     summary = {"mean": array.mean(), "std": array.std(), "min": array.min(), "max": array.max()}

@@ -1,4 +1,4 @@
-"""Weights by rule: every tensor follows from its name and shape alone (shared/parity/README.md)."""
+"""Weights by rule: every tensor follows from its name and shape alone (tests/data/parity/README.md)."""
 
 from __future__ import annotations
 

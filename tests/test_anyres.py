@@ -20,7 +20,7 @@ from datasets.volume.anyres import (
     split_patches,
 )
 from datasets.volume.restore import restore_masks
-from tests.shared_data import shared_path
+from tests.parity import VECTORS
 
 PARITY_FILES = ("120x90x64", "300x300x150", "64x128x9", "90x120x20", "96x96x40")
 TINY_CROP = (64, 64, 16)
@@ -39,7 +39,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", PARITY_FILES)
 def test_parity(name):
-    truth = np.load(shared_path("parity", f"anyres_{name}.npz"))
+    truth = np.load(VECTORS / f"anyres_{name}.npz")
     rng = np.random.default_rng(int(truth["seed"]))
     image = rng.standard_normal(truth["shape"], dtype=np.float32)
     patched = patchify(image, patch_max=int(truth["patch_max"]))

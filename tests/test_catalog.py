@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from datasets.catalog import available_tasks, load_records, phantom_tasks, published_tasks, select_tasks
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical, describe, descriptions, has_side
+from datasets.mixture import published_weights
+from datasets.vocabulary import diagnosis_facts
 
-PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "pretraining_tasks.json").read_text())
+PUBLISHED = json.loads((Path(__file__).parent / "data" / "published_facts.json").read_text(encoding="utf-8"))
 
 
 def every_label() -> list[str]:
@@ -20,14 +24,34 @@ def every_label() -> list[str]:
 
 
 def test_all_published_tasks_are_there_as_published():
-    tasks = published_tasks("somewhere")
-    assert len(tasks) == len(PUBLISHED) == 39
-    for task, facts in zip(tasks, PUBLISHED, strict=True):
-        assert (task.name, task.kind, task.weight) == (facts["name"], facts["kind"], facts["weight"])
-        assert list(task.labels) == facts["labels"] and task.is_2d == facts["is_2d"]
-        assert task.loss == (facts["loss"] if facts["loss"] in ("CE", "BCE") else None)
-        assert task.path("val") == Path(f"somewhere/{facts['name']}_val.json")
-    assert sum(task.is_2d for task in tasks) == 3
+    """Against a copy of the facts of its own, so that a slip in data/ or in its reading is seen."""
+    tasks, facts = published_tasks("somewhere"), PUBLISHED["pretraining_tasks"]
+    assert [task.name for task in tasks] == [fact["name"] for fact in facts]
+    for task, fact in zip(tasks, facts, strict=True):
+        assert (task.kind, task.weight, task.is_2d) == (fact["kind"], fact["weight"], fact["is_2d"]), task.name
+        assert task.loss == (fact["loss"] if task.kind == "classification" else None), task.name
+        assert len(task.labels) == fact["labels"], task.name
+        assert sha256("\n".join(task.labels).encode()).hexdigest() == fact["labels_sha256"], task.name
+        assert task.path("val") == Path(f"somewhere/{task.name}_val.json")
+
+
+def test_the_published_tasks_in_numbers():
+    tasks = published_tasks()
+    assert len({task.name for task in tasks}) == len(tasks) == 39
+    assert Counter(task.kind for task in tasks) == {"image_text": 3, "classification": 6, "segmentation": 30}
+    assert sum(task.weight for task in tasks) == 64
+    assert Counter(task.loss for task in tasks) == {"CE": 4, "BCE": 2, None: 33}
+    assert sum(len(task.labels) for task in tasks) == 417
+    assert len({label for task in tasks for label in task.labels}) == 298
+    assert sum(task.is_2d for task in tasks) == 3 and all(task.loss == "CE" for task in tasks if task.is_2d)
+
+
+def test_the_published_heads_and_mix_are_there_as_published():
+    heads = {name: [list(pair) for pair in pairs] for name, pairs in diagnosis_facts().items()}
+    assert heads == PUBLISHED["diagnosis_heads"] and list(heads) == ["RadChestCT", "CT-RATE"]
+    assert {name: len(pairs) for name, pairs in heads.items()} == {"RadChestCT": 16, "CT-RATE": 18}
+    assert published_weights() == PUBLISHED["instruction_mix"] and len(published_weights()) == 8
+    assert published_weights()["CTRATE_Question_Answer"] == 1.0
 
 
 def test_which_tasks_know_left_from_right():

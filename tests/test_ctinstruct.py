@@ -16,6 +16,7 @@ from models.checkpoints.loading import load_checkpoint
 from models.generation import generate
 from models.language.answer_loss import answer_loss, answer_positions
 from models.language.diagnosis_heads import positive_weights
+from tests.embedding_loop import embed_by_a_loop
 from tests.tiny_model import ANSWERS, collate, extended, make_sample, tiny_ctinstruct
 
 KINDS = list(ANSWERS)
@@ -74,8 +75,8 @@ def test_queries_are_drawn_to_their_labels(model):
     assert "two_structures/query_loss" not in without.metrics
     batch = collate([replace(plain, query_targets=F.normalize(torch.randn(3, 128), dim=-1))], model.tokenizer)
     assert model(batch).loss.item() == without.loss.item(), "the published loss has no such part"
-    output, encoded = extended(model, query_targets=True)(batch), model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
+    output = extended(model, query_targets=True)(batch)
+    embeddings, positions = embed_by_a_loop(model, batch, batch.volumes)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state[0]
@@ -104,8 +105,7 @@ def test_the_diagnosis_loss_reads_token_i_with_head_i(model):
     sample = make_sample("diagnosis", model.tokenizer, 1)
     batch = collate([sample], model.tokenizer)
     output = model(batch)
-    encoded = model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
+    embeddings, positions = embed_by_a_loop(model, batch, batch.volumes)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state[0]
@@ -166,7 +166,7 @@ def test_loss_weights_scale_the_parts_of_a_sample(model):
 
 def next_token_log_probabilities(model, batch, answers):
     """Without a cache, for row 0: log-probabilities of the token after partial answers (n, m) -> (n, vocabulary)."""
-    embeddings, positions = model.embed(batch, model.encode(batch))
+    embeddings, positions = embed_by_a_loop(model, batch, batch.volumes)
     count, length = answers.shape
     following = positions[:, :1, -1:] + torch.arange(1, length + 1)
     tokens = model.language_model.get_input_embeddings()(answers)
@@ -214,7 +214,7 @@ def training_pass(model, answered):
     """Hidden states (tokens, hidden) and labels (tokens,) of a question with its answer, and its encoded volumes."""
     batch = collate([answered], model.tokenizer)
     encoded = model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
+    embeddings, positions = embed_by_a_loop(model, batch, batch.volumes)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=batch.attention_mask, position_ids=positions
     ).last_hidden_state

@@ -15,6 +15,7 @@ import pytest
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from evaluation.answering.benchmarks import BENCHMARKS, benchmark_names, load_benchmark
+from evaluation.metrics.text import meteor_name
 from evaluation.phantom_benchmarks import write_phantom_benchmarks
 from models.checkpoints.folder import save_checkpoint
 from tests.tiny_model import tiny_ctinstruct
@@ -22,6 +23,27 @@ from training.distributed import free_port
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Every figure that an answer of some task is scored by, and the tasks of each benchmark when it is made of phantoms.
+BLEU = {f"{kind}bleu_{order}" for kind in ("", "corpus_") for order in (1, 2, 3, 4)}
+TEXT = {*BLEU, "rouge_1", "rouge_2", "rouge_l", meteor_name(), "exact_match", "token_f1"} | {
+    *("bertscore", "bertscore_release_protocol")
+}
+REPORT = TEXT | {f"ce_{mean}_{name}" for mean in ("micro", "macro") for name in ("f1", "precision", "recall")} | {"crg"}
+AT_A_THRESHOLD = {"f1", "accuracy", "precision", "recall"}
+DIAGNOSIS = {"auc", "average_precision", *AT_A_THRESHOLD, *(f"{name}_release_protocol" for name in AT_A_THRESHOLD)}
+SEGMENTATION = {"dice", "nsd", "hd95", "dice_release_protocol"}
+FIGURES: dict[str, dict[str, set[str]]] = {
+    "RadChestCT": {"diagnosis": DIAGNOSIS},
+    "CT-RATE-diagnosis": {"diagnosis": DIAGNOSIS},
+    "AbdomenCT-1K": {"segmentation": SEGMENTATION},
+    "CT-ORG": {"segmentation": SEGMENTATION},
+    "TotalSegmentator": {"segmentation": SEGMENTATION},
+    "CT-RATE-VQA": {"open_vqa": TEXT, "yes_no": {"accuracy"}, "multiple_choice": {"accuracy"}},
+    "M3D-Cap": {"report_generation": REPORT},
+    "M3D-VQA": {"open_vqa": TEXT, "multiple_choice": {"accuracy"}},
+}
+WITHOUT_A_VALUE = {"bertscore", "hd95"}  # no model folder is given, and an untrained model draws no mask
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +98,14 @@ def test_all_eight_benchmarks_run_to_their_figures(place: Path, all_eight: Path)
         assert metrics == together[benchmark.name] and metrics["counts"]["samples"] == len(records)
         assert metrics["counts"]["failed"] == 0 and set(metrics["tasks"]) <= set(benchmark.tasks)
         computed = {
-            metric
-            for task in metrics["tasks"].values()
-            for part in task.get("label_sets", {"": task}).values()
-            for metric in part["metrics"]
+            task: [part["metrics"] for part in figures.get("label_sets", {"": figures}).values()]
+            for task, figures in metrics["tasks"].items()
         }
-        assert set(benchmark.metrics) - {"meteor", "meteor_exact_stem"} - computed in (
-            set(),
-            {*("ce_micro_f1", "ce_macro_f1", "crg")},
-        )
+        assert {task: len(parts) for task, parts in computed.items()} == dict.fromkeys(FIGURES[benchmark.name], 1)
+        for task, (figures,) in computed.items():
+            assert set(figures) == FIGURES[benchmark.name][task], f"{benchmark.name}, {task}"
+            without = {name for name, figure in figures.items() if figure["value"] is None}
+            assert without <= WITHOUT_A_VALUE, f"{benchmark.name}, {task}"
         assert (folder / "report.html").stat().st_size > 10_000
     table = (all_eight / "tables" / "tables.md").read_text()
     assert all(f"| {name} |" in table for name in benchmark_names())

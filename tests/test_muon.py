@@ -51,11 +51,27 @@ def test_one_step_is_the_formula() -> None:
     assert torch.allclose(weight, expected, atol=1e-6)
 
 
-def test_an_update_is_as_large_as_that_of_adamw() -> None:
+def update_size(muon: bool, gradients: list[torch.Tensor], rate: float) -> float:
+    """Root mean square of the last ten changes of a weight; AdamW's first ones are larger, being of few gradients."""
+    weight = nn.Parameter(torch.zeros_like(gradients[0]))
+    optimizer = MuonWithAdamW([{"params": [weight], "muon": muon}], lr=rate, weight_decay=0.0)
+    weights = []
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+        weights.append(weight.detach().clone())
+    return torch.stack(weights[-11:]).diff(dim=0).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 64), (32, 16, 3, 3)])
+def test_an_update_is_as_large_as_that_of_adamw(shape: tuple[int, ...]) -> None:
+    """On gradients of noise, whose running average has (1 - beta1) / (1 + beta1) of their variance."""
     torch.manual_seed(2)
-    for shape in ((64, 64), (64, 256), (256, 64)):
-        matrix = orthogonalised(torch.randn(shape)) * MATCHED_RMS * max(shape) ** 0.5
-        assert matrix.square().mean().sqrt() == pytest.approx(MATCHED_RMS, rel=0.25)
+    gradients, rate = [torch.randn(shape) for _ in range(40)], 0.01
+    adamw, muon = (update_size(kind, gradients, rate) for kind in (False, True))
+    assert adamw == pytest.approx(rate * (0.1 / 1.9) ** 0.5, rel=0.1)
+    assert muon == pytest.approx(rate * MATCHED_RMS, rel=0.2)
+    assert muon == pytest.approx(adamw, rel=0.3)
 
 
 def test_what_is_not_a_matrix_goes_as_with_adamw_alone() -> None:

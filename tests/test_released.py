@@ -17,7 +17,7 @@ from models.checkpoints.released import from_released, load_released_vision, sav
 from models.configuration import VISION_PRESETS
 from models.encoders.positions import sinusoidal_positions
 from models.vision import VisionModel
-from tests.shared_data import shared_path
+from tests.parity import VECTORS
 from tests.tiny_model import collate, make_sample, tiny_ctinstruct, tiny_tokenizer
 
 CONFIG_4_48 = {
@@ -132,8 +132,8 @@ def test_nothing_of_a_released_folder_is_passed_over(released, change, complaint
 
 def test_every_published_name_has_its_place_at_full_size(model):
     """All names and shapes of the release against the full model, without storage."""
-    visual = json.loads(shared_path("parity", "reference_state_dict_shapes.json").read_text())
-    language = json.loads(shared_path("parity", "llm_tiny_state_dict_shapes.json").read_text())
+    visual = json.loads((VECTORS / "reference_state_dict_shapes.json").read_text())
+    language = json.loads((VECTORS / "llm_tiny_state_dict_shapes.json").read_text())
     config = model.language_model.config.__class__(**{**model.language_model.config.to_dict(), "hidden_size": 3584})
     full = build_without_storage(VISION_PRESETS["full"], config, model.tokenizer).state_dict()
     hit = set()

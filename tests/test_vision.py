@@ -19,7 +19,7 @@ from models.encoders.positions import sinusoidal_positions
 from models.encoders.resnet import SliceResNet
 from models.vision import PADDING_LOGIT, VisionModel
 from tests import plain_vision
-from tests.shared_data import shared_path
+from tests.parity import VECTORS
 from tests.vision_samples import TINY, assert_close, padded_volume, randomise, tiny_vision
 
 
@@ -60,7 +60,7 @@ def test_unknown_encoder_is_named():
 
 
 def test_full_size_has_the_published_names_and_shapes():
-    expected = json.loads(shared_path("parity", "reference_state_dict_shapes.json").read_text())
+    expected = json.loads((VECTORS / "reference_state_dict_shapes.json").read_text())
     with torch.device("meta"):
         actual = {name: list(tensor.shape) for name, tensor in VisionModel(VisionConfig()).state_dict().items()}
     assert actual == expected

@@ -25,7 +25,8 @@ from datasets.volume.loading import (
 from datasets.volume.restore import restore_masks
 from tests.ct_files import random_affine
 from tests.ct_files import write_nifti as write
-from tests.shared_data import shared_path
+from tests.parity import VECTORS
+from tests.shared_data import EXAMPLE_CT, shared_path
 
 CODES = [
     "".join(axes) for order in itertools.permutations(("RL", "AP", "SI")) for axes in itertools.product(*order)
@@ -53,8 +54,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_parity_of_the_loader():
-    truth = np.load(shared_path("parity", "load_example_ct_sm.npz"))
-    array, geometry = load_volume(shared_path("data", "real_ct", "example_ct_sm.nii.gz"), orientation="as_stored")
+    truth = np.load(VECTORS / "load_example_ct_sm.npz")
+    array, geometry = load_volume(shared_path(*EXAMPLE_CT.split("/")), orientation="as_stored")
     assert array.shape == tuple(truth["shape"])
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[:, ::8, ::8, ::4], truth["sub"], rtol=1e-4, atol=1e-4)

@@ -17,6 +17,14 @@ import torch
 from datasets.errors import InputError
 
 
+class SharedInputError(InputError):
+    """Wrong input that one rank met, raised on all."""
+
+
+class SharedError(RuntimeError):
+    """Any other error that one rank met, raised on all."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among the others, and the device it computes on."""
@@ -94,16 +102,6 @@ def all_gather_object(value: Any) -> list[Any]:
     return gathered
 
 
-def all_reduce_mean(values: dict[str, float]) -> dict[str, float]:
-    """Mean of each value over the ranks, which all give the same keys."""
-    if world_size() == 1 or not values:
-        return dict(values)
-    names = sorted(values)
-    total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=_device())
-    torch.distributed.all_reduce(total)
-    return dict(zip(names, (total / world_size()).tolist(), strict=True))
-
-
 def any_rank(flag: bool) -> bool:
     """True on every rank if `flag` is true on one."""
     if world_size() == 1:
@@ -113,20 +111,11 @@ def any_rank(flag: bool) -> bool:
     return bool(value.item())
 
 
-def check_ranks_agree(value: Any, name: str) -> None:
-    """Raise InputError on every rank where the ranks hold different values, as of two copies of a file."""
-    values = all_gather_object(value)
-    for rank, other in enumerate(values):
-        if other != values[0]:
-            error = InputError(f"the ranks disagree on {name}: rank 0 has {values[0]!r}, rank {rank} has {other!r}")
-            raise _mark_shared(error)
-
-
 def raise_together(error: Exception | None) -> None:
     """Turn an error of one rank into one of all ranks, so that none waits for a rank that is gone.
 
-    Every rank calls this at the same point, with its error or None.  Raises InputError where the first failing rank has
-    an InputError, else RuntimeError naming that rank.
+    Every rank calls this at the same point, with its error or None.  A single process raises its error as it is.  Of
+    several ranks, all raise SharedInputError where the first failing one has an InputError, else SharedError naming it.
     """
     if world_size() == 1:
         if error is not None:
@@ -137,8 +126,9 @@ def raise_together(error: Exception | None) -> None:
         if failure is None:
             continue
         is_input, kind, message = failure
-        shared = InputError(message) if is_input else RuntimeError(f"rank {rank} failed: {kind}: {message}")
-        raise _mark_shared(shared) from error
+        if is_input:
+            raise SharedInputError(message) from error
+        raise SharedError(f"rank {rank} failed: {kind}: {message}") from error
 
 
 def from_main(action: Callable[[], Any]) -> Any:
@@ -155,12 +145,7 @@ def from_main(action: Callable[[], Any]) -> Any:
 
 def is_shared(error: BaseException) -> bool:
     """True where every rank raises this error, so that one of them is enough to report it."""
-    return getattr(error, "on_every_rank", False)
-
-
-def _mark_shared(error: Exception) -> Exception:
-    error.on_every_rank = True
-    return error
+    return isinstance(error, (SharedInputError, SharedError))
 
 
 def world_size() -> int:
