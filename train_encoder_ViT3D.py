@@ -70,6 +70,7 @@ class HyperParameters(PretrainingSettings):
     text_encoder: str = "FremyCompany/BioLORD-2023"  # hub name or sentence-transformers folder, or "tiny"
     initial_vision: str = ""  # a pretrained folder to start from
     temperature: float = 0.07  # of the contrastive loss, at the start; it is learned
+    label_scale: float = 10.0  # of cosines between volumes and labels, at the start; it is learned
     queue_size: int = 512  # texts of earlier steps that are negatives too
     gradient_checkpointing: bool = True  # trade time for memory
 
