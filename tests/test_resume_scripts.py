@@ -23,7 +23,7 @@ RUN = ("--max_iters", STEPS, "--save_interval", SAVED_EVERY, "--eval_interval", 
 SCRIPTS = {
     # an answer has a mask, a report or a choice; order and dropout are drawn anew at every step
     "tuning": (
-        *("train_CTInstruct.py", "--preset", "tiny", "--micro_batch", 2, "--validation_manifest", ""),
+        *("train_CTInstruct.py", "--preset", "tiny", "--batch_size", 2, "--micro_batch", 2),
         *("--manifests", REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"),
     ),
     # tasks, order, augmentation and dropout are drawn, and a queue of texts goes on from step to step
