@@ -176,7 +176,8 @@ def with_pretrained_vision(
         load_into(model.vision, folder)
         grounded = False
         if settings.language_model == "tiny" and settings.query_text_encoder:
-            named = {canonical(label) for record in records for label in (*record.labels, *record.targets)}
+            labels = [label for record in records for names in (*record.structures, record.targets) for label in names]
+            named = set(map(canonical, labels))
             embeddings = label_embeddings(settings.query_text_encoder, named, config.query_width)
             start_grounded(
                 model, labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder), embeddings
@@ -243,7 +244,7 @@ def main() -> None:
 
     embeddings = None
     if settings.query_text_encoder:
-        labels = [label for record in (*all_records, *validation) for label in record.labels]
+        labels = [label for record in (*all_records, *validation) for names in record.structures for label in names]
         embeddings = label_embeddings(settings.query_text_encoder, labels, model.config.query_width)
     most_images = max(len(record.image_path) for record in all_records)
     dataset = InstructionDataset(

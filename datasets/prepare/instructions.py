@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.manifest import ManifestError, load_manifest, read_rows
+from datasets.manifest import ManifestError, load_manifest
+from datasets.manifest_rows import read_rows
 from datasets.vocabulary import diagnosis_facts, diseases_of
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
