@@ -174,9 +174,8 @@ class InstructionDataset(Dataset):
         if self.with_answers and record.labels and record.mask_path is not None:
             placement, geometry = volumes[record.mask_image].placement, geometries[record.mask_image]
             sample.masks = answer_masks(record, self.loader, placement, geometry)
-            if self.label_embeddings is not None:  # of a union the mean
-                parts = [[self.label_embeddings[name] for name in names] for names in record.structures]
-                sample.query_targets = torch.stack([torch.stack(part).mean(0) for part in parts])
+            if self.label_embeddings is not None:
+                sample.query_targets = torch.stack([self.label_embeddings[label] for label in record.labels])
         return sample
 
 

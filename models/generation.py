@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -49,8 +50,7 @@ def generate(
     if encoded is None:
         encoded = model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
-    language_model = model.language_model
-    assert isinstance(language_model, GenerationMixin), "a causal language model"
+    language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
     sequences = language_model.generate(
         inputs_embeds=embeddings,
         attention_mask=batch.attention_mask,
