@@ -65,10 +65,12 @@ class ClassificationRecord(PretrainingRecord):
 
     disease_label: in the manifest one of the three forms above, or a published one; after `in_task` one label for a
     task of loss "CE", or {label: 1, 0 or None (unknown)} for one of loss "BCE".
+    class_numbers: of the published form, until `in_task` names the classes.
     """
 
     kind: ClassVar[Kind] = "classification"
-    disease_label: str | dict[str, int | None] | list[str] | int | list[int]
+    disease_label: str | dict[str, int | None] | list[str]
+    class_numbers: int | list[int] | None = None
 
     @field_validator("disease_label", mode="before")
     @classmethod
@@ -79,8 +81,6 @@ class ClassificationRecord(PretrainingRecord):
             isinstance(value, list) and all(isinstance(label, str) for label in value)
         ):
             return value
-        if type(value) is int or (isinstance(value, list) and all(truth in (0, 1) for truth in value)):
-            return value if isinstance(value, int) else [int(truth) for truth in value]
         raise ValueError(
             "give a label, a list of the present labels, or {label: 1, 0 or null}; or the number of a class, or a list "
             "of 0 or 1 for each label"
@@ -88,18 +88,18 @@ class ClassificationRecord(PretrainingRecord):
 
     def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
         given = self.disease_label
-        if isinstance(given, int) or (given and isinstance(given, list) and isinstance(given[0], int)):
-            given = named_classes(given, labels)
+        if self.class_numbers is not None:
+            given = named_classes(self.class_numbers, labels)
         truth = given if isinstance(given, dict) else dict.fromkeys([given] if isinstance(given, str) else given, 1)
         truth = _spelled(truth, labels, "disease_label")
         if loss != "CE":
             if not isinstance(given, dict):
                 truth = {label: truth.get(label, 0) for label in labels}
-            return self.model_copy(update={"disease_label": truth})
+            return self.model_copy(update={"disease_label": truth, "class_numbers": None})
         present = [label for label, value in truth.items() if value == 1]
         if len(present) != 1:
             raise ValueError(f"disease_label: {len(present)} labels are present; this task knows exactly one a volume")
-        return self.model_copy(update={"disease_label": present[0]})
+        return self.model_copy(update={"disease_label": present[0], "class_numbers": None})
 
 
 class ImageTextRecord(PretrainingRecord):
@@ -130,7 +130,7 @@ class SegmentationRecord(PretrainingRecord):
     mask_path: str | list[str] | None = None
     mask_values: dict[str, int | Annotated[list[int], Field(min_length=1)]] | None = None
     mask_folder: str | None = Field(default=None, alias="renorm_segmentation_dir")
-    mask_boxes: list[Box | None] | None = Field(default=None, alias=BOX_FIELD)
+    mask_boxes: list[Box | None] | None = Field(default=None, alias="renorm_y1x1z1_y2x2z2")
 
     @field_validator("mask_boxes", mode="before")
     @classmethod
@@ -263,23 +263,24 @@ def read_record(
     values: Any,
     kind: Kind,
     folder: Path,
-    labels: Sequence[str] = (),
+    labels: Sequence[str] | None = (),
     loss: str | None = None,
     drop_other_labels: bool = False,
     check_files: bool = True,
 ) -> tuple[PretrainingRecord | None, list[str]]:
     """A record with absolute paths, and what is wrong with it (``field a: what``); arguments as above.
 
-    None where something is wrong, or where none of its structures is of the task.
+    labels: None where no task is known; the record then keeps its own.  The record is None where something is wrong, or
+    where none of its structures is of the task.
     """
     schema = SCHEMAS[kind]
     try:
         given: PretrainingRecord | None = schema.model_validate(values)
         if drop_other_labels and isinstance(given, SegmentationRecord):
-            given = given.only(labels)
+            given = given.only(labels or ())
         if given is None:
             return None, []
-        record = given.in_task(labels, loss).located(folder)
+        record = (given if labels is None else given.in_task(labels, loss)).located(folder)
     except ValidationError as error:
         return None, complaints(error, [*schema.model_fields, *known_names(kind)])
     except ValueError as error:

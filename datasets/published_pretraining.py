@@ -32,6 +32,8 @@ NOTES = ("image", "mask", "modality", "dataset", "official_split", "sample_id", 
 def our_names(values: Mapping[str, Any], kind: Kind) -> Record:
     """A record of either form with our names, without notes; its crop, where it has one, is `image_path`.
 
+    Classes by number become `class_numbers`, since they have no names before the task is known.
+
     Raises ValueError (``field: what``) where one thing is given by two names, or by a line that was not prepared.
     """
     record = {name: value for name, value in values.items() if name not in NOTES}
@@ -43,6 +45,11 @@ def our_names(values: Mapping[str, Any], kind: Kind) -> Record:
             record[ours] = record.pop(published)
             if published == "renorm_image":
                 record["preprocessed"] = True
+    classes = record.get("disease_label") if kind == "classification" else None
+    if type(classes) is int:
+        record |= {"disease_label": [], "class_numbers": classes}
+    elif isinstance(classes, list) and classes and all(truth in (0, 1) for truth in classes):
+        record |= {"disease_label": [], "class_numbers": [int(truth) for truth in classes]}
     if "image_path" not in record and "image" in values:
         raise ValueError("renorm_image: missing, so the line was not prepared; SAT-DS writes it with convert_to_npy.py")
     return record
@@ -53,7 +60,7 @@ def known_names(kind: Kind) -> list[str]:
     return [*NAMES[kind], "renorm_image", "chwd", "renorm_segmentation_dir", BOX_FIELD, *NOTES]
 
 
-def named_classes(value: int | Sequence[int], labels: Sequence[str]) -> str | dict[str, int]:
+def named_classes(value: int | Sequence[int], labels: Sequence[str]) -> str | dict[str, int | None]:
     """The label of a class number, or {label: 0 or 1} of a vector; ValueError where it does not fit the labels."""
     if isinstance(value, int):
         if not 0 <= value < len(labels):
