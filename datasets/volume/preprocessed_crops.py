@@ -85,7 +85,7 @@ def boxed_mask(path: str, box: Sequence[int] | None, geometry: VolumeGeometry) -
         boxed[:] = mask > 0  # a view of `whole`
     else:
         raise VolumeError(
-            f"{path}: has shape {mask.shape}; it fits neither the volume {geometry.source_shape} nor the label's box "
+            f"{path}: has shape {mask.shape}; it fits neither the crop {geometry.source_shape} nor the label's box "
             f"{list(box)} (first voxel, and one past the last)"
         )
     return geometry.from_source(whole)
