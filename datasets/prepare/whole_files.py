@@ -39,8 +39,8 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
         for part in parts:
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink(missing_ok=True)
+            elif part.exists():
+                part.unlink()
 
 
 def write_rows(path: Path, rows: Any, lines: bool = False) -> None:
