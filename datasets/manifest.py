@@ -14,11 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets.manifest_rows import Fault, ManifestError, complaints, read_rows, refuse_rows
-from datasets.mask_files import Box, MaskSource, all_values, check_boxes, is_absent, is_box
+from datasets.mask_files import Box, MaskSource, all_values, boxes_by_file, check_boxes
 from datasets.published_instructions import PUBLISHED_FIELDS, from_published, is_published
 from datasets.vocabulary import DISEASE_CONFIDENCE, SEGMENTATION, Task, diagnosis_facts, diseases_of
-
-__all__ = ["InstructionRecord", "ManifestError", "QuestionPart", "load_manifest", "manifest_texts"]
 
 MaskFiles = str | list[str | list[str]]
 
@@ -45,10 +43,10 @@ class InstructionRecord(BaseModel):
     value is ``mask_values[label]``.  The k-th ``<disease_confidence>`` is the k-th disease of ``label_set``, and its
     truth is ``targets[disease]`` (1, 0, or null for unknown; a missing one is unknown).
 
-    In a manifest an entry of ``labels`` may be a list: its mask is the union of these structures.  The record then has
-    their names in ``structures``, entry by entry, and in ``labels`` the names joined by "and".  An entry of
-    ``mask_path`` may be a list too, of files that are joined.  With ``mask_boxes``, which has a box or false for each
-    file in the same order, a file holds that box of the stored array alone (see `datasets.mask_files`).
+    In a manifest an entry of ``labels`` may be a list: its mask is the union of these structures.  The record's
+    label is then their names joined by "and", and ``unions`` has the names.  An entry of ``mask_path`` may be a list
+    too, of files that are joined.  With ``mask_boxes``, which has a box or false for each file in the same order, a
+    file holds that box of the stored array alone (see `datasets.mask_files`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +57,7 @@ class InstructionRecord(BaseModel):
     patient_id: str = ""
     task: Task = "open_vqa"
     labels: list[str] = []
-    structures: list[list[str]] = []  # what each label is the union of; told by `labels`
+    unions: dict[str, list[str]] = {}  # what a label that names several structures is made of
     mask_path: MaskFiles | None = None
     mask_values: dict[str, int | list[int]] | None = None
     mask_boxes: list[list[Box | None]] | None = None
@@ -81,11 +79,7 @@ class InstructionRecord(BaseModel):
     @field_validator("mask_boxes", mode="before")
     @classmethod
     def _absent_has_no_box(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        entries = [[entry] if is_box(entry) or is_absent(entry) else entry for entry in value]
-        return [[None if is_absent(box) else box for box in entry] if isinstance(entry, list) else entry
-                for entry in entries]  # fmt: skip
+        return boxes_by_file(value)
 
     @field_validator("answer")
     @classmethod
@@ -124,11 +118,11 @@ class InstructionRecord(BaseModel):
     def _structures_of_labels(cls, values: Any) -> Any:
         """An entry of `labels` that is a list gets a name."""
         labels = values.get("labels") if isinstance(values, dict) else None
-        if not isinstance(labels, list) or values.get("structures"):
+        if not isinstance(labels, list) or not any(isinstance(entry, list) for entry in labels):
             return values
-        structures = [entry if isinstance(entry, list) else [entry] for entry in labels]
+        unions = {" and ".join(map(str, entry)): entry for entry in labels if isinstance(entry, list)}
         names = [" and ".join(map(str, entry)) if isinstance(entry, list) else entry for entry in labels]
-        return {**values, "labels": names, "structures": structures}
+        return {**values, "labels": names, "unions": unions}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> InstructionRecord:
@@ -166,7 +160,7 @@ class InstructionRecord(BaseModel):
             raise ValueError(f"mask_image: {self.mask_image} for {len(self.image_path)} volumes")
         if self.mask_path is None:
             raise ValueError(f"mask_path: needed, since the answer has {SEGMENTATION}")
-        if len(self.structures) != len(self.labels) or not all(self.structures):
+        if not all(self.structures):
             raise ValueError("labels: each needs one structure or more")
         if isinstance(self.mask_path, list):
             if len(self.mask_path) != len(self.labels):
@@ -199,8 +193,13 @@ class InstructionRecord(BaseModel):
         """The value or values of each label in the multi-label file; None where each label has a file of its own."""
         if isinstance(self.mask_path, list) or self.mask_values is None:
             return None
-        parts = dict(zip(self.labels, self.structures, strict=True))
-        return [all_values([self.mask_values[name] for name in parts.get(label, [label])]) for label in labels]
+        parts = [self.unions.get(label, [label]) for label in labels]
+        return [all_values([self.mask_values[name] for name in names]) for names in parts]
+
+    @property
+    def structures(self) -> list[list[str]]:
+        """The structures of each label: itself, or those that it is the union of."""
+        return [self.unions.get(label, [label]) for label in self.labels]
 
     @property
     def whole_files(self) -> str | list[str] | None:

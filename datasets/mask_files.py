@@ -39,6 +39,14 @@ def is_absent(value: Any) -> bool:
     return value is None or value is False or value == []
 
 
+def boxes_by_file(value: Any) -> Any:
+    """Boxes as a manifest has them, a box or a list of boxes for each mask, as a list each, None where one is absent."""
+    if not isinstance(value, list):
+        return value
+    masks = [[entry] if is_box(entry) or is_absent(entry) else entry for entry in value]
+    return [[None if is_absent(box) else box for box in entry] if isinstance(entry, list) else entry for entry in masks]
+
+
 def check_boxes(boxes: Sequence[Sequence[Box | None]], files: Sequence[int]) -> None:
     """ValueError where there are not `files[k]` boxes for the k-th mask, or one is no box."""
     if [len(entry) for entry in boxes] != list(files):

@@ -68,7 +68,7 @@ def _refuse_inexpressible(source: Path, rows: list[Record], records: list[Instru
 def _boxed(row: Record, record: InstructionRecord, folder: str, boxes: list[list[Any]]) -> Record:
     """The record with its masks as <folder>/<structure>.npy in boxes."""
     return {
-        **{name: value for name, value in row.items() if name not in ("mask_values", "structures")},
+        **{name: value for name, value in row.items() if name not in ("mask_values", "unions")},
         "labels": record.structures,
         "mask_path": [[f"{folder}/{name}.npy" for name in names] for names in record.structures],
         "mask_boxes": boxes,
