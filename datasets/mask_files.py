@@ -40,7 +40,7 @@ def is_absent(value: Any) -> bool:
 
 
 def boxes_by_file(value: Any) -> Any:
-    """Boxes as a manifest has them, a box or a list of boxes for each mask, as a list each, None where one is absent."""
+    """A box, or a list of boxes, for each mask, as a manifest has them: as lists, with None where a label is absent."""
     if not isinstance(value, list):
         return value
     masks = [[entry] if is_box(entry) or is_absent(entry) else entry for entry in value]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from datasets.vocabulary import diseases_of
 from datasets.volume.anyres import patchify, place_mask
 from datasets.volume.cache import VolumeLoader, VolumeOptions
 from datasets.volume.geometry import VolumeError, VolumeGeometry
+from evaluation.report.mask_cases import read_case
 from tests.published_files import BOX_FIELD, BOXES, SHAPE, mask_by_loops, replica, write_json
 
 
@@ -78,6 +82,18 @@ def test_targets_in_head_order_tell_their_label_set(tmp_path, name, count, named
     (record,) = load_manifest(write_json(tmp_path / "m.json", [row]))
     assert record.label_set == name and record.task == "diagnosis" and record.target_vector() == truth
     assert record.targets == dict(zip(diseases_of(name), truth, strict=True))
+
+
+def test_the_report_draws_a_true_mask_in_boxes(tmp_path):
+    row = {**replica(tmp_path), "image_path": "ct.nii.gz"}
+    nib.save(nib.Nifti1Image(np.load(tmp_path / "ct.npy")[0], np.diag([-1, -1, 2, 1])), tmp_path / "ct.nii.gz")
+    (record,) = load_manifest(write_json(tmp_path / "m.json", [row]))
+    source = record.mask_source(0)
+    entry = json.loads(json.dumps({"truth_path": source.paths, "truth_values": None, "truth_boxes": source.boxes}))
+    case = read_case(tmp_path, {"image_path": record.image_path}, entry, None)
+    union = mask_by_loops(tmp_path, "liver") | mask_by_loops(tmp_path, "spleen")
+    assert case.problem is None
+    np.testing.assert_array_equal(case.truth, union[::-1, ::-1])  # shown in RAS
 
 
 def test_a_record_without_masks_may_leave_the_published_fields_empty(tmp_path):
