@@ -46,24 +46,16 @@ phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-ca
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and their details, organs and lesions"
-launch train_encoder_2D1D.py --preset tiny --overwrite --seed "$seed" \
-    --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" --max_iters "$pretraining" \
-    --task_weights phantom_image_text=0.7,phantom_classification=0,phantom_detail_classification=3 \
-    phantom_segmentation=3,phantom_lesion_segmentation=3 \
-    --deep_only_tasks phantom_lesion_segmentation --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --warmup 0.03 \
-    --eval_interval "$pretraining" --save_interval 0
+launch train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
+    --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" \
+    --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
+    --max_iters "$pretraining" --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
-launch train_CTInstruct.py --preset tiny --overwrite --seed "$seed" \
+launch train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
-    --optimizer Muon --zero_stage 0 --precision fp32 --learning_rate 3e-3 --muon_rate 1.4 \
-    --train_vision false --vision_learning_rate 3e-4 --mask_slices 12 --mask_volumes 1 \
-    --questions_per_volume 20 --micro_batch $((6 / ranks)) \
-    --task_weights diagnosis=16,segmentation=8,yes_no=16,multiple_choice=50,open_vqa=14,report_generation=12 \
-    --length_power 0.25 --loss_weights diagnosis=10,query=20,mask=2 \
-    --cache "$out/cache" --max_iters "$iterations" --eval_interval $((iterations / 2)) --save_interval 0 \
-    --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json"
+    --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json" --cache "$out/cache" \
+    --max_iters "$iterations" --eval_interval $((iterations / 2))
 
 step "4. evaluate on held-out phantoms, and for control with the images of others and without images; what was learned"
 rm -rf "$out"/evaluation*

@@ -1,18 +1,21 @@
 """Multi-granular pretraining of ResNet3D: a 3D ResNet, the second ablation encoder.
 
     deepspeed --include localhost:0,1 train_encoder_ResNet3D.py --skip_missing_tasks
-    DS_ACCELERATOR=cpu deepspeed --num_accelerators 2 train_encoder_ResNet3D.py --preset tiny
+    DS_ACCELERATOR=cpu deepspeed --num_accelerators 2 train_encoder_ResNet3D.py --preset tiny --recipe phantom
 
-Every hyper-parameter below, and those of training/pretraining.py, can be given on the command line.
+Every hyper-parameter below can be edited here or given on the command line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from evaluation.pretraining_scores import evaluate_pretraining
 from training.arguments import parse
-from training.pretraining import SMALL_PRESET, TINY_PRESET, PretrainingSettings, pretrain
+from training.pretraining.phantom_recipe import PHANTOM_RECIPE
+from training.pretraining.run import pretrain
+from training.pretraining.settings import PretrainingSettings, size_preset
 from training.script import run_script
 
 ENCODER = "ResNet3D"
@@ -20,18 +23,110 @@ ENCODER = "ResNet3D"
 
 @dataclass
 class HyperParameters(PretrainingSettings):
-    run_dir: str = "runs/encoder_ResNet3D"
+    """Pretrain the ResNet3D encoder.  The defaults are the published recipe."""
+
+    preset: Literal["full", "small", "tiny"] = "full"  # size: published, for a single GPU, for two CPU cores
+    recipe: Literal["published", "phantom"] = "published"  # all that is no size: the release's, or the demo's
+    run_dir: str = "runs/encoder_ResNet3D"  # folder for checkpoints, TensorBoard events and the history of losses
+
+    # data
+    manifest_dir: str = "data/pretraining"  # holds <task>_train.json and <task>_val.json of the 39 tasks
+    phantoms: str = ""  # a folder of phantoms to train on instead
+    kinds: tuple[str, ...] = ("image_text", "classification", "segmentation")  # objectives
+    task_weights: tuple[str, ...] = ()  # NAME=WEIGHT over the published ones; 0 leaves a task out
+    skip_missing_tasks: bool = False  # leave out tasks without a manifest, naming them
+    # "as_stored" keeps the axes of the file, as the release did
+    orientation: str = field(default="RAS", metadata={"published": "as_stored"})
+    resize: Literal["published", "isotropic"] = "published"  # how a volume is fitted to its grid of patches
+    crop_size: tuple[int, int, int] = (128, 128, 128)  # voxels of a patch: in plane x and y, slices
+    patch_max: int = 6  # most patches of a volume
+    labels_per_step: int = 60  # most structures asked for in a segmentation step; at random where there are more
+    absent_labels: Literal["all", "balanced"] = "all"  # balanced: absent structures at most as many as present ones
+    cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
+    workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
+    validation_samples: int = 100  # at most so many a task
+    validation_split: Literal["val", "test"] = "val"  # whose manifests are validated on
+    eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop
+
+    # augmentation; intensities have a standard deviation of 1
+    augmentation: bool = True  # False leaves all of it out
+    augment_rotate: float = 0.5  # probability of a turn in plane by 90, 180 or 270 degrees
+    augment_flip: float = 0.1  # of a flip along each axis; classification and image-text
+    augment_segmentation_flip: float = 0.0  # the same for segmentation
+    # flip also where a label or a report has a side, as the published runs did, which did not ask
+    augment_flip_sided: bool = field(default=False, metadata={"published": True})
+    augment_scale: float = 0.5  # of intensities times a factor
+    augment_scale_by: float = 0.1  # the factor lies within 1 +- this
+    augment_shift: float = 0.5  # of intensities plus an offset
+    augment_shift_by: float = 0.1  # the offset lies within +- this
+    augment_noise: float = 0.2  # of Gaussian noise; segmentation alone
+    augment_noise_sigma: float = 0.05  # its standard deviation
+    augment_draw_noise_sigma: bool = False  # draw the deviation of each volume from 0 to that one
+    augment_contrast: float = 0.2  # of another contrast; segmentation alone
+    augment_gamma: tuple[float, float] = (0.7, 1.5)  # range of the contrast's exponent
+
+    # model and objectives
+    vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder
+    text_encoder: str = "FremyCompany/BioLORD-2023"  # hub name or sentence-transformers folder, or "tiny"
+    initial_vision: str = ""  # a pretrained folder to start from
+    temperature: float = 0.07  # of the contrastive loss, at the start; it is learned
+    label_scale: float = 10.0  # of cosines between volumes and labels, at the start; it is learned
+    queue_size: int = 512  # texts of earlier steps that are negatives too
+    gradient_checkpointing: bool = True  # trade time for memory
+
+    # optimisation; a draw is one micro-batch of one task, the same task on all ranks
+    max_iters: int = 100_000  # draws; with 8 draws an update that is 12,500 updates
+    accumulation_steps: int = 8  # draws an update
+    micro_batch: int = 2  # volumes a rank and draw
+    segmentation_micro_batch: int = 1  # the same of segmentation
+    optimizer: Literal["AdamW", "Muon"] = "AdamW"  # Muon: for matrices inside the network; needs --zero_stage 0
+    learning_rate: float = 1e-4  # peak learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
+    eps: float = 1e-8  # what AdamW adds to the root of the second moment
+    weight_decay: float = 1e-4  # AdamW's decoupled weight decay
+    clip: float = 1.0  # largest norm of the whole gradient; 0 does not clip
+    warmup: float = 1000  # updates; below 1, as a share of the schedule
+    warmup_shape: Literal["linear", "log"] = "log"  # how the rate rises during warm-up
+    schedule_updates: int = 100_000  # updates that the cosine is laid out over: it ends at 0.97; 0: those of the run
+    min_lr_ratio: float = 1e-4  # the cosine would end at this share of the peak
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: cuda_precision on CUDA, fp32 on the CPU
+    cuda_precision: Literal["fp16", "bf16"] = "fp16"  # what "auto" is on CUDA
+    loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
+    loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
+    zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients too
+    deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
+    seed: int = 0  # of weights, sample order and dropout
+
+    # intervals, in draws as max_iters
+    log_interval: int = 80  # between two lines of the log
+    save_interval: int = 5000  # between two checkpoints; 0 saves at the end only
+    eval_interval: int = 5000  # between two evaluations; 0 never evaluates
+    keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk; 0 for all
+
+    # off in the published recipe
+    pretrained_backbone: str = ""  # ImageNet weights of ResNet-50: timm or torchvision name, or a file
+    running_centre: bool = False  # take off what all volumes have in common before comparing them with texts
+    prevalence: bool = False  # begin classification at the share of positives in the data, by a learned bias
+    deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps
+    deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
+    token_classification: float = 0.0  # weight of classification by single tokens
+    mask_slices: int = 0  # of 2D1D alone: this encoder's masks are learned whole
+    attention_rate: float = 1.0  # of 2D1D's transformers alone
+    mask_decoder_rate: float = 1.0  # rate of the mask decoder, as a share of the others'
+    projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
+    muon_rate: float = 1.0  # that of Muon's matrices
 
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "small": {**SMALL_PRESET, "run_dir": "runs/encoder_ResNet3D_small"},
-    "tiny": {**TINY_PRESET, "run_dir": "runs/encoder_ResNet3D_tiny"},
+    "small": {**size_preset("small", ENCODER), "run_dir": "runs/encoder_ResNet3D_small"},
+    "tiny": {**size_preset("tiny", ENCODER), "run_dir": "runs/encoder_ResNet3D_tiny"},
 }
+RECIPES: dict[str, dict[str, Any]] = {"published": {}, "phantom": PHANTOM_RECIPE}
 
 
 def main() -> None:
-    pretrain(parse(HyperParameters, PRESETS), ENCODER, evaluate_pretraining)
+    pretrain(parse(HyperParameters, PRESETS, recipes=RECIPES), PRESETS, ENCODER, evaluate_pretraining)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The encoder ablation at --preset tiny: every encoder with every set of objectives, as many steps each, on the same
-# phantoms and with the optimiser and rates of demo.sh, two runs side by side on a core each.  Makes the README's table:
+# The encoder ablation at --preset tiny --recipe phantom: every encoder with every set of objectives, as many steps each,
+# on the same phantoms and with the optimiser and rates of demo.sh, two runs side by side on a core each.  Makes the table:
 #
 #     benchmarks/ablation.sh [FOLDER] [STEPS]
 #
@@ -20,15 +20,16 @@ fi
 train() {
     local name="$1_${2//,/_}" run="$FOLDER/runs/$1_${2//,/_}"
     if [ -f "$run/validation.json" ]; then return; fi
-    local lesions=()  # masks of the findings, for the deep maps and tokens alone
-    if [[ $2 == *segmentation* ]]; then
+    local lesions=(--deep_only_tasks)  # none: there are no masks
+    if [[ $2 == *segmentation* ]]; then  # masks of the findings, for the deep maps and tokens alone
         lesions=(phantom_lesion_segmentation=3 --deep_only_tasks phantom_lesion_segmentation)
     fi
-    "$PYTHON" "train_encoder_$1.py" --preset tiny --phantoms "$PHANTOMS" --cache "$FOLDER/cache" --run_dir "$run" \
-        --overwrite --kinds "$2" --max_iters "$STEPS" --save_interval 0 --eval_interval "$STEPS" \
+    local slices=()  # the 3D encoders learn masks of whole patches
+    if [ "$1" = 2D1D ]; then slices=(--mask_slices 16); fi
+    "$PYTHON" "train_encoder_$1.py" --preset tiny --recipe phantom --phantoms "$PHANTOMS" --cache "$FOLDER/cache" \
+        --run_dir "$run" --overwrite --kinds "$2" --max_iters "$STEPS" --eval_interval "$STEPS" \
+        --micro_batch 4 --segmentation_micro_batch 1 --validation_samples 100 "${slices[@]}" \
         --task_weights phantom_image_text=0.7 phantom_classification=3 phantom_segmentation=3 "${lesions[@]}" \
-        --optimizer Muon --zero_stage 0 --precision fp32 --weight_decay 0.05 --warmup 0.03 --mask_slices 16 \
-        --validation_samples 100 \
         >"$FOLDER/logs/$name.log" 2>&1 || { echo "$name failed, see $FOLDER/logs/$name.log" >&2; return 1; }
 }
 export -f train

@@ -20,7 +20,8 @@ from datasets.catalog import published_tasks
 from models.configuration import VisionConfig, vision_preset
 from models.vision import VisionModel
 from train_CTInstruct import HyperParameters as TuningParameters
-from training.pretraining import PretrainingSettings
+from train_encoder_2D1D import HyperParameters as PretrainingParameters
+from training.pretraining.settings import PretrainingSettings
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LANGUAGE_PARAMETERS = {"SmolLM2-135M": 0.135e9, "Qwen2-VL-2B": 1.54e9, "Qwen2-VL-7B": 7.62e9}  # without vision tower
@@ -77,7 +78,7 @@ def pretraining_flop(encode: float, mask: float, settings: PretrainingSettings, 
     weights: defaultdict[str, float] = defaultdict(float)
     for task in published_tasks(settings.manifest_dir):
         weights[task.kind] += task.weight
-    micro_steps = settings.max_iters * settings.accumulation_steps * gpus
+    micro_steps = settings.max_iters * gpus  # max_iters counts draws, which all ranks make together
     flop = volumes = 0.0
     for kind, weight in weights.items():
         segmentation = kind == "segmentation"
@@ -92,7 +93,7 @@ def tuning_flop(
     encode: float, mask: float, mask_share: float, parameters: float, settings: TuningParameters, assumed: Assumptions
 ) -> tuple[float, float]:
     """(FLOP, samples) of the whole instruction tuning: 2 FLOP a parameter and token forwards (Kaplan et al. 2020)."""
-    samples = settings.max_iters * settings.micro_batch * settings.accumulation_steps * assumed.gpus
+    samples = settings.max_iters * settings.batch_size
     tokens = assumed.patches * vision_preset("full").crop_size[2] + assumed.text_tokens
     a_sample = (encode + mask_share * mask) * 1e9 + 2 * parameters * tokens
     return samples * RECOMPUTED * a_sample, samples
@@ -133,7 +134,7 @@ def run_table(results: dict, assumed: Assumptions) -> str:
     encode, mask = measured_gflop(results, assumed.patches)
     seconds = next(row["seconds"] for row in results["rows"] if row["stage"] == "NIfTI to patches")
     cached = next(row["seconds"] for row in results["rows"] if row["stage"] == "cached volume to patches")
-    runs = {"pretraining, 100,000 steps": pretraining_flop(encode, mask, PretrainingSettings(run_dir=""), assumed.gpus)}
+    runs = {"pretraining, 100,000 draws": pretraining_flop(encode, mask, PretrainingParameters(), assumed.gpus)}
     for name in ("Qwen2-VL-2B", "Qwen2-VL-7B"):
         runs[f"instruction tuning with {name}, 10,000 steps"] = tuning_flop(
             encode, mask, mask_share(), LANGUAGE_PARAMETERS[name], TuningParameters(), assumed

@@ -79,7 +79,7 @@ def in_process(phantoms: Path) -> tuple[list[Row], list[Aim]]:
 
 
 def through_the_script(folder: Path, steps: int) -> tuple[list[Row], list[Aim]]:
-    """`train_CTInstruct.py --preset tiny` with two loading processes; then one rank beside two, a thread each."""
+    """`train_CTInstruct.py --preset tiny`, 4 samples a rank: with two loading processes; one rank beside two."""
     waits = seconds_a_step(folder, "workers", steps, ranks=1, options=["--workers", "2"])
     one = seconds_a_step(folder, "one", steps, ranks=1)
     two = seconds_a_step(folder, "two", steps, ranks=2)
@@ -106,7 +106,8 @@ def seconds_a_step(
         command += [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
     phantoms = folder / "phantoms"
     command += ["train_CTInstruct.py", "--preset", "tiny", "--run_dir", str(run_dir), "--max_iters", str(2 * steps)]
-    command += ["--manifests", str(phantoms / "train.json"), "--validation_manifest", ""]
+    command += ["--manifests", str(phantoms / "train.json"), "--mask_slices", "40"]
+    command += ["--batch_size", str(4 * ranks), "--micro_batch", "4"]
     command += ["--cache", str(folder / "cache"), "--log_interval", str(steps), "--save_interval", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if device().type == "cpu":

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from peft import PeftModel
+
 from datasets.errors import CheckpointError, InputError
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
-from models.language.lora import lora_settings, merge_lora
+from models.language.lora import merge_lora
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise CheckpointError(f"{options.target}: is the source too, and is read while writing; name another")
         model = load_checkpoint(options.source)
         if options.command == "merge":
-            if lora_settings(model.language_model) is None:
+            if not isinstance(model.language_model, PeftModel):
                 raise CheckpointError(f"{options.source}: holds no LoRA adapter, there is nothing to merge")
             model.language_model = merge_lora(model.language_model)
             print(f"wrote {save_checkpoint(model, options.target)}")

@@ -1,13 +1,17 @@
-"""Which parameters train, at which rate, and a table that says so."""
+"""Which parameters train, at which rate, and a table that says so.
+
+Models are known here by the names of their parts alone, so nothing else of this package is imported.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 # In the published weights, but without a part in any output: kept for their names, never trained, so that weight
 # decay does not wear them away.
@@ -33,15 +37,17 @@ def freeze_unused(model: nn.Module) -> None:
 
 def freeze_encoder(model: nn.Module) -> None:
     """Train everything but the vision encoder; the projector and the mask decoder go on learning."""
-    model.vision.encoder.requires_grad_(False)
+    model.get_submodule("vision.encoder").requires_grad_(False)
 
 
 def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rate: float) -> list[dict[str, Any]]:
-    """Trainable parameters for an optimiser: encoder and mask decoder at their own peak rate, and the rest.
+    """CTInstruct's trained parameters in groups for a torch optimiser, each with its peak learning rate.
 
-    The rest is the language model, the heads, and what joins the halves, which is new where both are pretrained.
+    `vision_learning_rate` is that of encoder and mask decoder.  `learning_rate` is that of the language model, the
+    diagnosis heads, the projector and the projection of queries; the last two are new where the others are pretrained.
     """
-    vision, rest = [], []
+    vision: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             own = name.startswith("vision.") and not name.startswith(_JOINTS)
@@ -51,19 +57,26 @@ def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rat
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:
-    """Weights of linear layers and convolutions inside the encoder, or CTInstruct's projector and language model.
+    """The trained weight matrices that the Muon optimiser steps; all other parameters are left to AdamW.
 
-    Those are what Muon is for: what comes in and goes out is hidden.  The mask decoder, the heads, the layers that lead
-    to texts or words, and the one that sees voxels are not among them.  Of another model, all of its layers.
+    They are the weights of linear layers and convolutions in the encoder of a `PretrainingModel`, in projector and
+    language model of a `CTInstruct`, and anywhere in another model.
+
+    Muon is meant for layers whose input and output are both hidden states (Jordan et al. 2024).  So the language
+    model's output layer and the convolutions that see voxels are left out, and with them the mask decoder, the
+    diagnosis heads and the projections to the space of texts.
     """
-    parts, outside = [model], None
-    if hasattr(model, "language_model"):
-        parts, outside = [model.vision.bridger, model.language_model], model.language_model.get_output_embeddings()
-    elif hasattr(model, "vision"):
-        parts = [model.vision.encoder]
+    children = dict(model.named_children())
+    parts, output = [model], None
+    if "language_model" in children:
+        parts = [model.get_submodule("vision.bridger"), children["language_model"]]
+        output = cast(PreTrainedModel, children["language_model"]).get_output_embeddings()
+    elif "vision" in children:
+        parts = [model.get_submodule("vision.encoder")]
     kinds = nn.Linear | nn.Conv2d | nn.Conv3d
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer is not outside]
-    inside = [layer for layer in layers if getattr(layer, "in_channels", None) not in (1, 3)]  # gray, or as published
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer is not output]
+    # channels of voxels: one, gray, or three, as the published encoder repeats it
+    inside = [layer for layer in layers if getattr(layer, "in_channels", None) not in (1, 3)]
     return [layer.weight for layer in inside if layer.weight.requires_grad]
 
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from datasets.pretraining_batch import PretrainingBatch
 from datasets.vocabulary import UNKNOWN_CLASS
 from datasets.volume.anyres import PatchedVolume
-from models.encoders.contract import EncodedVolume, VolumePatches
+from models.encoders.contract import EncodedVolume
+from models.encoders.inputs import encoder_inputs
 from models.masks.losses import part_mask_loss, weighted_bce
 from models.parameters import freeze_unused
+from models.text.checks import check_queries, check_width
 from models.text.contrastive import (
     INITIAL_LABEL_SCALE,
     INITIAL_TEMPERATURE,
@@ -46,14 +48,22 @@ class PretrainingModel(nn.Module):
     A task uses some of the parameters and leaves others without a gradient.  That is right with ZeRO-2 as long as all
     ranks have the same task at the same micro-step.  The parts that only a language model needs are not trained.
 
-    queue_size: texts of earlier steps that volumes are also compared with.  temperature: where that of the contrastive
-    loss begins.
+    queue_size: texts of earlier steps that volumes are also compared with.
+    temperature: where the learned temperature of the contrastive loss begins.
+    label_scale: where the learned scale of the cosines between volumes and labels begins.
     """
 
-    def __init__(self, vision: VisionModel, queue_size: int = 512, temperature: float = INITIAL_TEMPERATURE) -> None:
+    def __init__(
+        self,
+        vision: VisionModel,
+        queue_size: int = 512,
+        temperature: float = INITIAL_TEMPERATURE,
+        label_scale: float = INITIAL_LABEL_SCALE,
+    ) -> None:
         super().__init__()
         width = vision.config.query_width
         self.vision = vision
+        self.text_width = width  # of the text encoder's embeddings
         self.image_projection = nn.Linear(vision.config.token_width, width)
         self.text_projection = nn.Linear(width, width)
         # Texts begin in the text encoder's own space.  Random biases would give all texts, and all volumes, a common
@@ -63,7 +73,7 @@ class PretrainingModel(nn.Module):
         nn.init.zeros_(self.text_projection.bias)
         nn.init.zeros_(self.image_projection.bias)
         self.contrastive = ContrastiveLoss(width, queue_size, temperature)
-        self.classification_log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
+        self.classification_log_scale = nn.Parameter(torch.tensor([label_scale]).log())
         vision.bridger.requires_grad_(False)
         vision.qwen2biolord.requires_grad_(False)
         freeze_unused(self)
@@ -84,7 +94,7 @@ class PretrainingModel(nn.Module):
     def image_text_loss(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
         """Symmetric InfoNCE of volumes and their reports."""
         assert batch.text_embeddings is not None  # of a batch of this kind
-        self.check_width(batch.text_embeddings)
+        check_width(batch.text_embeddings, self.text_width)
         output = self.contrastive(self.embed_encoded(encoded), batch.text_embeddings, self.embed_texts)
         return PretrainingOutput(output.loss, {"accuracy": output.accuracy, "scale": self.contrastive.scale.detach()})
 
@@ -97,15 +107,12 @@ class PretrainingModel(nn.Module):
 
     def segmentation_loss(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
         """BCE and Dice of the masks that the label embeddings ask for, each the mean over the volumes."""
-        parts = [
-            self.mask_losses(volume, queries, masks)
-            for volume, queries, masks in zip(encoded, batch.query_embeddings, batch.masks, strict=True)
-        ]
-        return self.mean_of_parts(parts)
+        volumes = zip(encoded, batch.query_embeddings, batch.masks, strict=True)
+        return self.mean_of_parts([self.mask_losses(volume, queries, masks) for volume, queries, masks in volumes])
 
     def mask_losses(self, volume: EncodedVolume, queries: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Losses of one volume: queries (n, text width), masks (n, X, Y, Z) of 0, 1 and -1."""
-        self.check_masks(queries, masks)
+        check_queries(queries, masks, self.text_width)
         logits = self.vision.decode_parts(volume, queries, project=False)
         bce, dice = part_mask_loss(logits, volume.part_masks(masks))
         return {"mask_bce": bce, "mask_dice": dice}
@@ -113,6 +120,7 @@ class PretrainingModel(nn.Module):
     def mean_of_parts(self, parts: Sequence[dict[str, Tensor]]) -> PretrainingOutput:
         """The sum of a segmentation step's losses, each the mean over its volumes."""
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        # the parts of the mask loss are added here
         loss = reduce(torch.add, [value * self.weight_of(name) for name, value in means.items()])
         return PretrainingOutput(loss, {name: value.detach() for name, value in means.items()})
 
@@ -124,17 +132,7 @@ class PretrainingModel(nn.Module):
 
     def encode(self, volumes: Sequence[PatchedVolume]) -> list[EncodedVolume]:
         """Encode volumes of any grids as one batch, on the weights' device and in their type."""
-        weight = self.image_projection.weight
-        return self.vision.encode_many(
-            [
-                VolumePatches(
-                    volume.patches.to(weight.device, weight.dtype, non_blocking=True),
-                    volume.slice_marks.to(weight.device, non_blocking=True),
-                    volume.patch_grid,
-                )
-                for volume in volumes
-            ]
-        )
+        return self.vision.encode_many(encoder_inputs(volumes, self.image_projection.weight))
 
     def pool(self, encoded: Sequence[EncodedVolume]) -> Tensor:
         """-> (B, C) float32: the mean of each volume's tokens outside the padding."""
@@ -159,7 +157,7 @@ class PretrainingModel(nn.Module):
 
         They rank volumes for each label, trained for or not: zero-shot diagnosis.
         """
-        self.check_width(label_embeddings)
+        check_width(label_embeddings, self.text_width)
         return volume_embeddings @ self.embed_texts(label_embeddings).T
 
     def classification_logits(self, scores: Tensor, loss: str) -> Tensor:
@@ -173,11 +171,6 @@ class PretrainingModel(nn.Module):
 
     # ---- around it
 
-    @property
-    def text_width(self) -> int:
-        """Width of the text encoder's embeddings."""
-        return self.vision.config.query_width
-
     def comparison_parameters(self) -> list[nn.Parameter]:
         """What compares volumes with texts: the projection to them, and the scales of logits.
 
@@ -189,20 +182,6 @@ class PretrainingModel(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Trade time for memory in training."""
         self.vision.gradient_checkpointing_enable()
-
-    def check_width(self, embeddings: Tensor) -> None:
-        """Raise ValueError for text embeddings (..., C) of another width than the model's."""
-        if embeddings.shape[-1] != self.text_width:
-            raise ValueError(
-                f"text embeddings {tuple(embeddings.shape)}: the model takes {self.text_width}, its query_width; build "
-                "it with the width of the text encoder"
-            )
-
-    def check_masks(self, queries: Tensor, masks: Tensor) -> None:
-        """Raise ValueError where a volume has no structures, or not one mask (n, ...) for each query (n, C)."""
-        if not len(queries) or len(queries) != len(masks):
-            raise ValueError(f"{len(queries)} structures and {len(masks)} masks: as many are needed, at least one")
-        self.check_width(queries)
 
 
 def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:

@@ -11,11 +11,8 @@ import pytest
 
 import train_CTInstruct
 import train_encoder_2D1D
-import train_encoder_ResNet3D
-import train_encoder_ViT3D
 from datasets.errors import InputError
 from training.arguments import parse, to_dict
-from training.pretraining import PretrainingSettings
 from training.settings import TrainingSettings
 
 
@@ -131,6 +128,36 @@ def test_required_and_presets_without_a_field():
         parse(Small, {"fast": {"beam": 1}}, ["--checkpoint", "c"])
 
 
+RECIPES = {"plain": {}, "quick": {"grid": "isotropic", "betas": (0.5, 0.5)}}
+
+
+@dataclass
+class WithRecipe(Options):
+    """Train something."""
+
+    recipe: Literal["plain", "quick"] = "plain"  # what is no size
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"recipe": "plain", "grid": "published", "steps": 5}),
+        ("--recipe quick", {"recipe": "quick", "grid": "isotropic", "betas": (0.5, 0.5), "steps": 5}),
+        ("--recipe quick --preset large --grid published", {"grid": "published", "betas": (0.5, 0.5), "steps": 500}),
+    ],
+)
+def test_a_recipe_lies_over_the_preset_and_below_the_options(line, expected):
+    options = parse(WithRecipe, PRESETS, line.split(), recipes=RECIPES)
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_a_recipe_that_is_not_known_or_sets_what_a_preset_sets():
+    with pytest.raises(InputError, match="--recipe: invalid choice: 'slow'"):
+        parse(WithRecipe, PRESETS, ["--recipe", "slow"], recipes=RECIPES)
+    with pytest.raises(TypeError, match="both a preset and a recipe set 'steps'"):
+        parse(WithRecipe, PRESETS, [], recipes={"quick": {"steps": 3}})
+
+
 def test_to_dict_is_json():
     options = parse(Options, PRESETS, ["--folder", "a/b"])
     assert json.loads(json.dumps(to_dict(options)))["folder"] == "a/b"
@@ -144,12 +171,23 @@ def test_to_dict_is_json():
         (TrainingSettings, "--learning_rate nan", "--learning_rate is nan"),
         (TrainingSettings, "--min_lr_ratio 2", "--min_lr_ratio is 2"),
         (TrainingSettings, "--betas 0.9 1", "--betas"),
-        (PretrainingSettings, "--max_iters 0", "--max_iters is 0"),
-        (PretrainingSettings, "--token_classification -1", "--token_classification is -1.0: give a value of 0 or more"),
-        (PretrainingSettings, "--deep_supervision -1", "--deep_supervision is -1"),
-        (PretrainingSettings, "--mask_decoder_rate -1", "--mask_decoder_rate is -1"),
-        (PretrainingSettings, "--segmentation_micro_batch 0", "--segmentation_micro_batch is 0"),
+        (train_encoder_2D1D.HyperParameters, "--max_iters 0", "--max_iters is 0"),
+        (
+            train_encoder_2D1D.HyperParameters,
+            "--token_classification -1",
+            "--token_classification is -1.0: give a value of 0 or more",
+        ),
+        (train_encoder_2D1D.HyperParameters, "--deep_supervision -1", "--deep_supervision is -1"),
+        (train_encoder_2D1D.HyperParameters, "--mask_decoder_rate -1", "--mask_decoder_rate is -1"),
+        (train_encoder_2D1D.HyperParameters, "--segmentation_micro_batch 0", "--segmentation_micro_batch is 0"),
+        (train_encoder_2D1D.HyperParameters, "--augment_flip 1.5", "augmentation, flip: 1.5 is no probability"),
+        (train_encoder_2D1D.HyperParameters, "--augment_gamma 2 1", "augmentation, gamma"),
+        (train_encoder_2D1D.HyperParameters, "--temperature 0", "--temperature is 0.0: give a value above 0"),
+        (train_encoder_2D1D.HyperParameters, "--labels_per_step 0", "--labels_per_step is 0"),
         (train_CTInstruct.HyperParameters, "--max_iters 0", "--max_iters is 0"),
+        (train_CTInstruct.HyperParameters, "--batch_size 0", "--batch_size is 0"),
+        (train_CTInstruct.HyperParameters, "--lora_dropout 2", "--lora_dropout is 2.0: give a value from 0 to 1"),
+        (train_CTInstruct.HyperParameters, "--loss_weights query=2", "give --query_text_encoder"),
         (train_CTInstruct.HyperParameters, "--questions_per_volume 0", "--questions_per_volume is 0"),
         (train_CTInstruct.HyperParameters, "--vision_learning_rate -1", "--vision_learning_rate is -1"),
     ],
@@ -159,13 +197,9 @@ def test_training_settings_that_no_run_can_use(settings, line, message):
         parse(settings, argv=line.split()).validate()
 
 
-@pytest.mark.parametrize("script", [train_CTInstruct, train_encoder_2D1D, train_encoder_ViT3D, train_encoder_ResNet3D])
-def test_every_preset_can_be_used(script):
-    for preset in script.PRESETS:
-        parse(script.HyperParameters, script.PRESETS, ["--preset", preset]).validate()
-
-
 def test_warmup_in_steps_or_as_a_share():
     assert TrainingSettings(max_iters=500, warmup=0.1).warmup_steps == 50
     assert TrainingSettings(max_iters=500, warmup=20).warmup_steps == 20
     assert TrainingSettings(max_iters=500, warmup=1).warmup_steps == 1
+    longer = TrainingSettings(max_iters=500, warmup=0.1, schedule_updates=2000)
+    assert longer.warmup_steps == 200 and longer.schedule_steps == 2000

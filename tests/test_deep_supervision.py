@@ -25,7 +25,8 @@ from models.extensions.deep_supervision import (
 from models.masks.losses import mask_loss
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
-from training.pretraining import PretrainingSettings, check_deep_only
+from train_encoder_2D1D import HyperParameters
+from training.pretraining.data import check_deep_only
 
 ALONE = frozenset({"task_segmentation"})  # learned without the mask decoder
 
@@ -213,7 +214,7 @@ def test_without_the_mask_decoder_a_volume_is_asked_what_it_holds() -> None:
 )
 def test_tasks_without_the_mask_decoder_are_checked(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_deep_only(PretrainingSettings(run_dir="run", **changes), phantom_tasks("phantoms"))
+        check_deep_only(HyperParameters(**changes), phantom_tasks("phantoms"))
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:

@@ -10,6 +10,7 @@ from datasets.errors import InputError
 from models.checkpoint import main
 from models.checkpoints.folder import build_ctinstruct, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
+from models.generation import generate
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora
 from models.language.tiny_language_model import build_tiny_language_model
@@ -42,6 +43,12 @@ def step(model, kind="segmentation"):
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     model(collate([make_sample(kind, model.tokenizer)], model.tokenizer)).loss.backward()
     optimiser.step()
+
+
+def test_an_adapted_model_answers(adapted):
+    batch = collate([make_sample("yes_no", adapted.tokenizer, answered=False)], adapted.tokenizer)
+    (prediction,) = generate(adapted.eval(), batch, num_beams=2, max_new_tokens=4)
+    assert 1 <= len(prediction.token_ids) <= 4
 
 
 def test_adapters_new_rows_and_everything_but_the_language_model_train(adapted):

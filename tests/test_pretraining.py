@@ -16,7 +16,9 @@ from datasets.volume.anyres import PatchedVolume
 from models.checkpoints import pretrained_vision
 from models.checkpoints.pretrained_vision import PretrainedVisionError
 from models.configuration import VisionConfig
+from models.extensions.pretraining import pretraining_model
 from models.extensions.projector_start import start_projector
+from models.extensions.settings import PretrainingExtensions
 from models.masks.losses import mask_loss
 from models.pretraining import PretrainingModel, classification_loss, masked_mean
 from models.vision import VisionModel
@@ -121,6 +123,17 @@ def test_image_text_is_the_contrastive_loss(model):
         own = torch.arange(3)
         expected = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
         torch.testing.assert_close(model(batch).loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("extensions", [{}, {"deep_supervision": 1.0, "token_classification": 1.0}])
+def test_scales_begin_where_they_are_told_to(extensions):
+    vision = VisionModel(VISION)
+    model = pretraining_model(vision, PretrainingExtensions(**extensions), temperature=0.2, label_scale=20.0)
+    scales = {"contrastive.log_scale": 5.0, "classification_log_scale": 20.0}
+    if extensions:
+        scales |= {"deep_supervision.token_log_scale": 20.0, "token_classification.log_scale": 20.0}
+    begins = {name: part.exp().item() for name, part in model.named_parameters() if name in scales}
+    assert begins == pytest.approx(scales)
 
 
 def test_each_kind_trains_its_parts_and_together_they_train_all():

@@ -20,7 +20,7 @@ from evaluation.pretraining_scores import (
 )
 from tests.pretraining_samples import TEXT_WIDTH, make_batch, tiny_pretraining
 from training.distributed import Ranks
-from training.pretraining import tasks_to_validate
+from training.pretraining.data import tasks_to_validate
 
 ONE = Ranks(0, 1, 0, torch.device("cpu"))
 

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.pretrained_vision import load_pretrained_vision
-from tests.launch import run
+from tests.launch import kill_when_saved, run, run_well
 from tests.test_scripts import TINY
 
 
@@ -23,25 +24,30 @@ def phantoms(tmp_path_factory):
     return folder
 
 
-def arguments(phantoms, run_dir):
-    return ["--preset", "tiny", "--phantoms", str(phantoms), "--cache", "", "--run_dir", str(run_dir)]
+def arguments(encoder, phantoms, run_dir, recipe):
+    """A run of three updates, at tiny size: an update is of eight draws as published, or of one."""
+    draws = {"published": "24", "phantom": "3"}[recipe]
+    script = [f"train_encoder_{encoder}.py", "--preset", "tiny", "--recipe", recipe, "--phantoms", str(phantoms)]
+    return [*script, "--run_dir", str(run_dir), "--max_iters", draws, "--eval_interval", draws, "--micro_batch", "2"]
 
 
 @pytest.mark.parametrize(
-    ("encoder", "ranks"),
+    ("encoder", "ranks", "recipe"),
     [
-        ("2D1D", 2),
-        pytest.param("2D1D", 1, marks=pytest.mark.slow),
-        pytest.param("ViT3D", 1, marks=pytest.mark.slow),
-        pytest.param("ViT3D", 2, marks=pytest.mark.slow),
-        pytest.param("ResNet3D", 1, marks=pytest.mark.slow),
-        pytest.param("ResNet3D", 2, marks=pytest.mark.slow),
+        ("2D1D", 2, "phantom"),
+        pytest.param("2D1D", 1, "published", marks=pytest.mark.slow),
+        pytest.param("2D1D", 2, "published", marks=pytest.mark.slow),
+        pytest.param("ViT3D", 1, "published", marks=pytest.mark.slow),
+        pytest.param("ViT3D", 2, "phantom", marks=pytest.mark.slow),
+        pytest.param("ResNet3D", 1, "phantom", marks=pytest.mark.slow),
+        pytest.param("ResNet3D", 2, "published", marks=pytest.mark.slow),
     ],
 )
-def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp_path, encoder, ranks):
-    script = [f"train_encoder_{encoder}.py", *arguments(phantoms, tmp_path / "run")]
-    trained = run(*script, "--max_iters", "3", "--eval_interval", "3", "--micro_batch", "2", ranks=ranks)
+def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp_path, encoder, ranks, recipe):
+    script = arguments(encoder, phantoms, tmp_path / "run", recipe)
+    trained = run(*script, ranks=ranks)
     assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "What departs from the published recipe" in trained.stdout
     scores = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert {
         "phantom_classification/auc",
@@ -60,16 +66,34 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
         *TINY,
         *("--manifests", str(phantoms / "train.json"), "--run_dir", str(tmp_path / "tuned")),
         *("--validation_manifest", str(held_out), "--eval_interval", "1"),
-        *("--pretrained_vision", str(tmp_path / "run"), "--max_iters", "1"),
+        *("--pretrained_vision", str(tmp_path / "run"), "--max_iters", "1", "--grounded_start"),
         *("--query_text_encoder", str(tmp_path / "run" / "text_encoder")),
     )
     assert tuned.returncode == 0, tuned.stdout + tuned.stderr
     config, _ = load_pretrained_vision(tmp_path / "run" / "checkpoints" / "step_000003" / "model")
     saved = json.loads((tmp_path / "tuned" / "checkpoints" / "step_000001" / "model" / "config.json").read_text())
     assert saved["vision"]["encoder"] == config.encoder == encoder
+    assert saved["training"]["departures"]["grounded_start"] == {"published": False, "this_run": True}
     words = load_checkpoint(tmp_path / "tuned" / "checkpoints" / "step_000001" / "model").language_model
     table = words.get_input_embeddings().weight  # begun by `start_grounded`, which leaves its second half to images
     assert table[:, 64:].std() < 0.1 * table[:, :64].std()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(phantoms, tmp_path):
+    """Two updates of eight draws: checkpoints, unlike max_iters and intervals, are numbered by updates."""
+    whole, parts = (
+        [*arguments("2D1D", phantoms, tmp_path / name, "published"), "--max_iters", "16", "--save_interval", "8"]
+        for name in ("whole", "parts")
+    )
+    run_well(*whole)
+    kill_when_saved(tmp_path / "parts", 1, *parts)
+    assert not (tmp_path / "parts" / "checkpoints" / "step_000002").exists()
+    run_well(*parts, "--resume")
+    weights = [
+        load_pretrained_vision(tmp_path / name / "checkpoints" / "step_000002" / "model")[1]
+        for name in ("whole", "parts")
+    ]
+    assert [name for name, tensor in weights[0].items() if not torch.equal(tensor, weights[1][name])] == []
 
 
 def with_a_label_of_its_own(phantoms: Path, path: Path) -> Path:

@@ -13,7 +13,7 @@ from models.extensions.running_centre import RunningCentre
 from models.extensions.settings import PretrainingExtensions
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
-from training.pretraining import parameter_groups
+from training.pretraining.model import parameter_groups
 
 
 def test_the_centre_is_a_running_mean_of_training():

@@ -8,7 +8,7 @@ from benchmarks import scaling
 from benchmarks.scaling import Assumptions
 from models.configuration import vision_preset
 from models.vision import VisionModel
-from training.pretraining import PretrainingSettings
+from train_encoder_2D1D import HyperParameters
 
 RESULTS = {
     "rows": [
@@ -33,7 +33,7 @@ def test_operations_of_the_nearest_size_are_scaled_to_the_patches():
 
 
 def test_pretraining_is_counted_task_by_task():
-    settings = PretrainingSettings(max_iters=10, accumulation_steps=2, micro_batch=4, segmentation_micro_batch=1)
+    settings = HyperParameters(max_iters=20, accumulation_steps=2, micro_batch=4, segmentation_micro_batch=1)
     flop, volumes = scaling.pretraining_flop(2.0, 5.0, settings, gpus=3)
     # the published weights: 38 of 64 draws are segmentation, 26 have no mask
     assert volumes == pytest.approx(60 * (38 * 1 + 26 * 4) / 64)

@@ -12,7 +12,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate_CTInstruct
-import train_CTInstruct
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
@@ -20,32 +19,59 @@ from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.single_volume import answer_question
 from models.checkpoint import main as checkpoint_command
 from models.checkpoints.loading import load_checkpoint
-from tests.launch import REPOSITORY, run
+from tests.launch import REPOSITORY, kill_when_saved, run, run_well
 from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete
+from training.tuning.settings import loss_weights
 
 EXAMPLE = REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
 IMAGE = EXAMPLE.parent / "volumes" / "example_phantom.nii.gz"
-TINY = ("--preset", "tiny", "--validation_manifest", "", "--cache", "", "--log_interval", "1", "--micro_batch", "2")
+TINY = ("--preset", "tiny", "--log_interval", "1", "--batch_size", "4", "--micro_batch", "2")
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    """Two ranks train on the example manifest for two steps, and a third after a resume."""
+    """Two ranks train on the example manifest, are killed after the second step is saved, and go on to the fifth."""
     folder = tmp_path_factory.mktemp("run")
     command = ["train_CTInstruct.py", *TINY, "--manifests", str(EXAMPLE), "--run_dir", str(folder)]
-    first = run(*command, "--max_iters", "3", "--save_interval", "2", ranks=2)
-    assert first.returncode == 0, first.stdout + first.stderr
+    command += ["--max_iters", "5", "--save_interval", "2"]
+    kill_when_saved(folder, 2, *command, ranks=2)
+    assert latest_complete(folder).name != "step_000005"
+    resumed = run(*command, "--resume", ranks=2)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert f"resumed from {folder}" in resumed.stdout
     return folder
 
 
 def test_two_ranks_train_and_log_each_task(run_dir):
-    assert latest_complete(run_dir).name == "step_000003"
+    kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert kept == ["step_000002", "step_000004", "step_000005"], "all are kept"
     events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
     names = events.Tags()["scalars"]
     tasks = {name.split("/")[0] for name in names if name.endswith("/language_loss")}
     assert len(tasks) >= 2 and "train/learning_rate" in names
     assert all(np.isfinite(event.value) for name in names for event in events.Scalars(name))
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_is_the_uninterrupted_one(run_dir, tmp_path):
+    command = ["train_CTInstruct.py", *TINY, "--manifests", str(EXAMPLE), "--run_dir", str(tmp_path)]
+    run_well(*command, "--max_iters", "5", "--save_interval", "2", ranks=2)
+    whole, parts = (load_checkpoint(latest_complete(folder) / "model").state_dict() for folder in (tmp_path, run_dir))
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+
+
+def test_the_checkpoint_tells_what_departs_from_the_published_recipe(run_dir):
+    checkpoint = latest_complete(run_dir)
+    training = json.loads((checkpoint / "model" / "config.json").read_text())["training"]
+    assert (training["recipe"], training["preset"]) == ("published", "tiny") and EXAMPLE.name in training["data"]
+    assert training["departures"] == {
+        "max_iters": {"published": 10_000, "this_run": 5},
+        "precision": {"published": "bf16", "this_run": "fp32"},
+        "orientation": {"published": "as_stored", "this_run": "RAS"},
+        "batch_size": {"published": 64, "this_run": 4},
+    }
+    assert json.loads((checkpoint / "training" / "description.json").read_text())["training"] == training
 
 
 def test_one_and_three_ranks_give_the_same_predictions(run_dir, tmp_path):
@@ -155,7 +181,7 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
 
 
 def test_loss_weights_are_read_and_bad_ones_named():
-    assert train_CTInstruct.loss_weights(["diagnosis=18", "query=0.5"]) == {"diagnosis": 18.0, "query": 0.5}
+    assert loss_weights(["diagnosis=18", "query=0.5"]) == {"diagnosis": 18.0, "query": 0.5}
     for item in ("dice=1", "mask=much", "mask=nan", "mask=-1", "mask=inf", "mask"):
         with pytest.raises(InputError, match=f"--loss_weights {item}:"):
-            train_CTInstruct.loss_weights([item])
+            loss_weights([item])

@@ -41,7 +41,8 @@ def test_smollm2_learns_on_phantoms_by_lora_and_answers(tmp_path):
     rows = [row for row in json.loads(manifest.read_text()) if row["task"] in ("yes_no", "segmentation")][:8]
     manifest.write_text(json.dumps(rows))
     command = [sys.executable, "train_CTInstruct.py", "--preset", "tiny", "--language_model", str(model_file), "--lora"]
-    command += ["--manifests", str(manifest), "--validation_manifest", "", "--cache", "", "--micro_batch", "2"]
+    command += ["--manifests", str(manifest), "--batch_size", "2", "--micro_batch", "2", "--mask_slices", "40"]
+    command += ["--learning_rate", "1e-3", "--vision_learning_rate", "1e-3", "--seed", "0"]
     command += ["--run_dir", str(tmp_path / "run"), "--max_iters", str(STEPS), "--log_interval", "4"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True

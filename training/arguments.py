@@ -16,7 +16,7 @@ import sys
 import textwrap
 import tokenize
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -29,13 +29,21 @@ class ArgumentsError(InputError):
     """An option is unknown or has an unusable value."""
 
 
+NamedDefaults = Mapping[str, Mapping[str, Any]]  # name of a preset or recipe -> field -> value
+
+
 def parse(
-    dataclass_type: type[Settings], presets: dict[str, dict[str, Any]] | None = None, argv: Sequence[str] | None = None
+    dataclass_type: type[Settings],
+    presets: NamedDefaults | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    recipes: NamedDefaults | None = None,
 ) -> Settings:
     """Build an instance of `dataclass_type` from the command line.
 
-    A value comes from, in rising order: the field's default, the preset chosen by `--preset`, the option.  A field
-    named `preset` holds the chosen name, and its default is the preset used where `--preset` is absent.  Types: bool
+    A value comes from, in rising order: the field's default, the preset chosen by `--preset`, the recipe chosen by
+    `--recipe`, the option.  A preset and a recipe never set the same field.  A field named `preset` (or `recipe`) holds
+    the chosen name, and its default is the one used where the option is absent.  Types: bool
     (`--flag`, `--no_flag`, `--flag true`), int, float, str, Path, Literal, Optional of these (`none` gives None), and
     tuple or list of these (`--betas 0.9 0.95` or `--betas 0.9,0.95`).  Metadata `const` is the value of an option given
     bare, `help` its help text.  The DeepSpeed launcher's `--local_rank` is ignored.
@@ -44,48 +52,61 @@ def parse(
     """
     parser = _Parser(description=inspect.cleandoc(dataclass_type.__doc__ or ""), allow_abbrev=False)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
-    presets = presets or {}
     types_of, comments = get_type_hints(dataclass_type), _field_comments(dataclass_type)
-    fields = [field for field in dataclasses.fields(dataclass_type) if field.init]
-    for name, preset in presets.items():
-        if unknown := set(preset) - {field.name for field in fields}:
-            raise TypeError(f"preset {name!r} sets fields that {dataclass_type.__name__} lacks: {sorted(unknown)}")
-    if presets and all(field.name != "preset" for field in fields):
-        parser.add_argument("--preset", choices=list(presets), default=argparse.SUPPRESS, help="named set of defaults")
-
-    for field in fields:
-        help_text = field.metadata.get("help") or comments.get(field.name, "")
-        if field.name == "preset" and presets:
-            parser.add_argument(
-                "--preset", choices=list(presets), default=argparse.SUPPRESS, help=_with_default(help_text, field)
-            )
-        else:
-            _add_option(parser, field, types_of[field.name], help_text)
+    fields = {field.name: field for field in _fields(dataclass_type) if field.init}
+    choices = {option: sets for option, sets in (("preset", presets), ("recipe", recipes)) if sets}
+    _check_named_defaults(dataclass_type.__name__, set(fields), choices)
+    for option, sets in choices.items():
+        help_text = comments.get(option, "named set of defaults")
+        if option in fields:
+            help_text = _with_default(help_text, fields[option])
+        parser.add_argument(f"--{option}", choices=list(sets), default=argparse.SUPPRESS, help=help_text)
+    for name, field in fields.items():
+        if name not in choices:
+            help_text = field.metadata.get("help") or comments.get(name, "")
+            _add_option(parser, field, types_of[name], help_text)
 
     given = vars(parser.parse_args(sys.argv[1:] if argv is None else list(argv)))
     given.pop("local_rank", None)
-    default_preset = next((_default(field) for field in fields if field.name == "preset"), None)
-    chosen = given.get("preset", default_preset)
-    values = {**presets.get(chosen, {}), **given}
-    if "preset" not in types_of:
-        values.pop("preset", None)
-    required = {field.name for field in fields if _default(field) is dataclasses.MISSING}
+    values: dict[str, Any] = {}
+    for option, sets in choices.items():
+        chosen = given.get(option, _default(fields[option]) if option in fields else "")
+        values.update(sets.get(str(chosen), {}))
+    values.update({name: value for name, value in given.items() if name in fields})
+    required = {name for name, field in fields.items() if _default(field) is dataclasses.MISSING}
     if missing := sorted(required - set(values)):
         raise ArgumentsError("missing options: " + ", ".join(f"--{name}" for name in missing))
     return dataclass_type(**values)
 
 
+def _check_named_defaults(owner: str, fields: set[str], choices: Mapping[str, NamedDefaults]) -> None:
+    """A mistake in a script, not of its user: an unknown field, or one that both a preset and a recipe set."""
+    setters: dict[str, str] = {}
+    for option, sets in choices.items():
+        for name, values in sets.items():
+            if unknown := sorted(set(values) - fields):
+                raise TypeError(f"{option} {name!r} sets fields that {owner} lacks: {unknown}")
+            for field in values:
+                if setters.setdefault(field, option) != option:
+                    raise TypeError(f"{owner}: both a {setters[field]} and a {option} set {field!r}")
+
+
+def _fields(dataclass_type: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(dataclass_type)
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """The settings as plain JSON types (paths as strings)."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
     return plain(dataclasses.asdict(settings))
+
+
+def plain(value: Any) -> Any:
+    """A field's value as JSON types."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -210,10 +231,12 @@ def _field_comments(dataclass_type: type) -> dict[str, str]:
             if token.type == tokenize.COMMENT:
                 alone = not token.line[: token.start[1]].strip()
                 comments[token.start[0]] = (token.string.lstrip("# ").strip(), alone)
-        for node in ast.parse(source).body[0].body:
+        for node in ast.iter_child_nodes(ast.parse(source).body[0]):
             if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
                 continue
-            behind, above, line = comments.get(node.end_lineno), [], node.lineno - 1
+            behind = comments.get(node.end_lineno or node.lineno)
+            above: list[str] = []
+            line = node.lineno - 1
             while comments.get(line, ("", False))[1]:
                 above.insert(0, comments[line][0])
                 line -= 1

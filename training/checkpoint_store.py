@@ -42,7 +42,7 @@ def write_checkpoint(
     description: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` and delete all but the newest `keep`; every rank calls this.
+    """Write the checkpoint of `step` and delete all but the newest `keep` (0 keeps all); every rank calls this.
 
     save_model(folder) is called on rank 0.  rank_state is this rank's own, of types that
     `torch.load(weights_only=True)` reads.  Raises on every rank, leaving the older checkpoints as they are, if one rank
@@ -71,7 +71,7 @@ def write_checkpoint(
                 _delete(folder)
         os.replace(partial, final)
         _flush(final.parent)
-        for old in _step_folders(run_dir)[keep:]:
+        for old in _step_folders(run_dir)[keep:] if keep else ():
             _delete(old)
 
     _together(prepare if ranks.is_main else None)

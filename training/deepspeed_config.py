@@ -10,28 +10,23 @@ import torch
 from datasets.errors import InputError
 from models.parameters import hidden_matrices
 from training import zero3
+from training.deepspeed_json import merged, read_json
+from training.distributed import world_size
 from training.muon import MuonWithAdamW, split_for_muon
+from training.precision import cast_model, resolve_precision
 from training.settings import TrainingSettings
 
 WEIGHT_LAYOUT = "aligned"  # names the order of `in_aligned_order`
-
-
-def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
-    """ "bf16" or "fp32"; raises InputError for a combination that DeepSpeed cannot train."""
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-    if precision == "bf16" and settings.zero_stage == 0:
-        other = "" if settings.optimizer == "Muon" else "--zero_stage 1 or "
-        raise InputError(f"--zero_stage 0 keeps no float32 copy of bf16 weights: use {other}--precision fp32")
-    return precision
 
 
 def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable: int) -> dict[str, Any]:
     """The configuration dictionary; `trainable` is the number of trainable weights, which bounds the gradient bucket.
 
     The optimiser and the learning rate are not in it: the loop passes torch's AdamW and sets the rate of every step.
+
+    Raises InputError where `settings.deepspeed_config` cannot be read, or contradicts the settings.
     """
+    precision = resolve_precision(settings, device)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch,
         "gradient_accumulation_steps": settings.accumulation_steps,
@@ -47,11 +42,21 @@ def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable
         },
         "zero_allow_untested_optimizer": True,
     }
-    if resolve_precision(settings, device) == "bf16":
+    if precision == "fp16":
+        config["fp16"] = {
+            "enabled": True,
+            "loss_scale": 0,  # 0 is dynamic
+            "initial_scale_power": settings.loss_scale_power,
+            "loss_scale_window": settings.loss_scale_window,
+        }
+    if precision == "bf16":
         # skips the update where a gradient is not finite, so that the loop can stop with the weights still good
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         if settings.zero_stage == 2 and settings.accumulation_steps > 1:
             config["data_types"] = {"grad_accum_dtype": "fp32"}  # a sum of many bf16 gradients loses the small ones
+    if settings.deepspeed_config:
+        path = settings.deepspeed_config
+        return merged(config, read_json(path), settings, world_size(), path)
     return config
 
 
@@ -75,11 +80,9 @@ def build_engine(
     parameter_groups: as torch's optimisers take them; None trains every parameter that requires a gradient.
 
     Under ZeRO-3 the weights of `model.zero3_modules` are shared out over the ranks, all others stay whole on each; a
-    model without that attribute stays whole altogether.
+    model without that attribute stays whole altogether.  In fp16 and bf16 the model is cast as by `cast_model`.
 
-    With bf16 DeepSpeed casts the weights and leaves the buffers.  Those that are saved with the weights, such as the
-    statistics of a batch norm, are cast here, since torch's norms take one type for both; derived constants, such as
-    rotary frequencies, keep their float32.
+    Raises InputError where nothing is trained, or for a DeepSpeed JSON that cannot be used.
     """
     import deepspeed
 
@@ -96,19 +99,21 @@ def build_engine(
     optimizer = kind(
         groups,
         lr=settings.learning_rate,
-        betas=tuple(settings.betas),
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=settings.eps,
         weight_decay=settings.weight_decay,
         fused=True,
     )
     hooks = zero3.hooks_of(model)
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=deepspeed_config(settings, device, trainable)
-    )
+    config = deepspeed_config(settings, device, trainable)
+    try:
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    except ValueError as error:  # pydantic's, of an entry that DeepSpeed does not know or take
+        if not settings.deepspeed_config:
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{settings.deepspeed_config}: DeepSpeed refuses it: {reason}") from error
     if settings.zero_stage == 3:
         zero3.keep_whole(engine, getattr(model, "zero3_modules", ()), hooks)
-    if resolve_precision(settings, device) == "bf16":
-        saved = model.state_dict().keys()
-        for name, buffer in model.named_buffers():
-            if name in saved and buffer.dtype == torch.float32:
-                buffer.data = buffer.data.bfloat16()
+    cast_model(model, resolve_precision(settings, device))
     return engine

@@ -8,10 +8,9 @@ weight zero to its loss.
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +21,16 @@ import torch
 from datasets.errors import InputError
 from training import checkpoint_store, distributed, random_state, training_state, zero3
 from training.arguments import to_dict
-from training.batches import BadInput, Sampler, batches, move_to
-from training.deepspeed_config import WEIGHT_LAYOUT, build_engine, resolve_precision
+from training.batches import Sampler, batches
+from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
+from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
+from training.update import NonFiniteLossError, update_weights
 
-
-class NonFiniteLossError(InputError):
-    """A loss or a gradient is NaN or infinite; names the samples."""
+__all__ = ["NonFiniteLossError", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,10 @@ def train(
     sampler: Sampler,
     dataset: Any,
     collate: Callable[[list[Any]], Any],
-    save_model: Callable[[Path], None],
+    save_model: Callable[[Path], Any],
     parameter_groups: list[dict[str, Any]] | None = None,
     evaluate: Callable[[int], dict[str, float] | None] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train `model`, from a checkpoint or from its present weights, up to `settings.max_iters` optimiser steps.
 
@@ -64,27 +64,30 @@ def train(
     number); they are logged as `task/loss` and `task/metric`, or as they stand where a metric's name has a slash.
     save_model(folder): writes the model's final format into an existing folder; called on rank 0. parameter_groups: as
     torch's optimisers take them; the learning rate of a group is its peak. evaluate(step): called on every rank, in
-    eval mode and without gradients; rank 0's scores are logged.
+    eval mode and without gradients; rank 0's scores are logged.  record: what a checkpoint's description.json tells of
+    the run besides, as JSON types; None for the settings.
 
     A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM, and `max_minutes`, end the run after the
     step in hand with a checkpoint.
 
     Raises InputError for unusable settings, a checkpoint that does not fit the run, or a sample that cannot be read,
-    and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.
+    and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.  In fp16 a
+    gradient that is too large for the type is no error: the update is skipped, and `train/skipped_updates` tells how
+    many of them were, as a share.
     """
     settings.validate()
     begun, run_dir = time.monotonic(), Path(settings.run_dir)
     resumed_from = _starting_point(settings, ranks)
     start = checkpoint_store.step_of(resumed_from) if resumed_from else 0
     precision = resolve_precision(settings, ranks.device)
-    if precision == "bf16":
-        model.bfloat16()  # as the engine does, but before frozen weights are compared with those of a checkpoint
+    cast_model(model, precision)  # as the engine does, but before frozen weights are compared with a checkpoint's
     fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
     fixed["weight_layout"] = WEIGHT_LAYOUT  # ZeRO's states are flat: in another order they would fit, and be wrong
     description = training_state.describe(model, fixed, sampler.fingerprint())
     if resumed_from:
         _check_fits(resumed_from, description)
     engine = build_engine(model, settings, ranks.device, parameter_groups)
+    loss_scale = LossScale(engine)
     if settings.compile:
         engine.module.compile()  # in place: the names of the weights stay
     peak_rates = [group["lr"] for group in engine.optimizer.param_groups]
@@ -111,7 +114,7 @@ def train(
                 ranks,
                 save_model=save_model,
                 rank_state=training_state.capture(engine),
-                description={**description, "arguments": to_dict(settings)},
+                description={**description, **({"arguments": to_dict(settings)} if record is None else record)},
                 keep=settings.keep_checkpoints,
             )
 
@@ -119,7 +122,8 @@ def train(
         progress = Progress(run_dir, settings.max_iters, start, ranks.is_main)
         stack.callback(progress.close)
         terminated = stack.enter_context(_termination_flag())
-        averages, status, step = Averages(), "finished", start
+        averages, step = Averages(), start
+        status: Literal["finished", "time_limit", "signal"] = "finished"
         if resumed_from:
             progress.say(f"resumed from {resumed_from}")
         random_state.seed_all(settings.seed + 7919 * (ranks.rank + 1))  # dropout differs by rank
@@ -134,11 +138,11 @@ def train(
                 status = "signal" if distributed.any_rank(terminated()) else "time_limit"
                 break
             factor = learning_rate_factor(
-                step, settings.max_iters, settings.warmup_steps, settings.min_lr_ratio, settings.warmup_shape
+                step, settings.schedule_steps, settings.warmup_steps, settings.min_lr_ratio, settings.warmup_shape
             )
             for group, peak in zip(engine.optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak * factor
-            _optimiser_step(engine, stream, settings, ranks, averages, step + 1)
+            update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1)
             averages.add("train/learning_rate", settings.learning_rate * factor)
             step += 1
             progress.advance(step)
@@ -153,61 +157,6 @@ def train(
             saved = save(step)
         progress.say(f"{status} at step {step}/{settings.max_iters}: {saved}")
     return TrainingResult(step, status, saved)
-
-
-def _optimiser_step(
-    engine: Any, stream: Iterator[Any], settings: TrainingSettings, ranks: Ranks, averages: Averages, step: int
-) -> None:
-    """Accumulate the gradients of a step's micro-batches and update the weights."""
-    step_begun, waited, bad, seen = time.monotonic(), 0.0, [], []
-    for micro_step in range(settings.accumulation_steps):
-        begun = time.monotonic()
-        batch = next(stream)
-        failed = isinstance(batch, BadInput)
-        if distributed.any_rank(failed):
-            distributed.raise_together(InputError(batch.message) if failed else None)
-        waited += time.monotonic() - begun
-
-        begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)
-        output = engine(move_to(batch, ranks.device))
-        engine.backward(output.loss)
-        loss = float(output.loss.detach())
-        seen += sample_ids
-        if not math.isfinite(loss):
-            bad.append(f"task {task}, samples {', '.join(sample_ids)}: loss {loss}")
-        metrics = {name: float(value) for name, value in output.metrics.items()}
-        del output, batch  # frees the activations before the update
-        if micro_step == settings.accumulation_steps - 1 and distributed.any_rank(bool(bad)):
-            _stop_not_finite(bad, step)
-        engine.step()
-        if micro_step == settings.accumulation_steps - 1:
-            zero3.forget_gradients(engine.optimizer)
-        if ranks.device.type == "cuda":
-            torch.cuda.synchronize(ranks.device)  # else the time of a task would be that of queueing its kernels
-        averages.add("train/loss", loss)
-        averages.add(f"{task}/loss", loss)
-        averages.add(f"{task}/seconds", time.monotonic() - begun)
-        for name, value in metrics.items():
-            averages.add(name if "/" in name else f"{task}/{name}", value)
-
-    norm = engine.get_global_grad_norm()
-    if getattr(engine.optimizer, "overflow", False) or (norm is not None and not math.isfinite(float(norm))):
-        _stop_not_finite([f"samples {', '.join(seen)}: the gradient's norm"], step)
-    if norm is not None:
-        averages.add("train/gradient_norm", float(norm))
-    averages.add("train/seconds", time.monotonic() - step_begun)
-    averages.add("train/data_seconds", waited)
-
-
-def _stop_not_finite(problems: list[str], step: int) -> None:
-    """Raise on every rank, with the samples of all ranks."""
-    named = [problem for of_rank in distributed.all_gather_object(problems) for problem in of_rank]
-    distributed.raise_together(
-        NonFiniteLossError(
-            f"step {step}: not finite: {'; '.join(dict.fromkeys(named))}. "
-            "The weights and the last checkpoint are from before this step"
-        )
-    )
 
 
 def _starting_point(settings: TrainingSettings, ranks: Ranks) -> Path | None:
@@ -254,7 +203,7 @@ def _evaluate(
 @contextmanager
 def _termination_flag() -> Iterator[Callable[[], bool]]:
     """Inside, SIGTERM sets a flag in place of ending the process; yields the function that reads it."""
-    received = []
+    received: list[int] = []
     try:
         before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
     except ValueError:  # not the main thread, which alone may set handlers

@@ -39,7 +39,7 @@ class MuonWithAdamW(torch.optim.AdamW):
                 raise ValueError("Muon takes matrices and kernels; leave biases and norms to AdamW")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of both."""
         loss = None
         if closure is not None:
@@ -75,6 +75,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(parameter)
         state["step"] += 1
         gradient, momentum = parameter.grad, state["momentum"]
+        assert gradient is not None
         momentum.lerp_(gradient, 1 - group["momentum"])
         return gradient.lerp(momentum, group["momentum"]).flatten(1)
 
@@ -101,7 +102,7 @@ def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:
     if ranks == 1:
         return [orthogonalised(matrix) for matrix in matrices]
     results: dict[int, Tensor] = {}
-    shares = shares_of([tuple(matrix.shape) for matrix in matrices], ranks)
+    shares = shares_of([(matrix.shape[0], matrix.shape[1]) for matrix in matrices], ranks)
     # before any rank waits for another, or they would compute one after the other
     mine = [orthogonalised(matrices[index]).flatten() for index in shares[dist.get_rank()]]
     for owner, share in enumerate(shares):
@@ -121,7 +122,8 @@ def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:
 def shares_of(shapes: Sequence[tuple[int, int]], ranks: int) -> list[list[int]]:
     """Which matrices each rank computes: the dearest first, each to the rank that has the least to do."""
     costs = [rows * columns * min(rows, columns) for rows, columns in shapes]
-    loads, shares = [0] * ranks, [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    shares: list[list[int]] = [[] for _ in range(ranks)]
     for index in sorted(range(len(shapes)), key=lambda index: (-costs[index], index)):
         rank = loads.index(min(loads))
         loads[rank] += costs[index]

@@ -46,7 +46,9 @@ class Progress:
 
     def __init__(self, run_dir: Path, total: int, start: int, main: bool) -> None:
         self.main, self.total, self.start, self.begun = main, total, start, time.monotonic()
-        self.bar = self.writer = self.history = None
+        self.bar: Any = None
+        self.writer: Any = None
+        self.history: Any = None
         if not main:
             return
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import

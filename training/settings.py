@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from datasets.errors import InputError
 
@@ -11,6 +11,12 @@ from datasets.errors import InputError
 @dataclass
 class TrainingSettings:
     """Settings of the training loop.  A script redeclares a field to give it another default."""
+
+    # what says where and how a run is run, and nothing about the method: no departure from a published recipe
+    NO_PART_OF_THE_METHOD: ClassVar[frozenset[str]] = frozenset(
+        {"preset", "recipe", "run_dir", "resume", "overwrite", "seed", "workers", "compile"}
+        | {"log_interval", "save_interval", "eval_interval", "keep_checkpoints", "max_minutes", "cuda_precision"}
+    )
 
     run_dir: str = "runs/default"  # folder for checkpoints, TensorBoard events and the history of losses
     # continue from a checkpoint folder, or from the newest of run_dir ("auto", or the option given bare)
@@ -26,14 +32,20 @@ class TrainingSettings:
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
     weight_decay: float = 1e-4  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
-    warmup: float = 1000.0  # warm-up in optimiser steps; below 1, as a share of max_iters
+    eps: float = 1e-8  # what AdamW adds to the root of the second moment
+    warmup: float = 1000.0  # warm-up in optimiser steps; below 1, as a share of the schedule
     warmup_shape: Literal["linear", "log"] = "linear"  # how the rate rises during warm-up
+    schedule_updates: int = 0  # optimiser steps that the cosine is laid out over; 0: those of the run
     min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
     clip: float = 1.0  # largest norm of the whole gradient; 0 does not clip
 
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: cuda_precision on CUDA, fp32 on the CPU
+    cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
+    loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
+    loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
     # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too, 3 the large model's weights too
     zero_stage: Literal[0, 1, 2, 3] = 2
+    deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over what these settings say
     compile: bool = False  # torch.compile: some minutes at the start, and again for a new grid of patches
     seed: int = 0  # of weights, sample order and dropout
     workers: int = 0  # processes a rank loads samples with; 0 loads in the training process
@@ -41,14 +53,15 @@ class TrainingSettings:
     log_interval: int = 10  # optimiser steps between two lines of the log
     save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only
     eval_interval: int = 0  # optimiser steps between two evaluations; 0 never evaluates
-    keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk
+    keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk; 0 for all
     max_minutes: float = 0.0  # stop after this time, saving a checkpoint to resume from; 0 is no limit
 
     def validate(self) -> None:
         """Raise InputError for a value that no run can use, naming the option."""
-        self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "keep_checkpoints")
-        self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "warmup", "min_lr_ratio", "clip")
-        self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes")
+        self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "loss_scale_window")
+        self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
+        self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")
+        self.require_at_least(0, "schedule_updates", "keep_checkpoints")
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
         if self.min_lr_ratio > 1:
@@ -62,7 +75,18 @@ class TrainingSettings:
             if not getattr(self, name) >= bound:
                 raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
 
+    def require_share(self, *names: str) -> None:
+        """Raise InputError for the first of these settings that is no probability or share, from 0 to 1."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value from 0 to 1")
+
+    @property
+    def schedule_steps(self) -> int:
+        """Optimiser steps that warm-up and cosine are laid out over."""
+        return self.schedule_updates or self.max_iters
+
     @property
     def warmup_steps(self) -> int:
         """The warm-up in optimiser steps."""
-        return round(self.warmup * self.max_iters) if self.warmup < 1 else round(self.warmup)
+        return round(self.warmup * self.schedule_steps) if self.warmup < 1 else round(self.warmup)

@@ -2,7 +2,8 @@
 
 DeepSpeed's own `load_checkpoint` unpickles whatever a file contains.  Here a rank's state is plain tensors and numbers,
 read with `weights_only=True`: the optimiser's moments, the float32 weights they belong to, the model's buffers, the
-random states.  The model's final format plays no part in resuming, so it may store weights rounded or merged.
+random states, the loss scale of fp16.  The model's final format plays no part in resuming, so it may store weights
+rounded or merged.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from datasets.errors import InputError
 from training import random_state, zero3
+from training.precision import LossScale
 
 
 def capture(engine: Any) -> dict[str, Any]:
@@ -26,6 +28,7 @@ def capture(engine: Any) -> dict[str, Any]:
         "weights": [weight.detach().to("cpu", copy=True) for weight in _optimized_weights(optimizer)],
         "buffers": {name: buffer.detach() for name, buffer in engine.module.named_buffers()},
         "random": random_state.get_state(),
+        "loss_scale": LossScale(engine).state(),
     }
 
 
@@ -33,6 +36,7 @@ def capture(engine: Any) -> dict[str, Any]:
 def restore(engine: Any, state: dict[str, Any]) -> None:
     """Put back what `capture` gave, apart from the random states, into an engine built in the same way."""
     optimizer = engine.optimizer
+    LossScale(engine).restore(state.get("loss_scale", {}))  # checkpoints of before fp16 have none
     if zero3.is_stage_3(optimizer):
         zero3.restore(optimizer, state["weights"], state["optimizer"])
     else:

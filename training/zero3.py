@@ -121,6 +121,6 @@ def _copy(weight: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(weight.detach().to("cpu", copy=True), requires_grad=weight.requires_grad)
 
 
-def _gather(weights: Sequence[nn.Parameter]) -> None:
-    if weights:
+def _gather(weights: Sequence[Any]) -> None:
+    if weights:  # parameters that DeepSpeed gave its methods
         weights[0].all_gather(list(weights))

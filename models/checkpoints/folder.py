@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from datasets.errors import CheckpointError
 from datasets.vocabulary import NEW_TOKENS
@@ -17,7 +17,7 @@ from models.checkpoints.weight_files import Convert, save_weights, tied_names
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import build_language_model
-from models.language.lora import is_trained_name, lora_settings
+from models.language.lora import LanguageModel, is_trained_name, lora_settings
 from models.language.quantization import Quantization, is_quantized, quantized_layers
 from models.vision import VisionModel
 
@@ -27,7 +27,7 @@ CONFIG = "config.json"
 
 def build_ctinstruct(
     vision: VisionConfig,
-    language_model: PreTrainedModel,
+    language_model: LanguageModel,
     tokenizer: PreTrainedTokenizerBase,
     make: MakeModel = CTInstruct,
 ) -> CTInstruct:
@@ -72,7 +72,8 @@ def stored_state(model: CTInstruct) -> dict[str, torch.Tensor]:
     tensors = model.state_dict()
     if lora_settings(model.language_model):
         return {name: tensor for name, tensor in tensors.items() if not is_frozen_base(name)}
-    tied, kept = tied_names(model), set()
+    tied = tied_names(model)
+    kept: set[str] = set()
     for name in list(tensors):  # of a group the first stays, which is the embedding, as transformers has it
         if tied.get(name, set()) & kept:
             del tensors[name]

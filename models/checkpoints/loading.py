@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from datasets.errors import CheckpointError, InputError
 from models.checkpoints.folder import (
@@ -26,7 +26,7 @@ from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import language_config_from_dict, load_language_model
-from models.language.lora import LoraSettings, add_lora
+from models.language.lora import LanguageModel, LoraSettings, add_lora
 from models.language.quantization import Quantization
 
 
@@ -85,7 +85,7 @@ def _load_adapted(
     return finish_loading(model, device, config.get("generation", {}))
 
 
-def load_base(settings: LoraSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_base(settings: LoraSettings) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """The frozen language model that an adapter belongs to; a CTInstruct folder may hold an adapter in turn."""
     base = Path(settings.base)
     if (base / CONFIG).is_file() and read_config(base).get("format") == FORMAT:

@@ -134,7 +134,7 @@ def _assign(model: nn.Module, names: set[str], tensor: Tensor) -> None:
     if leaf in parent._buffers:
         parent._buffers[leaf] = tensor
         return
-    parameter = nn.Parameter(tensor, requires_grad=parent._parameters[leaf].requires_grad)
+    parameter = nn.Parameter(tensor, requires_grad=parent.get_parameter(leaf).requires_grad)
     for parent, leaf in places:
         parent._parameters[leaf] = parameter
 

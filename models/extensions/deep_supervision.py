@@ -29,16 +29,19 @@ class DeepSupervision(nn.Module):
     """For each feature map, a linear layer from a label's text embedding to its weights of the map's channels.
 
     Tokens, and the volume as a whole, are compared with the label in the space of texts, where they will be read.
+
+    label_scale: where the learned scale of the tokens' cosines begins.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, label_scale: float = INITIAL_LABEL_SCALE) -> None:
         super().__init__()
-        self.projections = nn.ModuleList(nn.Linear(config.query_width, width) for width in config.deep_widths)
-        for projection in self.projections:  # text embeddings have length 1: logits of about unit variance
+        projections = [nn.Linear(config.query_width, width) for width in config.deep_widths]
+        for projection in projections:  # text embeddings have length 1: logits of about unit variance
             nn.init.normal_(projection.weight, std=projection.out_features**-0.5)
             nn.init.zeros_(projection.bias)
+        self.projections = nn.ModuleList(projections)
         self.biases = nn.Parameter(torch.full((len(self.projections),), BACKGROUND_LOGIT))
-        self.token_log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
+        self.token_log_scale = nn.Parameter(torch.tensor([label_scale]).log())
         self.token_bias = nn.Parameter(torch.full((1,), BACKGROUND_LOGIT))
         self.presence_bias = nn.Parameter(torch.zeros(1))
 
@@ -60,7 +63,7 @@ class DeepSupervision(nn.Module):
         """
         *maps, tokens = encoded.deep_maps()
         scores = [
-            torch.einsum("sc...,nc->sn...", features, projection(queries.to(projection.weight))) + bias
+            torch.einsum("sc...,nc->sn...", features, projection(queries.to(self.biases))) + bias
             for features, projection, bias in zip(maps, self.projections, self.biases, strict=True)
         ]
         if similarity is not None:
@@ -68,7 +71,7 @@ class DeepSupervision(nn.Module):
             scores.append(cosines * self.token_log_scale.float().exp() + self.token_bias.float())
         targets = volume_targets(encoded, masks, [score.shape[2:] for score in scores])
         of_maps = [
-            sum(part_mask_loss(score, target))
+            torch.add(*part_mask_loss(score, target))
             for score, target in zip(scores[: len(maps)], targets[: len(maps)], strict=True)
         ]
         losses = {"deep_maps": torch.stack(of_maps).mean()}

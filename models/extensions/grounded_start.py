@@ -1,11 +1,16 @@
-"""Where a language model made on the spot begins: its words for what can be seen stand where the images of it stand.
+"""Where a language model made on the spot begins: a word for something visible is alike the tokens that show it.
 
-Text-only and image-text pretraining give a large language model this much before it is tuned.  From random weights,
-"Is there an effusion?" has hardly a gradient to learn from: without the image the answer is a coin toss, and so it is
-without the word.  A word has to find its tokens first.  So words begin at pretraining's embeddings of the labels
-that they are part of, the projector begins by writing the visual tokens in the same coordinates, and the first layer's
-attention begins by comparing the two.  In the next layers some heads begin by saying the word that they look at, so
-that where to look is all that a multiple choice has to teach.  All of it is trained on.
+    words       a word that is part of a label begins at pretraining's text embedding of that label
+    projector   visual tokens begin as pretraining's projection of them to texts: the same coordinates as the words'
+    layer 0     attention begins by comparing the two: a word looks at the tokens that show what it names
+    layers 1-2  some heads begin by repeating the word that they look at, so that to answer a multiple choice only
+                where to look is left to learn
+
+All of it is trained on from there.
+
+A large language model has learned this much from text and from images with texts before it is tuned.  From random
+weights "Is there an effusion?" has hardly a gradient to learn from: without the image the answer is a coin toss, and so
+it is without the word; a word has to find its tokens first.
 """
 
 from __future__ import annotations
@@ -16,9 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
 from datasets.errors import InputError
 from models.ctinstruct import CTInstruct
+from models.extensions.projector_start import projector_layers
+from models.language.loading import embedding_weight
 
 REACH = 100.0  # tokens between a word and what it is compared with, over which rotary positions shall turn by < 1 rad
 WORD_LENGTH = 0.5  # root mean square of a label's coordinates, and of the channels that tell words apart
@@ -31,7 +39,7 @@ LOUDNESS = 0.3  # weight of what was copied in the next word's logits
 def start_grounded(
     model: CTInstruct, labels_to_texts: nn.Linear, tokens_to_texts: nn.Linear, embeddings: Mapping[str, Tensor]
 ) -> None:
-    """Give words (input and output), projector and attention that start.
+    """Set the weights of words (input and output embeddings), projector and attention to the start described above.
 
     Args:
         model: a new one around `build_tiny_language_model`, whose input and output embeddings are not tied.
@@ -66,11 +74,14 @@ def slow_channels(head_width: int, theta: float) -> list[int]:
 
 
 def _start_words(model: CTInstruct, coordinates: Mapping[str, Tensor]) -> None:
-    """Words: label coordinates in the first channels, then a random code of their own; none in the image's half.
+    """Embeddings of words: coordinates of labels in the first quarter of the channels, a random code in the second.
 
-    The tokens of a label get the smallest coordinates whose mean is the label's (least squares).
+    The second half is left to the image.  The tokens of a label get the smallest coordinates whose mean is the label's
+    (least squares).
+
+    coordinates: (n,) of each label, of length 1.
     """
-    table = model.language_model.get_input_embeddings().weight
+    table = embedding_weight(model.language_model.get_input_embeddings())
     width, count = table.shape[1], len(next(iter(coordinates.values())))
     spellings = [
         (_token_ids(model.tokenizer, spelling), place)
@@ -89,13 +100,23 @@ def _start_words(model: CTInstruct, coordinates: Mapping[str, Tensor]) -> None:
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, label: str) -> list[int]:
-    """As inside a sentence."""
+    """Tokens of a label where it stands inside a sentence, behind a space."""
     return tokenizer(f" {label}", add_special_tokens=False)["input_ids"]
 
 
-def _start_projector(model: CTInstruct, weight: Tensor, bias: Tensor, from_tokens: torch.nn.Linear) -> None:
-    """Visual tokens: gelu(x) and gelu(-x) of each coordinate x in the image's half; their difference is x."""
-    first, second = model.vision.bridger[0], model.vision.bridger[2]
+def _attentions(model: CTInstruct) -> list[Qwen2VLAttention]:
+    """The attention of each layer; `build_tiny_language_model` makes Qwen2-VL's."""
+    return [module for module in model.language_model.modules() if isinstance(module, Qwen2VLAttention)]
+
+
+def _start_projector(model: CTInstruct, weight: Tensor, bias: Tensor, from_tokens: nn.Linear) -> None:
+    """The projector writes the coordinates of visual tokens into the image's half of the channels, each twice.
+
+    The first layer computes a coordinate x and -x; the second gives gelu(x) - gelu(-x) = x, and -x a quarter further.
+
+    weight (n, token width) and bias (n,) give the n coordinates of a token; from_tokens fills the channels left over.
+    """
+    first, second = projector_layers(model.vision)
     count, width = len(weight), first.out_features
     spare = min(width - 2 * count, from_tokens.out_features)
     first.weight[: 2 * count] = torch.cat([weight, -weight])
@@ -110,10 +131,13 @@ def _start_projector(model: CTInstruct, weight: Tensor, bias: Tensor, from_token
 
 
 def _start_attention(model: CTInstruct, count: int, slow: list[int]) -> None:
-    """In the first layer, queries read a word's coordinates and keys those of visual tokens, dealt to the heads."""
+    """In the first layer, queries read the coordinates of words and keys those of visual tokens.
+
+    Each of the `count` coordinates has one of the channels `slow` of one group of heads.
+    """
     config = model.language_model.config.get_text_config()
     heads, groups = config.num_attention_heads, config.num_key_value_heads
-    attention, width = model.language_model.model.layers[0].self_attn, config.hidden_size
+    attention, width = _attentions(model)[0], config.hidden_size
     queries = attention.q_proj.weight.view(heads, -1, width)
     keys = attention.k_proj.weight.view(groups, -1, width)
     for coordinate in range(count):
@@ -127,24 +151,23 @@ def _start_attention(model: CTInstruct, count: int, slow: list[int]) -> None:
 
 
 def _start_copying(model: CTInstruct) -> None:
-    """In `COPYING_LAYERS`, the last group of heads writes the code of the word it looks at where the output reads it.
+    """In `COPYING_LAYERS`, the last group of heads makes the word that it looks at likelier as the next one.
 
-    That is into the image's half, which is nearly empty in a word's own place: what was looked at becomes likelier as
-    the next word, and the word itself does not.  Heads that copy in this way take long to form by themselves (Olsson et
-    al., In-context Learning and Induction Heads, 2022).
+    It copies that word's code into the image's half of the channels, which the output layer compares with the codes of
+    all words.  That half is nearly empty in a word's own embedding, so no word makes itself likelier.  Heads that copy
+    in this way take long to form by themselves (Olsson et al., In-context Learning and Induction Heads, 2022).
     """
     config = model.language_model.config.get_text_config()
     heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
     head_width, per_group = width // heads, heads // groups
     count = min(head_width, width // 4)
     code, copied = torch.arange(count) + width // 4, torch.arange(count) + width // 2
-    for layer in model.language_model.model.layers[COPYING_LAYERS]:
-        attention = layer.self_attn
+    for attention in _attentions(model)[COPYING_LAYERS]:
         values = attention.v_proj.weight.view(groups, head_width, width)[-1]
         values.zero_()
         values[torch.arange(count), code] = 1
         outputs = attention.o_proj.weight.view(width, heads, head_width)[:, -per_group:]
         outputs.zero_()
         outputs[copied, :, torch.arange(count)] = 1 / per_group
-    words = model.language_model.get_input_embeddings().weight
-    model.language_model.get_output_embeddings().weight[:, copied] = LOUDNESS * words[:, code]
+    words = embedding_weight(model.language_model.get_input_embeddings())
+    embedding_weight(model.language_model.get_output_embeddings())[:, copied] = LOUDNESS * words[:, code]

@@ -1,14 +1,15 @@
-"""Who asks for masks of which volume in a batch, and which of the volumes learn them in this step."""
+"""The mask queries of a batch, sorted by the volume that they are about, and a random choice among the volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from datasets.instruction import InstructionBatch
+from models.ctinstruct import EncodedRows
 from models.encoders.contract import EncodedVolume
 
 
@@ -23,7 +24,7 @@ class MaskQuestions:
 
 
 def mask_questions(
-    hidden: Tensor, answers: Tensor, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]]
+    hidden: Tensor, answers: Tensor, batch: InstructionBatch, encoded: EncodedRows
 ) -> list[MaskQuestions]:
     """The questions of a batch, those about one volume together, in the order of the first.
 
@@ -43,7 +44,11 @@ def mask_questions(
 
 
 def sample_volumes(asked: list[MaskQuestions], count: int) -> tuple[list[MaskQuestions], float]:
-    """`count` random volumes, all where there are no more, and the weight with which they stand for all rows."""
+    """Choose `count` volumes at random, or all: where there are no more, and for count 0.
+
+    Returns the questions about them, and a weight for their losses, with which they stand for all: the number of rows
+    that ask for masks over the number of those that ask about the chosen volumes.
+    """
     if not 0 < count < len(asked):
         return asked, 1.0
     rows = sum(len(questions.rows) for questions in asked)

@@ -1,49 +1,66 @@
 """Attention over packed sequences: a beginning that all parts see, and parts that do not see each other.
 
-A mask over the whole sequence would have most of the scores computed to be thrown away: for 18 questions about a
-volume, six of seven (`benchmarks/stages_packed.py`).  So the parts are gathered into blocks of about the same length,
-and each block attends to its own tokens and to the beginning.  Results are those of the mask.  Each part holds a copy
-of the beginning's keys and values for it, which is little where a volume has a few hundred visual tokens.
+The parts are gathered into blocks of about the same length, and each block attends to its own tokens and to a copy of
+the beginning's keys and values.  Results are those of one attention mask over the whole sequence.
+
+With such a mask, most scores would be computed to be thrown away: for 18 questions about a volume, six of seven
+(`benchmarks/stages_packed.py`).  The copies cost little where a volume has a few hundred visual tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from models.language.lora import LanguageModel
 
 NAME = "packed"
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """Parts of similar length, of any sequence; indices count the places of all sequences end to end.
+    """n parts of similar length, from any of the packed sequences (G, K), for one call of attention.
 
-    queries (n, L): a part's places.  keys (n, M): those of its beginning, then its own.  In both the last place is
-    repeated up to the length of the longest.  mask (n, 1, L, M) bool: which of the keys each place looks at.
+    Indices run over the G * K places of all sequences end to end.
+
+    queries: (n, L) int64, the places of each part; the last is repeated up to the longest part's length L.
+    keys: (n, M) int64, the places that a part may look at: those of its beginning, then its own; padded likewise.
+    mask: (n, 1, L, M) bool, which of the keys each query looks at.
     """
 
     queries: Tensor
     keys: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device | None) -> AttentionBlock:
+        """The same block on a device."""
+        return AttentionBlock(self.queries.to(device), self.keys.to(device), self.mask.to(device))
+
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Blocks, and for each place (G * K) where their outputs, end to end, hold its own; spare places hold any."""
+    """How packed sequences (G, K) are attended to.
+
+    blocks: every part, and every beginning, is in one of them.
+    order: (G * K,) int64, for each place the row of its output among the blocks' outputs end to end; for a spare
+        place, which belongs to no part, any row.
+    """
 
     blocks: list[AttentionBlock]
     order: Tensor
 
 
 class _Run(NamedTuple):
-    """A part, or the beginning itself: its first place and its length, and those of the beginning that it sees."""
+    """Consecutive places of one part, or of a beginning itself.
+
+    first, length: of the part; start, beginning: first place and length of the beginning that it sees.
+    """
 
     first: int
     length: int
@@ -52,9 +69,11 @@ class _Run(NamedTuple):
 
 
 def packed_layout(part: Tensor, device: torch.device | None = None) -> PackedLayout:
-    """The layout, on a device, of sequences whose places belong to the beginning (0), to a part (1, 2, ...) or to none.
+    """Sort the parts of packed sequences into blocks of similar length.
 
-    part: (G, K) int64, -1 for none; the beginning comes first, and each part is one run.
+    part: (G, K) int64, what each place belongs to: 0 for the beginning, which comes first; 1, 2, ... for a part, whose
+        places are consecutive; -1 for none, a spare place.
+    device: where the layout's tensors go; None leaves them on the CPU.
     """
     places = part.shape[1]
     buckets: dict[tuple[int, bool], list[_Run]] = {}
@@ -79,8 +98,7 @@ def packed_layout(part: Tensor, device: torch.device | None = None) -> PackedLay
             (torch.arange(len(members)) * len(own)).unsqueeze(1) + length - 1
         )
         taken += queries.numel()
-    moved = [AttentionBlock(*(tensor.to(device) for tensor in vars(block).values())) for block in blocks]
-    return PackedLayout(moved, order.to(device))
+    return PackedLayout([block.to(device) for block in blocks], order.to(device))
 
 
 def attend_packed(
@@ -90,20 +108,22 @@ def attend_packed(
     value: Tensor,
     attention_mask: Tensor | None,
     packed: PackedLayout | None = None,
-    **options,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface of attention: query, key, value (G, heads, K, C) -> (G, K, heads, C).
+    """Attention in the interface that transformers calls: query, key, value (G, heads, K, C) -> (G, K, heads, C).
 
-    Without a layout it is transformers' own attention.
+    packed: the layout, in whose place `attention_mask` is not read; None for transformers' own SDPA attention.
     """
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     shape = query.transpose(1, 2).shape
-    query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (G * K, heads, C)
     outputs = []
     for block in packed.blocks:
-        states = (query[block.queries], key[block.keys], value[block.keys])
-        attended, _ = sdpa_attention_forward(module, *(x.transpose(1, 2) for x in states), block.mask, **options)
+        queries, keys, values = (
+            states.transpose(1, 2) for states in (query[block.queries], key[block.keys], value[block.keys])
+        )
+        attended, _ = sdpa_attention_forward(module, queries, keys, values, block.mask, **options)
         outputs.append(attended.flatten(0, 1))
     return torch.cat(outputs)[packed.order].view(shape), None
 
@@ -112,6 +132,6 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, attend_packed)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
+def use_packed_attention(model: LanguageModel) -> None:
     """Let a model take ``packed=PackedLayout`` in its forward pass; without it its attention is transformers' SDPA."""
     model.set_attn_implementation(NAME)

@@ -16,7 +16,8 @@ from models.extensions.settings import PretrainingExtensions
 from models.extensions.slice_sampling import sample_slices
 from models.extensions.token_classification import TokenClassification
 from models.pretraining import PretrainingModel, PretrainingOutput, classification_loss
-from models.text.contrastive import INITIAL_TEMPERATURE
+from models.text.checks import check_queries
+from models.text.contrastive import INITIAL_LABEL_SCALE, INITIAL_TEMPERATURE
 from models.vision import VisionModel
 
 
@@ -25,15 +26,19 @@ def pretraining_model(
     extensions: PretrainingExtensions = PretrainingExtensions(),  # noqa: B008 (frozen)
     queue_size: int = 512,
     temperature: float = INITIAL_TEMPERATURE,
+    label_scale: float = INITIAL_LABEL_SCALE,
 ) -> PretrainingModel:
-    """The published model where nothing is on, else the extended one."""
+    """The published model where nothing is on, else the extended one; both are described there."""
     if extensions == PretrainingExtensions():
-        return PretrainingModel(vision, queue_size, temperature)
-    return ExtendedPretrainingModel(vision, extensions, queue_size, temperature)
+        return PretrainingModel(vision, queue_size, temperature, label_scale)
+    return ExtendedPretrainingModel(vision, extensions, queue_size, temperature, label_scale)
 
 
 class ExtendedPretrainingModel(PretrainingModel):
-    """`PretrainingModel` whose steps are those of the extensions that are on; `PretrainingExtensions` names them."""
+    """`PretrainingModel` with the extensions that are on; `PretrainingExtensions` names them.
+
+    Raises ValueError where tasks are to be learned by deep supervision alone and it is off.
+    """
 
     def __init__(
         self,
@@ -41,14 +46,15 @@ class ExtendedPretrainingModel(PretrainingModel):
         extensions: PretrainingExtensions,
         queue_size: int = 512,
         temperature: float = INITIAL_TEMPERATURE,
+        label_scale: float = INITIAL_LABEL_SCALE,
     ) -> None:
         if extensions.deep_only_tasks and not extensions.deep_supervision:
             raise ValueError("tasks without the mask decoder learn by deep supervision, which has no weight")
         # Made before the published parts, and registered before them (below): the order of random numbers and of
         # parameters is that of the runs whose figures the documentation shows.
-        deep = DeepSupervision(vision.config) if extensions.deep_supervision else None
-        of_tokens = TokenClassification() if extensions.token_classification else None
-        super().__init__(vision, queue_size, temperature)
+        deep = DeepSupervision(vision.config, label_scale) if extensions.deep_supervision else None
+        of_tokens = TokenClassification(label_scale) if extensions.token_classification else None
+        super().__init__(vision, queue_size, temperature, label_scale)
         self.extensions = extensions
         self.deep_supervision, self.token_classification = deep, of_tokens
         self.centre = RunningCentre(vision.config.token_width) if extensions.running_centre else None
@@ -98,7 +104,7 @@ class ExtendedPretrainingModel(PretrainingModel):
         images = self.embed_encoded(encoded)
         parts = []
         for volume, image, queries, masks in zip(encoded, images, batch.query_embeddings, batch.masks, strict=True):
-            self.check_masks(queries, masks)
+            check_queries(queries, masks, self.text_width)
             losses = self.deep_supervision(volume, queries, masks, self.token_scores)
             scores = self.label_scores(image[None], queries)[0] * self.classification_scale
             losses["deep_presence"] = self.deep_supervision.presence_loss(scores, masks)
@@ -107,7 +113,7 @@ class ExtendedPretrainingModel(PretrainingModel):
 
     def mask_losses(self, volume: EncodedVolume, queries: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Also those of the encoder's feature maps, and the mask decoder's on some slices alone, if these are on."""
-        self.check_masks(queries, masks)
+        check_queries(queries, masks, self.text_width)
         losses: dict[str, Tensor] = {}
         if self.deep_supervision is not None:
             losses = self.deep_supervision(volume, queries, masks)

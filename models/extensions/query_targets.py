@@ -1,22 +1,23 @@
-"""Drawing the queries of `<SEG>` to the text embeddings that pretraining asked for masks with."""
+"""Keeping the queries of `<SEG>` near the text embeddings that the mask decoder was pretrained with."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from datasets.instruction import InstructionBatch
-from models.ctinstruct import CTInstruct, added
+from models.ctinstruct import CTInstruct
 
 
 def query_losses(model: CTInstruct, hidden: Tensor, batch: InstructionBatch) -> Tensor:
-    """(B,): mean squared distance of the queries of ``<SEG>`` from their labels' embeddings, where these are given.
+    """(B,): squared distance of a row's queries of ``<SEG>`` from the text embeddings of their labels, the mean.
 
-    Pretraining asked the mask decoder with those embeddings.  Far from all of them it answers with nothing, surely,
-    and the mask's loss then has next to no gradient to say in which direction the query should go.
+    0 for rows without `batch.query_targets`.  hidden: (B, L, width), the language model's last states.
 
-    hidden: (B, L, width), the language model's last states.
+    The mask decoder was pretrained with those embeddings as queries.  For a query far from all of them it gives an
+    empty mask with great certainty, and the mask loss then has next to no gradient that says where it should go.
     """
-    losses = hidden.new_zeros(len(hidden)).float()
+    losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
     answers = batch.labels == model.segmentation_id
     for row, targets in enumerate(batch.query_targets):
         states = hidden[row, answers[row]]
@@ -24,5 +25,5 @@ def query_losses(model: CTInstruct, hidden: Tensor, batch: InstructionBatch) -> 
             continue
         queries = model.vision.qwen2biolord(states).float()
         distances = (queries - targets[: len(queries)].float()).square().sum(-1)
-        losses = added(losses, row, distances.mean())
-    return losses
+        losses[row] = distances.mean()
+    return torch.stack(losses)

@@ -1,4 +1,4 @@
-"""Taking off what all volumes have in common, before they are compared with texts."""
+"""A running mean of volumes' embeddings, taken off before they are compared with texts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 
 class RunningCentre(nn.Module):
-    """x (B, C) less the running mean over all ranks in training: the bias of the layer behind it, kept in step.
+    """Subtract the running mean of x (B, C), over all batches and ranks seen in training (as Caron et al., DINO, 2021).
 
-    Tokens soon share a part many times as large as what tells volumes apart.  A cosine of them hardly differs then, and
-    a learned bias follows the drift of that part too slowly.  (Caron et al. 2021 centre their embeddings in this way.)
+    In training, tokens come to share a part many times as large as what tells volumes apart; the cosines of volumes and
+    texts then hardly differ.  That part drifts, and a learned bias would follow too slowly.
     """
 
     MOMENTUM = 0.9
+    mean: Tensor
+    seen: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()

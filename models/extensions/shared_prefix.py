@@ -1,10 +1,12 @@
-"""Questions about one volume share its tokens: they are read once, and each question goes on from there.
+"""Questions about one volume share its tokens: the language model reads them once, and each goes on from there.
 
-A row of the batch is a chat whose beginning, up to the last visual token and on for as long as the rows agree, is the
-same for all questions about the same volumes.  A language model with causal attention gives that beginning the same
-states in each of those rows.  So the rows of a volume become one sequence, the beginning and then every row's own part,
-where a part sees the beginning and itself alone; every token keeps the position it has in its own row.
-The states are those of separate rows (Zheng et al. 2024 share prefixes in this way at inference).
+The rows of a batch that ask about the same volume are packed into one sequence: their common beginning, then each row's
+own part.  A part looks at the beginning and at itself (`packed_attention`), and every token keeps the position that it
+has in its own row.
+
+The hidden states are those of separate rows.  In a causal language model a token depends on the tokens before it alone,
+and up to the last visual token, and on for as long as the rows agree, these are the same in all of them.
+(Zheng et al., SGLang, 2024, share prefixes in this way at inference.)
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from models.language.qwen_text import QWEN_TEXT_CLASSES
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Where each token of rows (B, L) stands in packed sequences (G, K).
+    """Where each token of B rows of length L stands in G packed sequences of length K, and the way back.
 
-    group, column: (B, L) int64; padding of a row points at the row's first token.
-    row, position: (G, K) int64, the token of the rows that a packed place takes; spare places take any.
-    layout: what each packed place looks at.
+    group, column: (B, L) int64, the sequence that holds a row's token, and its place there; padding of a row points at
+        the row's first token.
+    row, position: (G, K) int64, the row whose token stands at a packed place, and the token's column there; a spare
+        place at the end of a shorter sequence takes any token.
+    layout: which places each packed place looks at.
     """
 
     group: Tensor
@@ -36,7 +40,7 @@ class SharedPrefix:
     layout: PackedLayout
 
     def pack(self, rows: Tensor) -> Tensor:
-        """(B, L, ...) -> (G, K, ...)."""
+        """What belongs to the rows' tokens, (B, L, ...) -> (G, K, ...)."""
         return rows[self.row, self.position]
 
     def pack_positions(self, positions: Tensor) -> Tensor:
@@ -44,7 +48,7 @@ class SharedPrefix:
         return positions[..., self.row, self.position]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """(G, K, ...) -> (B, L, ...)."""
+        """The inverse of `pack`: (G, K, ...) -> (B, L, ...)."""
         return packed[self.group, self.column]
 
 
@@ -88,22 +92,29 @@ def shared_prefix(
             taken_row[index, cursor : cursor + own] = row
             taken_position[index, cursor : cursor + own] = torch.arange(own) + begin
             cursor += own
-    tensors = (tensor.to(input_ids.device) for tensor in (group, column, taken_row, taken_position))
-    return SharedPrefix(*tensors, packed_layout(part, input_ids.device))
+    device = input_ids.device
+    layout = packed_layout(part, device)
+    return SharedPrefix(
+        group.to(device), column.to(device), taken_row.to(device), taken_position.to(device), layout=layout
+    )
 
 
 def can_share_prefix(config: PreTrainedConfig) -> bool:
-    """Whether packed rows give the model the same states: known for softmax attention over all that came.
+    """Whether packed rows give this language model the hidden states of separate rows.
 
-    A window, a recurrence or positions that the model counts by itself would not follow its mask and positions; and
-    the class has to hand what its forward pass is given on to transformers' interface of attention.
+    That needs softmax attention over all earlier tokens, without a sliding window or a recurrence, positions that are
+    given and not counted by the model, and a class that passes extra arguments of its forward pass on to attention.
+    It is known of the families named here.
     """
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     return config.model_type in ("llama", "qwen2", "qwen3", *QWEN_TEXT_CLASSES) and layers == {"full_attention"}
 
 
 def _shared_length(input_ids: Tensor, image_mask: Tensor, starts: Sequence[int], rows: Sequence[int]) -> int:
-    """Tokens that the rows begin with alike, 0 where these lack visual ones; each row keeps one of its own at least."""
+    """Number of tokens that the rows begin with alike; 0 where they do not hold all of the visual tokens.
+
+    Each row keeps at least one token of its own.  starts: the first column of each row that is not padding.
+    """
     shortest = input_ids.shape[1] - max(starts[row] for row in rows)
     heads = torch.stack([input_ids[row, starts[row] : starts[row] + shortest] for row in rows])
     differs = (heads != heads[:1]).any(0).nonzero()

@@ -18,11 +18,11 @@ INITIAL_BIAS = -3.0  # the largest of some hundred cosines is above zero from th
 
 
 class TokenClassification(nn.Module):
-    """Scale and bias of the largest cosine."""
+    """Learned scale, which begins at `label_scale`, and bias of the largest cosine."""
 
-    def __init__(self) -> None:
+    def __init__(self, label_scale: float = INITIAL_LABEL_SCALE) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor([INITIAL_LABEL_SCALE]).log())
+        self.log_scale = nn.Parameter(torch.tensor([label_scale]).log())
         self.bias = nn.Parameter(torch.full((1,), INITIAL_BIAS))
 
     def forward(self, cosines: Sequence[Tensor]) -> Tensor:

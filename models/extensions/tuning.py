@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import partial, reduce
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diagnosis_facts
-from models.ctinstruct import CTInstruct, InstructionOutput, MakeModel, added, mean_losses
+from models.ctinstruct import CTInstruct, EncodedRows, InstructionOutput, MakeModel
 from models.encoders.contract import EncodedVolume
 from models.extensions.mask_questions import mask_questions, sample_volumes
 from models.extensions.packed_attention import use_packed_attention
@@ -22,6 +21,8 @@ from models.extensions.shared_prefix import SharedPrefix, can_share_prefix, shar
 from models.extensions.slice_sampling import sample_slices
 from models.extensions.spare_pass import spare_diagnosis, spare_masks, spare_visual_tokens, spare_volume
 from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
+from models.language.lora import LanguageModel
+from models.language.loss_metrics import mean_losses
 from models.masks.losses import part_mask_loss
 from models.vision import VisionModel
 
@@ -42,7 +43,7 @@ class ExtendedCTInstruct(CTInstruct):
     def __init__(
         self,
         vision: VisionModel,
-        language_model: PreTrainedModel,
+        language_model: LanguageModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         extensions: TuningExtensions,
@@ -75,45 +76,42 @@ class ExtendedCTInstruct(CTInstruct):
         return InstructionOutput(loss, mean_losses(losses, batch))
 
     def _read(
-        self,
-        batch: InstructionBatch,
-        encoded: Sequence[Sequence[EncodedVolume]],
-        spare: EncodedVolume | None,
-        answers: AnswerPositions,
+        self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None, answers: AnswerPositions
     ) -> tuple[Tensor, Tensor]:
-        """`embed` and `read`, packed where rows share a volume."""
+        """The embeddings of `embed` go through `read`, packed where rows share a volume; results are as of `read`."""
         shared = None
         if self.shares_volumes:
             image_mask = batch.input_ids == self.image_id
             shared = shared_prefix(batch.input_ids, batch.attention_mask, image_mask, batch.volumes_of)
         if shared is None:
             embeddings, positions = self._embed_aligned(batch, encoded, spare)
-            return self.read(embeddings, positions, answers, attention_mask=batch.attention_mask)
+            return self.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)
         embeddings, positions = self._embed_packed(batch, encoded, shared)
         # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
         mask = embeddings.new_zeros(1, 1, 1, 1)
         packed = answers.moved(shared.group, shared.column)
-        logits, hidden = self.read(embeddings, positions, packed, attention_mask=mask, packed=shared.layout)
+        logits, hidden = self.read(
+            embeddings, packed, position_ids=positions, attention_mask=mask, packed=shared.layout
+        )
         return logits, shared.unpack(hidden)
 
     def _embed_aligned(
-        self, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]], spare: EncodedVolume | None
+        self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
     ) -> tuple[Tensor, Tensor]:
-        """`embed`; a rank without volumes runs its projector on the spare one, at the same place in the order."""
+        """As `embed`; a rank without volumes runs the projector on the spare one, when other ranks run theirs."""
         embeddings, positions = self.embed(batch, encoded)
         if spare is not None and not any(encoded):
             embeddings = embeddings + spare_visual_tokens(self, spare)
         return embeddings, positions
 
     def _embed_packed(
-        self, batch: InstructionBatch, encoded: Sequence[Sequence[EncodedVolume]], shared: SharedPrefix
+        self, batch: InstructionBatch, encoded: EncodedRows, shared: SharedPrefix
     ) -> tuple[Tensor, Tensor]:
-        """`embed` for packed rows (G, K): a volume's tokens stand there once for all questions about it."""
+        """As `embed`, for packed rows (G, K), which hold a volume's tokens once for all questions about it."""
         image_mask = batch.input_ids == self.image_id
         positions = shared.pack_positions(self.positions(batch, encoded))
         embeddings = self.language_model.get_input_embeddings()(shared.pack(batch.input_ids))
-        visual, places = self.visual_tokens(batch, encoded)
-        assert visual is not None  # rows share a beginning only where it holds a volume
+        visual, places = self.visual_tokens(batch, encoded)  # rows share a beginning only where it holds a volume
         place_of = batch.input_ids.new_zeros(batch.input_ids.shape)
         place_of[image_mask] = places.to(place_of.device)
         image_mask, place_of = shared.pack(image_mask), shared.pack(place_of)
@@ -121,30 +119,33 @@ class ExtendedCTInstruct(CTInstruct):
         return embeddings.masked_scatter(image_mask.unsqueeze(-1), visual), positions
 
     def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
-        """As published, the heads of one label set after the other, and without targets for one still run."""
+        """As published; where ranks are aligned, label set by label set, and its heads run without targets too."""
         if not self.extensions.aligned_ranks:
             return super().diagnosis_losses(hidden, batch)
-        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
+        spare = hidden.new_zeros((), dtype=torch.float32)
         for label_set in diagnosis_facts():
-            rows = [r for r, name in enumerate(batch.label_sets) if name == label_set and batch.targets[r] is not None]
-            for row in rows:
-                losses = self.add_diagnosis_loss(losses, row, hidden, batch)
-            if not rows:
-                losses = losses + spare_diagnosis(self, hidden, label_set)
-        return losses
+            asked = False
+            for row, targets in enumerate(batch.targets):
+                if targets is not None and batch.label_sets[row] == label_set:
+                    states = hidden[row, batch.labels[row] == self.confidence_id]
+                    losses[row] = self.diagnosis_heads.loss(states, targets, label_set)
+                    asked = True
+            if not asked:
+                spare = spare + spare_diagnosis(self, hidden, label_set)
+        return torch.stack(losses) + spare
 
     def _mask_losses(
-        self,
-        hidden: Tensor,
-        batch: InstructionBatch,
-        encoded: Sequence[Sequence[EncodedVolume]],
-        spare: EncodedVolume | None,
+        self, hidden: Tensor, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
     ) -> Tensor:
-        """As published, but a volume's features are decoded once for all who ask, and some slices or volumes alone."""
-        losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        """As published, but each volume is decoded once for all rows that ask about it, and maybe in part.
+
+        In training, `mask_volumes` leaves out whole volumes and `mask_slices` leaves out slices of the others.
+        """
+        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
         asked = mask_questions(hidden, batch.labels == self.segmentation_id, batch, encoded)
         if spare is not None and not asked:
-            return losses + spare_masks(self, spare, hidden)
+            return torch.stack(losses) + spare_masks(self, spare, hidden)
         weight = 1.0
         if self.training:
             asked, weight = sample_volumes(asked, self.extensions.mask_volumes)
@@ -159,5 +160,5 @@ class ExtendedCTInstruct(CTInstruct):
             )
             for row, row_logits, row_targets in parts:
                 bce, dice = part_mask_loss(row_logits, row_targets)
-                losses = added(losses, row, weight * (bce + dice))
-        return losses
+                losses[row] = weight * (bce + dice)
+        return torch.stack(losses)

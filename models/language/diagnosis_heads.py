@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from datasets.vocabulary import diagnosis_facts
+from models.masks.losses import weighted_bce
 
 
 def positive_weights(label_set: str) -> Tensor:
@@ -19,7 +22,7 @@ class DiagnosisHeads(nn.Module):
     A sample's label set chooses the heads, never the number of its tokens: token i is read by head i.
     """
 
-    def __init__(self, hidden_size: int):
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(
             {name: nn.Linear(hidden_size, len(rows)) for name, rows in diagnosis_facts().items()}
@@ -27,7 +30,16 @@ class DiagnosisHeads(nn.Module):
 
     def forward(self, hidden: Tensor, label_set: str) -> Tensor:
         """Logits (m,) of hidden states (m, hidden); row i belongs to disease i, and m may be less than all diseases."""
-        head = self.heads[label_set]
+        head = cast(nn.Linear, self.heads[label_set])
         count = len(hidden)
         weight, bias = head.weight[:count], head.bias[:count]
         return (hidden * weight.to(hidden.dtype)).sum(-1) + bias.to(hidden.dtype)
+
+    def loss(self, hidden: Tensor, targets: Tensor, label_set: str) -> Tensor:
+        """(): BCE, weighted by `positive_weights`, of the logits of hidden states (m, hidden).
+
+        targets: (n,) of all diseases in the order of the heads, 0, 1 or NaN where not known.
+        """
+        logits = self(hidden, label_set)
+        weights = positive_weights(label_set).to(logits.device)[: len(logits)]
+        return weighted_bce(logits, targets[: len(logits)], weights)

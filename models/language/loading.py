@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,11 +38,12 @@ def load_language_model(
         InputError: the name is neither a local model nor one that can be fetched.
     """
     path = Path(name)
+    source = name
+    options: dict[str, Any] = {}
+    if path.suffix == ".gguf":
+        source, options = str(path.parent), {"gguf_file": path.name}
+    loader: type[PreTrainedModel] | type[AutoModelForCausalLM] = AutoModelForCausalLM
     try:
-        if path.suffix == ".gguf":
-            source, options = str(path.parent), {"gguf_file": path.name}
-        else:
-            source, options = name, {}
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         config = AutoConfig.from_pretrained(source, **options)
         text_config = config.get_text_config()
@@ -51,22 +53,22 @@ def load_language_model(
                 text_config.tie_word_embeddings = config.tie_word_embeddings
             loader = QWEN_TEXT_CLASSES[text_config.model_type]
             options |= {"config": text_config, "key_mapping": _NESTED_DECODER}
-        else:
-            loader = AutoModelForCausalLM
-        model, loaded = loader.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
+        # transformers' annotation knows nothing of `output_loading_info`
+        result: Any = loader.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except (OSError, ValueError) as error:  # a folder without what it needs is either, by what is missing
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"language model {name!r} could not be loaded: give a hub name that can be fetched, a local folder "
             f"with config.json, weights and tokenizer, or a .gguf file ({reason})"
         ) from error
+    model, loaded = cast(tuple[PreTrainedModel, dict[str, Any]], result)
     _check_complete(name, loaded)
     add_special_tokens(tokenizer)
     resize_embeddings(model, tokenizer)
     return model, tokenizer
 
 
-def _check_complete(name: str, loaded: dict) -> None:
+def _check_complete(name: str, loaded: dict[str, Any]) -> None:
     """transformers fills what a file lacks with random numbers and goes on; here that is an error."""
     for kind, what in (("missing_keys", "lacks"), ("unexpected_keys", "has, and this model has no place for,")):
         if keys := sorted(loaded[kind]):
@@ -81,7 +83,7 @@ def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config)
 
 
-def language_config_from_dict(values: dict) -> PreTrainedConfig:
+def language_config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     """The inverse of ``config.to_dict()``.
 
     Raises:
@@ -99,8 +101,13 @@ def language_config_from_dict(values: dict) -> PreTrainedConfig:
 
 def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give every token a row; never cut rows (published vocabularies are padded past their tokenizer's length)."""
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if len(tokenizer) > len(embedding_weight(model.get_input_embeddings())):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+
+
+def embedding_weight(layer: nn.Module | None) -> Tensor:
+    """The (vocabulary, hidden) weight of a model's input or output embeddings, which transformers types as modules."""
+    return cast(nn.Embedding | nn.Linear, layer).weight
 
 
 def uses_3d_positions(config: PreTrainedConfig) -> bool:

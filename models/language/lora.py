@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datasets.errors import InputError
 from datasets.vocabulary import IMAGE, IMAGE_END, IMAGE_START, NEW_TOKENS
+from models.language.special_tokens import token_ids
+
+LanguageModel = PreTrainedModel | PeftModel  # as it was loaded, or with an adapter around it
 
 _TRAINED_NAMES = ("lora_", "trainable_tokens_delta")
+_SETTINGS = "ctinstruct_lora"  # the attribute of an adapted model that keeps its `LoraSettings`
 
 
 @dataclass(frozen=True)
@@ -29,20 +33,22 @@ class LoraSettings:
     modules: tuple[str, ...] = ("q_proj", "v_proj")
 
     def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint's config.json."""
         return {**asdict(self), "modules": list(self.modules)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LoraSettings:
+        """The inverse of `to_dict`."""
         return cls(**{**values, "modules": tuple(values["modules"])})
 
 
-def add_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: LoraSettings) -> PeftModel:
+def add_lora(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, settings: LoraSettings) -> PeftModel:
     """Freeze ``model`` but for new adapters and for the rows of the added tokens, in embedding and output layer.
 
     Raises:
         InputError: the model has no layer of the given names.
     """
-    ids = tokenizer.convert_tokens_to_ids([*NEW_TOKENS, IMAGE_START, IMAGE, IMAGE_END])
+    ids = token_ids(tokenizer, [*NEW_TOKENS, IMAGE_START, IMAGE, IMAGE_END])
     names = {module: name for name, module in model.named_modules()}
     rows = {names[model.get_input_embeddings()].rpartition(".")[2]: ids}
     output = model.get_output_embeddings()
@@ -57,18 +63,18 @@ def add_lora(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, setting
         trainable_token_indices=rows,
     )
     try:
-        adapted = get_peft_model(model, config)
+        adapted = get_peft_model(cast(PreTrainedModel, model), config)  # peft takes an adapted model too
     except ValueError as error:
         raise InputError(
             f"--lora_modules {' '.join(settings.modules)}: the language model {settings.base} has no such layers"
         ) from error
-    adapted.ctinstruct_lora = settings
+    setattr(adapted, _SETTINGS, settings)
     return adapted
 
 
-def lora_settings(model: PreTrainedModel | PeftModel) -> LoraSettings | None:
+def lora_settings(model: LanguageModel) -> LoraSettings | None:
     """The settings of an adapted model, or None."""
-    return getattr(model, "ctinstruct_lora", None) if isinstance(model, PeftModel) else None
+    return getattr(model, _SETTINGS, None) if isinstance(model, PeftModel) else None
 
 
 def is_trained_name(name: str) -> bool:

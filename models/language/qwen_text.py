@@ -7,6 +7,8 @@ published Qwen2-VL checkpoints; they take ``inputs_embeds`` and 3D rotary positi
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -18,14 +20,15 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfi
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLPreTrainedModel, Qwen3VLTextModel
 
 
-class _TextDecoderWithHead:
-    """What the three families share; each subclass names its decoder class."""
+class _TextDecoderWithHead(PreTrainedModel):
+    """What the three families share; each subclass names its configuration and its decoder class."""
 
+    config_class: type[PreTrainedConfig]
     text_model_class: type[PreTrainedModel]
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' convention)
     _keys_to_ignore_on_load_unexpected = [r"visual\."]  # noqa: RUF012
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.model = self.text_model_class(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -33,12 +36,12 @@ class _TextDecoderWithHead:
 
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        inputs_embeds=None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (batch, kept length, vocabulary); ``position_ids`` (3, batch, length), or (batch, length) for text.
 
@@ -59,25 +62,22 @@ class _TextDecoderWithHead:
 
 
 class Qwen2VLTextForCausalLM(_TextDecoderWithHead, Qwen2VLPreTrainedModel, GenerationMixin):
-    config: Qwen2VLTextConfig
     config_class = Qwen2VLTextConfig
     text_model_class = Qwen2VLTextModel
 
 
 class Qwen2_5_VLTextForCausalLM(_TextDecoderWithHead, Qwen2_5_VLPreTrainedModel, GenerationMixin):
-    config: Qwen2_5_VLTextConfig
     config_class = Qwen2_5_VLTextConfig
     text_model_class = Qwen2_5_VLTextModel
 
 
 class Qwen3VLTextForCausalLM(_TextDecoderWithHead, Qwen3VLPreTrainedModel, GenerationMixin):
-    config: Qwen3VLTextConfig
     config_class = Qwen3VLTextConfig
     text_model_class = Qwen3VLTextModel
 
 
 # By the model_type of the text configuration.
-QWEN_TEXT_CLASSES: dict[str, type[PreTrainedModel]] = {
+QWEN_TEXT_CLASSES: dict[str, type[_TextDecoderWithHead]] = {
     cls.config_class.model_type: cls
     for cls in (Qwen2VLTextForCausalLM, Qwen2_5_VLTextForCausalLM, Qwen3VLTextForCausalLM)
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from transformers import PreTrainedTokenizerBase
 
 from datasets.vocabulary import IMAGE, IMAGE_END, IMAGE_START, NEW_TOKENS
@@ -32,3 +34,9 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
     return added
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[int]:
+    """The ids of tokens that ``tokenizer`` knows."""
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    return [ids] if isinstance(ids, int) else ids

@@ -64,8 +64,8 @@ def build_tiny_language_model(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
     )
+    config.tie_word_embeddings = False
     model = build_language_model(config)
     resize_embeddings(model, tokenizer)
     return model

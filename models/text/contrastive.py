@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 INITIAL_TEMPERATURE = 0.07
 INITIAL_LABEL_SCALE = 10.0  # of cosines with labels, as in SigLIP (Zhai et al. 2023)
@@ -47,6 +49,9 @@ class ContrastiveLoss(nn.Module):
     parameter gradients over ranks (DDP, ZeRO) divides by W once.  Loss and gradients so equal those of one process
     with the concatenated batch.
     """
+
+    queue: Tensor
+    queued: Tensor
 
     def __init__(self, text_width: int, queue_size: int = 512, temperature: float = INITIAL_TEMPERATURE) -> None:
         super().__init__()
@@ -129,13 +134,13 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
@@ -143,13 +148,13 @@ class _Gather(torch.autograd.Function):
 
 class _Bounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value: Tensor, bound: float) -> Tensor:
+    def forward(ctx: Any, value: Tensor, bound: float) -> Tensor:
         ctx.save_for_backward(value)
         ctx.bound = bound
         return value.clamp(max=bound)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (value,) = ctx.saved_tensors
         return gradient * ((value <= ctx.bound) | (gradient > 0)), None
 

@@ -103,8 +103,9 @@ class TextEncoder(nn.Module):
 
         Only texts that are neither repeated nor in the cache go through the model; texts of like length go together.
         """
-        known = {text: self.cache.get(text) if self.cache else None for text in dict.fromkeys(texts)}
-        missing = sorted((text for text, embedding in known.items() if embedding is None), key=len, reverse=True)
+        cached = {text: self.cache.get(text) if self.cache else None for text in dict.fromkeys(texts)}
+        known = {text: embedding for text, embedding in cached.items() if embedding is not None}
+        missing = sorted((text for text in cached if text not in known), key=len, reverse=True)
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             for text, embedding in zip(batch, self._encode_batch(batch), strict=True):

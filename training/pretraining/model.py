@@ -1,0 +1,116 @@
+"""The model of a pretraining run, its text encoder, and the rates at which its parts learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch.nn import Parameter
+
+from datasets.errors import InputError
+from datasets.label_descriptions import descriptions
+from models.checkpoints.pretrained_backbone import load_pretrained_backbone
+from models.checkpoints.pretrained_vision import load_into
+from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
+from models.encoders.attention import Transformer
+from models.extensions.pretraining import pretraining_model
+from models.extensions.settings import PretrainingExtensions
+from models.pretraining import PretrainingModel
+from models.text.text_encoder import TextEncoder
+from models.text.tiny_text_encoder import build_tiny_text_encoder
+from models.vision import VisionModel
+from training import checkpoint_store, distributed
+from training.pretraining.settings import PretrainingSettings
+
+
+def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) -> VisionConfig:
+    """The preset's sizes for ``encoder``, with queries as wide as the text encoder's embeddings."""
+    return replace(
+        vision_preset(settings.vision, encoder),
+        crop_size=settings.crop_size,
+        patch_max=settings.patch_max,
+        query_width=text_width,
+    )
+
+
+def check_encoder(settings: PretrainingSettings, encoder: str) -> None:
+    """Raise InputError for a setting that cannot take effect on this encoder."""
+    if settings.mask_slices and not vision_preset(settings.vision, encoder).masks_by_slice:
+        raise InputError(
+            f"--mask_slices {settings.mask_slices}: {encoder} decodes whole patches, not slices; give --mask_slices 0"
+        )
+    if settings.attention_rate != 1 and encoder != "2D1D":
+        raise InputError(
+            f"--attention_rate {settings.attention_rate}: it is of 2D1D's transformers, which {encoder} has not; "
+            "give --attention_rate 1"
+        )
+
+
+def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence: float | None) -> PretrainingModel:
+    """The published model, with those extensions that are on, from random weights or those that the settings name.
+
+    prevalence: share of positives at which classification begins; None for no bias.
+    """
+    extensions = PretrainingExtensions(
+        running_centre=settings.running_centre,
+        prevalence=prevalence,
+        deep_supervision=settings.deep_supervision,
+        deep_only_tasks=frozenset(settings.deep_only_tasks),
+        token_classification=settings.token_classification,
+        mask_slices=settings.mask_slices,
+    )
+    vision = VisionModel(config)
+    model = pretraining_model(vision, extensions, settings.queue_size, settings.temperature, settings.label_scale)
+    if settings.pretrained_backbone:
+        load_pretrained_backbone(model.vision, settings.pretrained_backbone)
+    if settings.initial_vision:
+        load_into(model.vision, checkpoint_store.resolve_model_folder(settings.initial_vision))
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def parameter_groups(
+    model: PretrainingModel,
+    rate: float,
+    attention_rate: float,
+    mask_decoder_rate: float = 1.0,
+    projection_rate: float = 1.0,
+) -> list[dict[str, Any]]:
+    """What the optimiser steps: everything at `rate`, but three parts at shares of it.
+
+    They are 2D1D's transformers, the mask decoder, and what compares maps, tokens and volumes with texts.
+
+    The transformers' attention takes keys and values from the input as it is, so what a layer adds is multiplied by the
+    next; at the rate that suits the convolutions they grow until all tokens are the same.  The mask decoder's queries
+    stop following the label at such a rate.  The projections have a direction to find for every label, from features
+    that change under them; at the rate that suits the convolutions they lag behind.  So do the scales and biases of the
+    comparison: AdamW changes the logarithm of a scale by at most its rate a step, and cosines are small.
+    """
+    shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
+    vision = model.vision
+    for part in (vision.decoder, vision.projection_layer, vision.transformer_decoder, vision.mask_embed_proj):
+        shares |= {id(p): mask_decoder_rate for p in part.parameters()}
+    shares |= {id(p): projection_rate for p in model.comparison_parameters()}
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(shares.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "lr": rate * share} for share, parameters in groups.items()]
+
+
+def load_text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:
+    """The frozen text encoder; the tiny one is learned from the reports on rank 0 and kept in the run folder."""
+    cache = Path(settings.cache) / "texts" if settings.cache else None
+    if settings.text_encoder != "tiny":
+        return TextEncoder.load(settings.text_encoder, cache=cache)
+    folder = Path(settings.run_dir) / "text_encoder"
+
+    def build() -> None:
+        if not folder.is_dir():
+            width = VISION_PRESETS["tiny"].query_width
+            build_tiny_text_encoder([*descriptions().values(), *reports], width).save(folder)
+
+    distributed.from_main(build)
+    return TextEncoder.load(folder, cache=cache)

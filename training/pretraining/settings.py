@@ -1,0 +1,123 @@
+"""What the three encoder scripts set.  The values, and what they mean, stand at the top of each script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from math import ceil
+from typing import Any, ClassVar, Literal, TypeVar
+
+from datasets.errors import InputError
+from datasets.volume.augmentation import AugmentationOptions
+from models.configuration import vision_preset
+from training.settings import TrainingSettings
+
+Settings = TypeVar("Settings", bound="PretrainingSettings")
+Size = Literal["full", "small", "tiny"]
+
+
+@dataclass(kw_only=True)
+class PretrainingSettings(TrainingSettings):
+    """Settings of the three encoder scripts, which give each field its value.
+
+    max_iters and the intervals are in draws: micro-steps of one task.
+    """
+
+    NO_PART_OF_THE_METHOD: ClassVar[frozenset[str]] = (
+        TrainingSettings.NO_PART_OF_THE_METHOD
+        | {"manifest_dir", "phantoms", "cache", "skip_missing_tasks", "initial_vision", "gradient_checkpointing"}
+        | {"validation_samples", "validation_split", "eval_only"}
+    )
+
+    preset: Size
+    recipe: Literal["published", "phantom"]
+
+    manifest_dir: str
+    phantoms: str
+    kinds: tuple[str, ...]
+    task_weights: tuple[str, ...]
+    skip_missing_tasks: bool
+    orientation: str
+    resize: Literal["published", "isotropic"]
+    crop_size: tuple[int, int, int]
+    patch_max: int
+    cache: str
+    labels_per_step: int
+    absent_labels: Literal["all", "balanced"]
+    validation_samples: int
+    validation_split: Literal["val", "test"]
+    eval_only: bool
+
+    augmentation: bool
+    augment_rotate: float
+    augment_flip: float
+    augment_segmentation_flip: float
+    augment_flip_sided: bool
+    augment_scale: float
+    augment_scale_by: float
+    augment_shift: float
+    augment_shift_by: float
+    augment_noise: float
+    augment_noise_sigma: float
+    augment_draw_noise_sigma: bool
+    augment_contrast: float
+    augment_gamma: tuple[float, float]
+
+    text_encoder: str
+    vision: Size
+    initial_vision: str
+    queue_size: int
+    temperature: float
+    label_scale: float
+    gradient_checkpointing: bool
+
+    segmentation_micro_batch: int
+
+    pretrained_backbone: str
+    running_centre: bool
+    prevalence: bool
+    deep_supervision: float
+    deep_only_tasks: tuple[str, ...]
+    token_classification: float
+    mask_slices: int
+    attention_rate: float
+    mask_decoder_rate: float
+    projection_rate: float
+
+    def validate(self) -> None:
+        """As of every training, and what pretraining adds."""
+        super().validate()
+        self.require_at_least(1, "segmentation_micro_batch", "validation_samples", "labels_per_step", "patch_max")
+        self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices")
+        self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
+        self._augmentation()
+        for name in ("temperature", "label_scale"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value above 0")
+
+    @property
+    def augmentation_options(self) -> AugmentationOptions | None:
+        """As the dataset takes them; None for no augmentation."""
+        return self._augmentation() if self.augmentation else None
+
+    def _augmentation(self) -> AugmentationOptions:
+        return AugmentationOptions(
+            **{part.name: getattr(self, f"augment_{part.name}") for part in fields(AugmentationOptions)}
+        )
+
+
+def in_updates(settings: Settings) -> Settings:
+    """The same with max_iters and the intervals in optimiser steps, which the loop counts.
+
+    An update is made at every `accumulation_steps`-th draw; one that is begun is finished, so numbers are rounded up.
+    """
+    in_draws = ("max_iters", "log_interval", "save_interval", "eval_interval")
+    return replace(settings, **{name: ceil(getattr(settings, name) / settings.accumulation_steps) for name in in_draws})
+
+
+def size_preset(size: Size, encoder: str) -> dict[str, Any]:
+    """Fields of a smaller network and what suits it: the text encoder, data that are made on the spot, memory."""
+    config = vision_preset(size, encoder)
+    preset: dict[str, Any] = {"vision": size, "crop_size": config.crop_size, "patch_max": config.patch_max}
+    if size == "tiny":
+        preset |= {"text_encoder": "tiny", "manifest_dir": "", "gradient_checkpointing": False, "workers": 0}
+    return preset

@@ -1,0 +1,143 @@
+"""The model that instruction tuning starts from: a checkpoint, or new parts around pretrained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel
+
+from datasets.errors import InputError
+from datasets.label_descriptions import canonical
+from datasets.manifest import InstructionRecord, manifest_texts
+from models.checkpoints.folder import build_ctinstruct
+from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.pretrained_vision import labels_to_texts, load_into, load_pretrained_vision, tokens_to_texts
+from models.checkpoints.released import load_released_vision
+from models.configuration import VisionConfig, vision_preset
+from models.ctinstruct import CTInstruct, MakeModel
+from models.extensions.grounded_start import start_grounded
+from models.extensions.projector_start import start_projector
+from models.extensions.tuning import tuning_model
+from models.language.loading import load_language_model
+from models.language.lora import LoraSettings, add_lora, lora_settings
+from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
+from models.parameters import freeze_encoder, freeze_unused
+from models.text.label_embeddings import label_embeddings
+from training import checkpoint_store, distributed
+from training.precision import TYPES, resolve_precision
+from training.tuning.settings import TuningSettings
+
+
+def build_model(settings: TuningSettings, records: Sequence[InstructionRecord], ranks: distributed.Ranks) -> CTInstruct:
+    """The model in the state in which training begins: what is frozen is frozen, adapters are in place.
+
+    Raises InputError for a setting that cannot take effect on this model, or weights that do not fit it.
+    """
+    check_start(settings)
+    model = _start(settings, records, ranks.device, tuning_model(settings.extensions(ranks.world_size)))
+    if settings.mask_slices and not model.config.masks_by_slice:
+        raise InputError(
+            f"--mask_slices {settings.mask_slices}: {model.config.encoder} decodes whole patches, not slices; give "
+            "--mask_slices 0"
+        )
+    if settings.lora:
+        _adapt(model, settings)
+    if not settings.train_vision:
+        freeze_encoder(model)
+    freeze_unused(model)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def check_start(settings: TuningSettings) -> None:
+    """Raise InputError where `grounded_start` or `projector_start` lacks what it starts from."""
+    folder = Path(settings.pretrained_vision)
+    in_folder = bool(settings.pretrained_vision) and not folder.is_file()  # a released file knows no texts
+    if settings.projector_start == "texts" and not in_folder:
+        raise InputError(
+            "--projector_start texts begins at pretraining's projection: give --pretrained_vision, the folder of a "
+            "pretraining run, or --projector_start random"
+        )
+    if not settings.grounded_start:
+        return
+    if settings.language_model != "tiny":
+        raise InputError(
+            f"--grounded_start is for a language model made on the spot: give --language_model tiny in place of "
+            f"{settings.language_model}, or --grounded_start false"
+        )
+    if not in_folder or not settings.query_text_encoder:
+        raise InputError(
+            "--grounded_start begins at what pretraining knows of labels: give --pretrained_vision, the folder of a "
+            "pretraining run, and --query_text_encoder, its text encoder, or --grounded_start false"
+        )
+
+
+def _start(
+    settings: TuningSettings, records: Sequence[InstructionRecord], device: torch.device, make: MakeModel
+) -> CTInstruct:
+    """A checkpoint that the run goes on from, or new vision before a loaded (or tiny random) language model.
+
+    Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
+    """
+    dtype = TYPES[resolve_precision(settings, device)]
+    resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
+    start = resumed / "model" if resumed else settings.initial_checkpoint
+    if start:
+        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype, make=make)
+    if settings.language_model == "tiny":
+        tokenizer = distributed.from_main(lambda: train_tokenizer(manifest_texts(records)))
+        language_model = build_tiny_language_model(tokenizer)
+    else:
+        language_model, tokenizer = load_language_model(settings.language_model, dtype)
+    path = Path(settings.pretrained_vision)
+    if not settings.pretrained_vision or path.is_file():
+        config = _with_sizes(vision_preset(settings.vision, settings.encoder), settings)
+        model = build_ctinstruct(config, language_model, tokenizer, make=make)
+        if settings.pretrained_vision:
+            load_released_vision(model.vision, path)
+        return model
+    folder = checkpoint_store.resolve_model_folder(path)
+    config, _ = load_pretrained_vision(folder)
+    if settings.encoder not in ("2D1D", config.encoder):
+        raise InputError(f"--encoder {settings.encoder}: {folder} holds a {config.encoder}; leave --encoder out")
+    model = build_ctinstruct(_with_sizes(config, settings), language_model, tokenizer, make=make)
+    load_into(model.vision, folder)
+    if settings.grounded_start:
+        named = {canonical(label) for record in records for label in (*record.labels, *record.targets)}
+        embeddings = label_embeddings(settings.query_text_encoder, named, config.query_width)
+        start_grounded(model, labels_to_texts(model.vision, folder), tokens_to_texts(model.vision, folder), embeddings)
+    if settings.projector_start == "texts":
+        start_projector(model.vision, tokens_to_texts(model.vision, folder))
+    return model
+
+
+def _with_sizes(config: VisionConfig, settings: TuningSettings) -> VisionConfig:
+    """The configuration with the patch size and number that the settings name."""
+    return replace(
+        config,
+        crop_size=settings.crop_size or config.crop_size,
+        patch_max=settings.patch_max or config.patch_max,
+    )
+
+
+def _adapt(model: CTInstruct, settings: TuningSettings) -> None:
+    """Put LoRA adapters into the language model, unless a checkpoint brought them."""
+    if lora_settings(model.language_model):
+        return
+    base = settings.language_model
+    if settings.initial_checkpoint:  # the very step, for the run may go on
+        base = str(checkpoint_store.resolve_model_folder(settings.initial_checkpoint))
+    if base == "tiny":
+        raise InputError(
+            "--lora adapts a model that can be loaded again: give --language_model or --initial_checkpoint"
+        )
+    lora = LoraSettings(
+        base, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, tuple(settings.lora_modules)
+    )
+    # the adapted model passes every call and attribute on to the one inside
+    model.language_model = cast(PreTrainedModel, add_lora(model.language_model, model.tokenizer, lora))
