@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from datasets.errors import InputError
+from models.language.lora import LanguageModel
 
 Quantization = Literal["int8", "int4"]
 GROUP = 32  # weights that share a scale: torchao's finest for int4, at an eighth more memory than its coarsest
@@ -75,7 +75,7 @@ def quantize(weight: Tensor, scheme: Quantization) -> Tensor:
     return Int4OpaqueTensor(data, scale, [1, GROUP], weight.shape)
 
 
-def quantized_layers(model: PreTrainedModel, scheme: Quantization) -> Callable[[str, Tensor], Tensor]:
+def quantized_layers(model: LanguageModel, scheme: Quantization) -> Callable[[str, Tensor], Tensor]:
     """Put layers for quantised weights into a language model that has no storage yet.
 
     Layers whose sizes the kernel of int4 cannot take stay as they are.
