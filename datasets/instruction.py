@@ -54,7 +54,7 @@ class InstructionBatch:
     """Samples of any tasks and sizes, padded on the left.
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
-    row; ``volumes[row]`` is itself a list.  Rows that ask about the same volumes share them: ``volumes_of`` names for
+    row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names for
     each row the row whose volumes it asks about, and a row that uses another's has none of its own.
     """
 
@@ -221,6 +221,16 @@ def _keys_of(sample: InstructionSample) -> tuple[str, ...]:
 
 
 def _first_rows_with(keys: Sequence[tuple[str, ...]]) -> list[int]:
-    """For each row the first one with equal keys; a row without volumes, so without keys, stands for itself."""
-    first: dict[tuple[str, ...], int] = {}
-    return [first.setdefault(key, row) if key else row for row, key in enumerate(keys)]
+    """For each row the first of the run of rows about its volumes; a row without volumes stands for itself.
+
+    A run ends where a row asks about other volumes: one that is drawn twice in a batch counts as two, whose masks are
+    learned on other slices each.
+    """
+    rows: list[int] = []
+    latest: tuple[str, ...] = ()
+    first = 0
+    for row, key in enumerate(keys):
+        if key and key != latest:
+            latest, first = key, row
+        rows.append(first if key else row)
+    return rows
