@@ -54,8 +54,8 @@ class InstructionBatch:
     """Samples of any tasks and sizes, padded on the left.
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
-    row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names for
-    each row the row whose volumes it asks about, and a row that uses another's has none of its own.
+    row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names
+    for each row the row whose volumes it asks about, and a row that uses another's has none of its own.
     """
 
     input_ids: Tensor
