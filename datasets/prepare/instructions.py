@@ -22,12 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.manifest import ManifestError, load_manifest, read_rows
+from datasets.manifest import ManifestError, load_manifest
+from datasets.manifest_rows import read_rows, unknown_field
 from datasets.vocabulary import diagnosis_facts, diseases_of
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
 _LETTERS = "ABCDEFGHIJ"
-KINDS = ("classification", "diagnosis", "segmentation", "report", "vqa", "open_vqa")
+_FIELDS = {  # of a row, by kind
+    "classification": ("image_path", "disease_label", "patient_id"),
+    "diagnosis": ("image_path", "disease_label", "patient_id"),
+    "segmentation": ("image_path", "labels", "mask_path", "mask_values", "patient_id"),
+    "report": ("image_path", "report", "patient_id"),
+    "vqa": ("image_path", "question", "answer", "choices", "patient_id"),
+    "open_vqa": ("image_path", "question", "answer", "choices", "patient_id"),
+}
+KINDS = tuple(_FIELDS)
 Record = dict[str, Any]
 
 
@@ -171,6 +180,10 @@ def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) ->
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ManifestError(f"{source}: row {number}, must be a record, not {type(row).__name__}")
+        if unknown := [name for name in row if name not in _FIELDS[kind]]:
+            raise ManifestError(
+                f"{source}: row {number}, field {unknown[0]}: {unknown_field(unknown[0], _FIELDS[kind])}"
+            )
         try:
             for record in make(row):
                 record["id"] = f"{source.stem}_{number}_{record['task']}_{len(records)}"

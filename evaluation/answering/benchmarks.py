@@ -136,7 +136,7 @@ def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], p
         elif record.task == "multiple_choice" and not record.choices:
             problem = "choices: none given, so the answer's letter has no meaning"
         elif structures:
-            unknown = [label for label in record.labels if _key(label) not in structures]
+            unknown = [name for names in record.structures for name in names if _key(name) not in structures]
             if unknown:
                 problem = f"labels: '{unknown[0]}' is not one of {', '.join(benchmark.structures)}"
         if problem:

@@ -15,8 +15,9 @@ from torch import Tensor
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
+from datasets.record_masks import answer_masks, read_source
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
-from datasets.volume.loading import read_mask, save_mask
+from datasets.volume.loading import save_mask
 from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
 from evaluation.answering.recent_volumes import RecentEncodings
@@ -215,14 +216,16 @@ def _result(
             geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
         )
         for number, label in enumerate(record.labels):
-            truth_path, truth_values = _truth_file(record, number)
-            truth = read_mask(truth_path, whole, None if truth_values is None else [truth_values])[0]
+            source = record.mask_source(number)
+            truth = read_source(source, whole)
             entry: dict[str, Any] = {
                 "label": label,
                 "mask_path": None,
-                "truth_path": truth_path,
-                "truth_values": truth_values,
+                "truth_path": source.paths[0] if len(source.paths) == 1 else source.paths,
+                "truth_values": source.values,
             }
+            if source.boxes is not None:
+                entry["truth_boxes"] = source.boxes
             if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
                 save_mask(answer.masks[number], geometry, path)
@@ -243,20 +246,11 @@ def _release_dice(
     None where the answer has no mask.  (Under a control there is none either: the padded grid is another volume's.)
     """
     logits = answer.prediction.mask_logits
-    if logits is None or record.mask_path is None:
+    if logits is None or not record.labels:
         return None
     placement, geometry = sample.volumes[sample.mask_image].placement, sample.geometries[sample.mask_image]
-    values = record.mask_values_of(record.labels)
-    truth = dataset.loader.masks(record.mask_path, values, placement, geometry)
+    truth = answer_masks(record, dataset.loader, placement, geometry)
     return dice_release_protocol(logits[0], truth.amax(0))
-
-
-def _truth_file(record: InstructionRecord, number: int) -> tuple[str, int | list[int] | None]:
-    """The file of the k-th true mask, and its values there where the file holds several masks."""
-    if isinstance(record.mask_path, list):
-        return record.mask_path[number], None
-    assert record.mask_path is not None and record.mask_values is not None, "a record with labels has masks"
-    return record.mask_path, record.mask_values[record.labels[number]]
 
 
 def _file_name(text: str) -> str:
