@@ -156,9 +156,11 @@ def _targets(row: Record) -> dict[str, int | None]:
 
 def _choices_of(row: Record) -> tuple[list[str], str]:
     """The choices of a question, and the right one; ValueError where the answer is none of them."""
-    answer, choices = row["answer"], row["choices"]
-    texts = list(choices.values()) if isinstance(choices, dict) else list(choices)
-    right: str = choices.get(answer.strip(" ."), answer) if isinstance(choices, dict) else answer
+    answer: str = row["answer"]
+    choices: dict[str, str] | list[str] = row["choices"]
+    lettered = choices if isinstance(choices, dict) else {}
+    texts = list(lettered.values() if lettered else choices)
+    right = lettered.get(answer.strip(" ."), answer)
     if right not in texts:
         raise ValueError(f"field answer: {answer!r} is not one of the choices")
     return texts, right
