@@ -50,7 +50,7 @@ def save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_size: str =
 
 
 def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[tuple[Path, str, Tensor]]:
-    """(file, key, tensor) of a folder of safetensors shards, or else .bin ones, or of one file of either kind or .pt, .pth.
+    """(file, key, tensor) of a folder of safetensors shards, or else .bin ones, or of one such file, .pt or .pth.
 
     Pickled files are read with ``weights_only``; a training state's ``module`` or ``state_dict`` entry is looked into.
 
