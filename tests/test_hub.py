@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.errors import CheckpointError, InputError
+from datasets.manifest import load_manifest
 from models import CTInstruct
 from models.checkpoints.loading import load_base, load_checkpoint
 from models.checkpoints.model_card import model_card, read_metrics
@@ -31,12 +33,15 @@ from models.text.text_encoder import TextEncoder
 from models.text.tiny_text_encoder import build_tiny_text_encoder
 from tests.hub_server import TOKEN, running_hub
 from tests.tiny_model import tiny_ctinstruct
-from training import checkpoint_store
+from train_CTInstruct import HyperParameters
+from training import checkpoint_store, distributed
+from training.tuning.model import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = bytes(range(256)) * 8192  # 2 MB
 PIECE = 65_536  # bytes that are written at once; 10 MB outside of tests
 FILES = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "notes.md": b"not wanted", "model.safetensors": WEIGHTS}
+TUNING_PARTS = ("bridger.", "qwen2biolord.")  # of the vision model, trained only with the language model
 TRAINING = {
     "recipe": "phantom",
     "preset": "tiny",
@@ -180,6 +185,14 @@ def test_a_killed_download_goes_on_where_it_was(hub, tmp_path):
     assert not list(blobs.glob("*.incomplete"))
 
 
+def test_processes_that_ask_at_once_download_once(hub):
+    hub.add("owner/name", FILES)
+    with ThreadPoolExecutor(3) as pool:
+        folders = list(pool.map(find_model, ["owner/name"] * 3))
+    assert len(set(folders)) == 1 and (folders[0] / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(hub.asked("model.safetensors")) == 1
+
+
 def test_a_damaged_file_is_not_kept(hub, tmp_path):
     hub.add("owner/name", FILES)
     hub.damage.add("model.safetensors")
@@ -271,6 +284,28 @@ def test_a_vision_file_by_name(hub):
     with pytest.raises(HubError, match=r"holds 2 files of weights; name one, for example owner/several@main/a\.pt"):
         find_model("owner/several", VISION)
     assert find_model("owner/several@main/b.pt", VISION).read_bytes() == b"b"
+
+
+def test_tuning_starts_from_a_vision_file_of_the_hub(hub, model, tmp_path):
+    settings = HyperParameters(
+        vision="tiny", language_model="tiny", pretrained_vision="owner/vision@main", run_dir=str(tmp_path / "run")
+    )
+    tensors = {f"module.{name}": tensor for name, tensor in vision_file_parts(model.vision).items()}
+    torch.save(tensors, tmp_path / "vision.pt")
+    hub.add("owner/vision", {"vision.pt": (tmp_path / "vision.pt").read_bytes()})
+    settings.crop_size, settings.patch_max = model.config.crop_size, model.config.patch_max
+    records = load_manifest(ROOT / "data" / "instruction_sft" / "VQA_CTRATE_example.json")
+    started = build_model(settings, records, distributed.initialize())
+    assert torch.equal(started.vision.projection_layer[0].weight, model.vision.projection_layer[0].weight)
+    settings.projector_start = "texts"
+    with pytest.raises(InputError, match="a released file knows no texts"):
+        build_model(settings, records, distributed.initialize())
+
+
+def vision_file_parts(vision):
+    """Names as a released vision file has them, behind `module.`."""
+    parts = {name: tensor for name, tensor in vision.state_dict().items() if not name.startswith(TUNING_PARTS)}
+    return {f"visual_{name}" if name.startswith("encoder.") else name: tensor for name, tensor in parts.items()}
 
 
 def test_a_release_in_pytorchs_format(hub, folder, model):

@@ -118,7 +118,8 @@ def explain(name: HubName, error: Exception) -> str:
     if isinstance(error, GatedRepoError):
         return f"{name}: is gated; accept its terms at {hub}/{repository}, then `hf auth login` or set HF_TOKEN"
     if isinstance(error, RevisionNotFoundError):
-        return f"{name}: there is no revision {name.revision or 'main'}; {hub}/{repository}/tree/main lists branches and tags"
+        listed = f"{hub}/{repository}/tree/main lists branches and tags"
+        return f"{name}: there is no revision {name.revision or 'main'}; {listed}"
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"{name}: neither a local path nor a model on {hub} that you may read; check the spelling, and log in with "
