@@ -24,9 +24,9 @@ from datasets.manifest import load_manifest
 from models import CTInstruct
 from models.checkpoints.loading import load_base, load_checkpoint
 from models.checkpoints.model_card import model_card, read_metrics
-from models.hub.download import VISION, find_model
-from models.hub.large_files import HubError
+from models.hub.download import find_model
 from models.hub.names import hub_name
+from models.hub.selection import VISION, HubError
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings
 from models.text.text_encoder import TextEncoder
@@ -219,6 +219,7 @@ def test_a_disk_that_is_too_small_is_said_before(hub, monkeypatch):
         ("owner/name@v9", "owner/name@v9: there is no revision v9"),
         ("owner/gated", "owner/gated: is gated; accept its terms at http.*hf auth login"),
         ("owner/private", "owner/private: neither a local path nor"),
+        ("owner/name@main/q4.gguf", "owner/name@main/q4.gguf: there is no such file; the repository holds config.json"),
         ("owner/empty", "owner/empty: has no model.safetensors or pytorch_model.bin; it holds README.md"),
     ],
 )
@@ -252,6 +253,19 @@ def test_without_a_network_the_cache_serves(hub, monkeypatch):
     (folder / "model.safetensors").unlink()  # half a download is none
     with pytest.raises(HubError, match="owner/name: HF_HUB_OFFLINE is set"):
         find_model("owner/name")
+
+
+def test_a_model_in_a_folder_of_its_repository(hub, monkeypatch):
+    inside = {f"final/{path}": content for path, content in FILES.items()}
+    hub.add("owner/nested", {**inside, "README.md": b"", "stage1/vision.pt": b"v"})
+    folder = find_model("owner/nested")
+    assert folder.name == "final" and (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert find_model("owner/nested", VISION).read_bytes() == b"v"
+    hub.add("owner/two", {**inside, **{f"other/{path}": content for path, content in FILES.items()}})
+    with pytest.raises(HubError, match="holds models in final, other; fetch one with `hf download owner/two"):
+        find_model("owner/two")
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    assert find_model("owner/nested") == folder
 
 
 # ---- what the options name

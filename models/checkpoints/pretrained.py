@@ -17,8 +17,8 @@ from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.model_card import NO_LICENCE, model_card, read_metrics
 from models.ctinstruct import CTInstruct
 from models.hub.download import explain, find_model
-from models.hub.large_files import HubError
 from models.hub.names import HubName, hub_name
+from models.hub.selection import HubError
 from models.language.lora import lora_settings
 
 

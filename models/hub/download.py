@@ -6,9 +6,6 @@ HF_ENDPOINT (another server), HF_HOME (the cache), HF_TOKEN and HF_HUB_OFFLINE m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -21,33 +18,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from models.hub.large_files import HubError, LargeFile, download_large_files
+from models.hub.large_files import LargeFile, download_large_files
 from models.hub.names import HubName, hub_name, not_found
-
-_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe")  # settings and tokenizers
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Patterns of a repository's files: `weights` are ways to store them, of which the first that is there is taken.
-
-    single: the last way, of which a repository must have one file; one of several is chosen by naming it.
-    """
-
-    weights: tuple[tuple[str, ...], ...]
-    single: tuple[str, ...] = ()
-    small: tuple[str, ...] = _SMALL
-
-
-# A CTInstruct folder, or a language model's
-MODEL = Wanted((("model.safetensors", "model-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*.bin")))
-# The transformer may lie in a folder of its own; layers after it do.
-TEXT_ENCODER = Wanted(
-    (("model*.safetensors", "0_*/model*.safetensors"), ("pytorch_model*.bin", "0_*/pytorch_model*.bin")),
-    small=(*_SMALL, "*_Dense/*"),
-)
-# What pretraining leaves behind, or a released vision file
-VISION = Wanted((("vision.safetensors", "objectives.safetensors"),), single=("*.pt", "*.pth"), small=("config.json",))
+from models.hub.selection import MODEL, HubError, Wanted, matching, select
 
 
 def find_model(source: str | Path, wanted: Wanted = MODEL, bare: bool = False) -> Path:
@@ -80,34 +53,29 @@ def fetch(name: HubName, wanted: Wanted = MODEL) -> Path:
 
     Without a network, or offline, the cache alone is used.  Raises HubError.
     """
-    api, ways = HfApi(), _ways(name, wanted)
     try:
-        info = api.model_info(
+        info = HfApi().model_info(
             name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
     except (RevisionNotFoundError, HFValidationError) as error:
         raise HubError(explain(name, error)) from error
     except Exception as error:  # whatever huggingface_hub and its network client raise
-        return _chosen(_cached(name, ways, wanted, error), name, wanted)
+        return _cached(name, wanted, error)
     files = info.siblings or []
-    way = next((way for way in ways if _matching((file.rfilename for file in files), way)), None)
-    if way is None:
-        listed = ", ".join(sorted(file.rfilename for file in files)[:6]) or "nothing"
-        raise HubError(f"{name}: has no {' or '.join(way[0] for way in ways)}; it holds {listed}")
-    _check_single((file.rfilename for file in files), way, name, wanted)
+    selection = select([file.rfilename for file in files], name, wanted)
     large = [
         LargeFile(file.rfilename, file.lfs.size, file.lfs.sha256)
         for file in files
-        if file.lfs is not None and _matching([file.rfilename], [*wanted.small, *way])
+        if file.lfs is not None and matching([file.rfilename], selection.patterns)
     ]
     try:
         # huggingface_hub says of files larger than this that they need its own protocol
         small_enough = [file for file in large if file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE]
         download_large_files(name.repository, info.sha or "main", small_enough)
-        folder = snapshot_download(name.repository, revision=name.revision, allow_patterns=[*wanted.small, *way])
+        folder = snapshot_download(name.repository, revision=name.revision, allow_patterns=list(selection.patterns))
     except Exception as error:
         raise HubError(explain(name, error)) from error
-    return _chosen(Path(folder), name, wanted)
+    return Path(folder) / selection.path
 
 
 def explain(name: HubName, error: Exception) -> str:
@@ -141,51 +109,20 @@ def explain(name: HubName, error: Exception) -> str:
     )
 
 
-def _ways(name: HubName, wanted: Wanted) -> list[tuple[str, ...]]:
-    if name.file:
-        return [(name.file,)]
-    return [*wanted.weights, *([wanted.single] if wanted.single else [])]
+def _cached(name: HubName, wanted: Wanted, error: Exception) -> Path:
+    """What an earlier download left, if that is complete as far as huggingface_hub can tell; else raise HubError."""
 
+    def find(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(name.repository, revision=name.revision, allow_patterns=patterns, local_files_only=True)
+        )
 
-def _cached(name: HubName, ways: Iterable[tuple[str, ...]], wanted: Wanted, error: Exception) -> Path:
-    """The folder of an earlier download that is complete, as far as huggingface_hub can tell; else raise HubError."""
-    for way in ways:
-        try:
-            folder = Path(
-                snapshot_download(
-                    name.repository,
-                    revision=name.revision,
-                    allow_patterns=[*wanted.small, *way],
-                    local_files_only=True,
-                )
-            )
-        except (OSError, ValueError):
-            continue
-        if _matching((path.relative_to(folder).as_posix() for path in folder.rglob("*")), way):
-            if not isinstance(error, OfflineModeIsEnabled):
-                logging.getLogger(__name__).warning("%s: the hub cannot be asked; an earlier download is used", name)
-            return folder
-    raise HubError(explain(name, error)) from error
-
-
-def _chosen(folder: Path, name: HubName, wanted: Wanted) -> Path:
-    """The folder, or the one file that is meant in it."""
-    if name.file:
-        return folder / name.file
-    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    if not wanted.single or any(_matching(paths, way) for way in wanted.weights):
-        return folder
-    _check_single(paths, wanted.single, name, wanted)
-    return folder / _matching(paths, wanted.single)[0]
-
-
-def _check_single(paths: Iterable[str], way: tuple[str, ...], name: HubName, wanted: Wanted) -> None:
-    found = _matching(paths, way)
-    if way == wanted.single and len(found) > 1:
-        example = HubName(name.repository, name.revision or "main", found[0])
-        raise HubError(f"{name}: holds {len(found)} files of weights; name one, for example {example}")
-
-
-def _matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    patterns = list(patterns)
-    return sorted(path for path in paths if any(fnmatch(path, pattern) for pattern in patterns))
+    try:
+        folder = find([])  # asks for no file
+        selection = select([path.relative_to(folder).as_posix() for path in folder.rglob("*")], name, wanted)
+        find(list(selection.patterns))
+    except (OSError, ValueError):
+        raise HubError(explain(name, error)) from error
+    if not isinstance(error, OfflineModeIsEnabled):
+        logging.getLogger(__name__).warning("%s: the hub cannot be asked; an earlier download is used", name)
+    return folder / selection.path

@@ -18,11 +18,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers
 from huggingface_hub.utils.sha import sha_fileobj
 
-from datasets.errors import InputError
-
-
-class HubError(InputError):
-    """A model cannot be had from the hub, or not be sent there; the message names it and says what to do."""
+from models.hub.selection import HubError
 
 
 @dataclass(frozen=True)

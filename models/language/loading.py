@@ -17,7 +17,7 @@ from transformers import (
 
 from datasets.errors import InputError
 from models.hub.download import find_model
-from models.hub.large_files import HubError
+from models.hub.selection import HubError
 from models.language.qwen_text import QWEN_TEXT_CLASSES
 from models.language.special_tokens import add_special_tokens
 

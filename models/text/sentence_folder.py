@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from datasets.errors import InputError
-from models.hub.download import TEXT_ENCODER, find_model
-from models.hub.large_files import HubError
+from models.hub.download import find_model
+from models.hub.selection import TEXT_ENCODER, HubError
 
 POOLING_FLAGS = {  # the flag in 1_Pooling/config.json of each mode that is read
     "mean": "pooling_mode_mean_tokens",

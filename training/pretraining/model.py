@@ -16,7 +16,8 @@ from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
 from models.encoders.attention import Transformer
 from models.extensions.pretraining import pretraining_model
 from models.extensions.settings import PretrainingExtensions
-from models.hub.download import VISION, fetched
+from models.hub.download import fetched
+from models.hub.selection import VISION
 from models.pretraining import PretrainingModel
 from models.text.text_encoder import TextEncoder
 from models.text.tiny_text_encoder import build_tiny_text_encoder

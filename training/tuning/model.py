@@ -22,8 +22,9 @@ from models.ctinstruct import CTInstruct, MakeModel
 from models.extensions.grounded_start import start_grounded
 from models.extensions.projector_start import start_projector
 from models.extensions.tuning import tuning_model
-from models.hub.download import VISION, fetched
+from models.hub.download import fetched
 from models.hub.names import hub_name
+from models.hub.selection import VISION
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora, lora_settings
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
