@@ -43,7 +43,7 @@ VISION = Wanted((("vision.safetensors", "objectives.safetensors"),), single=("*.
 
 @dataclass(frozen=True)
 class Selection:
-    """patterns: of the files to download.  path: of the folder or file in the repository that is meant; "" is its top."""
+    """patterns: of the files to download.  path: of the folder or file in the repository that is meant; "": its top."""
 
     patterns: tuple[str, ...]
     path: str = ""
