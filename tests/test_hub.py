@@ -390,9 +390,11 @@ def test_the_card_shows_the_record_of_preprocessing(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "preprocessing": {"orientation": "as_stored"}}))
     assert '"orientation": "as_stored"' in model_card(tmp_path, "owner/mine")
+    config["lora"] = {"base": "owner/llm@v2", "rank": 8, "modules": ["q_proj"]}
     del config["training"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     card = model_card(tmp_path, "owner/mine")
+    assert "\nbase_model: owner/llm\n" in card and "LoRA of rank 8 on q_proj of owner/llm@v2" in card
     assert "does not say how it was trained" in card and "no record of its preprocessing" in card
 
 

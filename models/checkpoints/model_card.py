@@ -11,6 +11,7 @@ import jinja2
 
 from datasets.errors import InputError
 from models.checkpoints.folder import read_config
+from models.hub.names import hub_name
 
 TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 NO_LICENCE = "other"  # the hub's word for a licence that it has no name for
@@ -47,11 +48,12 @@ def model_card(
     )
     environment.filters["cell"] = _cell
     preprocessing = config.get("preprocessing")
+    base = hub_name(config["lora"]["base"], bare=True) if "lora" in config else None
     return environment.get_template(TEMPLATE.name).render(
         name=repository.rpartition("/")[2],
         repository=repository,
         licence=licence,
-        base_model=config.get("lora", {}).get("base"),
+        base_model=base.repository if base else None,
         parts=_parts(config),
         training=list(training.items()),
         departures=[(name, both["published"], both["this_run"]) for name, both in departures.items()],
