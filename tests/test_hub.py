@@ -392,6 +392,7 @@ def test_the_card_shows_the_record_of_preprocessing(folder, tmp_path):
     assert '"orientation": "as_stored"' in model_card(tmp_path, "owner/mine")
     config["lora"] = {"base": "owner/llm@v2", "rank": 8, "modules": ["q_proj"]}
     del config["training"]
+    config.pop("preprocessing", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     card = model_card(tmp_path, "owner/mine")
     assert "\nbase_model: owner/llm\n" in card and "LoRA of rank 8 on q_proj of owner/llm@v2" in card
