@@ -42,7 +42,7 @@ from training.script import run_script
 class HyperParameters:
     """Every setting, with its default; each is an option of the command line too."""
 
-    checkpoint: str = ""  # a run folder (its newest checkpoint), a step folder, or a model folder
+    checkpoint: str = ""  # a run folder (its newest checkpoint), a step or model folder, or a hub name
     output: str = "runs/evaluation"
 
     # one examination

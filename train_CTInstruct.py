@@ -62,8 +62,9 @@ class HyperParameters(TuningSettings):
     workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
 
     # model
-    initial_checkpoint: str = ""  # a CTInstruct folder to start from
-    pretrained_vision: str = ""  # a run of train_encoder_*.py, or a released vision file (.pt), to start from
+    initial_checkpoint: str = ""  # a CTInstruct folder or hub name (owner/name@revision) to start from
+    # a run of train_encoder_*.py, or a released vision file (.pt), or the hub name of either, to start from
+    pretrained_vision: str = ""
     language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
     vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder, where none decides

@@ -24,6 +24,7 @@ from models.checkpoints.released import load_released
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
+from models.hub.download import fetched
 from models.language.loading import language_config_from_dict, load_language_model
 from models.language.lora import LanguageModel, LoraSettings, add_lora
 
@@ -39,7 +40,7 @@ def load_checkpoint(
     The model is built without storage and takes the tensors of each shard as they come.
 
     Args:
-        folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder.
+        folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder; or the hub name of either.
         device: where the weights go.
         dtype: of the weights; None keeps the stored one.
         make: builds the model of its parts; another one for training with extensions (`models.extensions.tuning`).
@@ -47,7 +48,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: a file is missing or damaged, or a key is missing, unexpected or of another shape.
     """
-    folder = Path(folder)
+    folder = fetched(folder)
     config = read_config(folder)
     if "format" not in config and "model_type" in config:
         return load_released(folder, device, dtype, make)
@@ -78,8 +79,8 @@ def _load_adapted(
 
 def load_base(settings: LoraSettings) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """The frozen language model that an adapter belongs to; a CTInstruct folder may hold an adapter in turn."""
-    base = Path(settings.base)
+    base = fetched(settings.base)
     if (base / CONFIG).is_file() and read_config(base).get("format") == FORMAT:
         whole = load_checkpoint(base)
         return whole.language_model, whole.tokenizer
-    return load_language_model(settings.base)
+    return load_language_model(str(base))

@@ -16,6 +16,8 @@ from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
 from models.encoders.attention import Transformer
 from models.extensions.pretraining import pretraining_model
 from models.extensions.settings import PretrainingExtensions
+from models.hub.download import fetched
+from models.hub.selection import VISION
 from models.pretraining import PretrainingModel
 from models.text.text_encoder import TextEncoder
 from models.text.tiny_text_encoder import build_tiny_text_encoder
@@ -65,7 +67,8 @@ def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence:
     if settings.pretrained_backbone:
         load_pretrained_backbone(model.vision, settings.pretrained_backbone)
     if settings.initial_vision:
-        load_into(model.vision, checkpoint_store.resolve_model_folder(settings.initial_vision))
+        folder = checkpoint_store.resolve_model_folder(fetched(settings.initial_vision, VISION))
+        load_into(model.vision, folder)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model

@@ -22,6 +22,9 @@ from models.ctinstruct import CTInstruct, MakeModel
 from models.extensions.grounded_start import start_grounded
 from models.extensions.projector_start import start_projector
 from models.extensions.tuning import tuning_model
+from models.hub.download import fetched
+from models.hub.names import hub_name
+from models.hub.selection import VISION
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora, lora_settings
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
@@ -94,8 +97,13 @@ def _start(
         language_model = build_tiny_language_model(tokenizer)
     else:
         language_model, tokenizer = load_language_model(settings.language_model, dtype)
-    path = Path(settings.pretrained_vision)
+    path = fetched(settings.pretrained_vision, VISION)
     if not settings.pretrained_vision or path.is_file():
+        if settings.grounded_start or settings.projector_start == "texts":  # a hub name turned out to be such a file
+            raise InputError(
+                f"--pretrained_vision {settings.pretrained_vision}: a released file knows no texts; leave out "
+                "--grounded_start and --projector_start texts, or give the folder of a pretraining run"
+            )
         config = _with_sizes(vision_preset(settings.vision, settings.encoder), settings)
         model = build_ctinstruct(config, language_model, tokenizer, make=make)
         if settings.pretrained_vision:
@@ -130,7 +138,9 @@ def _adapt(model: CTInstruct, settings: TuningSettings) -> None:
     if lora_settings(model.language_model):
         return
     base = settings.language_model
-    if settings.initial_checkpoint:  # the very step, for the run may go on
+    if settings.initial_checkpoint and hub_name(settings.initial_checkpoint):
+        base = settings.initial_checkpoint  # anyone can load it again, from the hub
+    elif settings.initial_checkpoint:  # the very step, for the run may go on
         base = str(checkpoint_store.resolve_model_folder(settings.initial_checkpoint))
     if base == "tiny":
         raise InputError(
