@@ -96,9 +96,11 @@ def test_a_lora_checkpoint_is_small_and_loads(adapted, tmp_path):
 
 def test_merging_by_command_gives_the_same_answers(adapted, tmp_path, capsys):
     step(adapted)
+    adapted.vision.preprocessing = adapted.vision.preprocessing.with_orientation("as_stored")
     save_checkpoint(adapted, tmp_path / "lora")
     assert main(["merge", str(tmp_path / "lora"), str(tmp_path / "merged")]) == 0
     merged = load_checkpoint(tmp_path / "merged")
+    assert merged.vision.preprocessing == adapted.vision.preprocessing
     assert not any("lora" in name for name in merged.state_dict())
     for kind in ("segmentation", "two_volumes"):
         sample = collate([make_sample(kind, adapted.tokenizer)], adapted.tokenizer)
