@@ -10,7 +10,7 @@ A manifest of questions, or benchmarks by name, on one process or several; start
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ from evaluation.metrics.summarize import fit_thresholds_from_records
 from evaluation.predictions import read_predictions
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
+from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.preprocessing import read_preprocessing
 from models.ctinstruct import CTInstruct
@@ -64,6 +65,8 @@ class HyperParameters:
     validation_predictions: str = ""  # predictions.json of the validation split: fixes diagnosis thresholds
     bertscore_model: str = ""  # local folder of a BERT model; without it BERTScore is not computed
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
+    # also write the answers in the release's form, <output>/test_out/NAME/<task>.json; NAME is CTInstruct if not given
+    release_output: str = field(default="", metadata={"const": "CTInstruct"})
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -73,17 +76,45 @@ class HyperParameters:
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     cache: str = ""
     max_length: int = 4096
+    # beams: the best of num_beams, never sampled.  release: as published, by task: text with num_beams beams, top_k 50
+    # and temperature 0.7, sampled if the checkpoint's generation_config says so; diagnosis and segmentation by that
+    # generation_config alone.  auto: release for a released checkpoint, beams for one of this project.
+    generation: Literal["auto", "release", "beams"] = "auto"
     num_beams: int = 5
     max_new_tokens: int = 4096
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    seed: int = 42  # of sampled answers
+    # auto: bf16 on CUDA, fp32 on CPU; autocast: float32 weights that compute in bf16, as published
+    precision: Literal["auto", "bf16", "fp32", "autocast"] = "auto"
+
+
+def autocast(settings: HyperParameters, ranks: Ranks) -> torch.autocast:
+    """What a model with float32 weights is run under to compute in bf16; changes nothing with another precision."""
+    return torch.autocast(ranks.device.type, torch.bfloat16, enabled=settings.precision == "autocast")
+
+
+def generation_of(settings: HyperParameters, folder: Path) -> GenerationOptions:
+    """How answers are searched for; a released checkpoint's config.json has no format of this project.
+
+    folder: the model folder of the checkpoint.
+    """
+    protocol = settings.generation
+    if protocol == "auto":
+        protocol = "beams" if "format" in read_config(folder) else "release"
+    return GenerationOptions(settings.num_beams, settings.max_new_tokens, protocol, settings.seed)
 
 
 def evaluate_one(
-    settings: HyperParameters, model: CTInstruct, dataset: InstructionDataset, options: GenerationOptions
+    settings: HyperParameters,
+    model: CTInstruct,
+    dataset: InstructionDataset,
+    options: GenerationOptions,
+    ranks: Ranks,
 ) -> None:
     """Print the answer and the confidences; masks and overlay go to the output folder."""
     output = Path(settings.output)
-    answer = answer_question(model, dataset, settings.image, settings.question, settings.label_set, output, options)
+    asked = (settings.image, settings.question, settings.label_set)
+    with autocast(settings, ranks):
+        answer = answer_question(model, dataset, *asked, output, options)
     console = Console(highlight=False)
     console.print(f"Question: {settings.question}", markup=False)
     console.print(f"Answer:   {answer.prediction.text}", markup=False)
@@ -127,18 +158,22 @@ def evaluate_jobs(
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
     answered_with = ("array_axes", "max_length", "num_beams", "max_new_tokens")
+    precision = str(next(model.parameters()).dtype)
     made_with = {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
-        "precision": str(next(model.parameters()).dtype),
+        "precision": f"{precision}, autocast" if settings.precision == "autocast" else precision,
+        "generation": options.protocol,
+        "seed": options.seed,
         "orientation": dataset.preprocessing.orientation,
         "resize": dataset.preprocessing.resize,
         **{name: getattr(settings, name) for name in answered_with},
     }
     jobs = [job for planned in plans.values() for job in planned]
-    answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
+    with autocast(settings, ranks):
+        answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
     if ranks.is_main:
         for folder, planned in plans.items():
-            reports = score_jobs(planned, scoring, settings.checkpoint, folder)
+            reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
             print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
 
 
@@ -185,9 +220,9 @@ def main() -> None:
         max_length=settings.max_length,
         with_answers=False,
     )
-    options = GenerationOptions(settings.num_beams, settings.max_new_tokens)
+    options = generation_of(settings, folder)
     if settings.image:
-        evaluate_one(settings, model, dataset, options)
+        evaluate_one(settings, model, dataset, options, ranks)
     else:
         evaluate_jobs(settings, plans, model, dataset, options, ranks)
 

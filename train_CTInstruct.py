@@ -98,6 +98,7 @@ class HyperParameters(TuningSettings):
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: cuda_precision on CUDA, fp32 on the CPU
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients, 3 weights
+    deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
     seed: int = 42  # of weights, sample order and dropout
 
     # intervals, in optimiser steps

@@ -74,6 +74,7 @@ class HyperParameters(PretrainingSettings):
     text_encoder: str = "FremyCompany/BioLORD-2023"  # hub name or sentence-transformers folder, or "tiny"
     initial_vision: str = ""  # a pretrained folder to start from
     temperature: float = 0.07  # of the contrastive loss, at the start; it is learned
+    label_scale: float = 10.0  # of cosines between volumes and labels, at the start; it is learned
     queue_size: int = 512  # texts of earlier steps that are negatives too
     gradient_checkpointing: bool = True  # trade time for memory
 
@@ -97,6 +98,7 @@ class HyperParameters(PretrainingSettings):
     loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients too
+    deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
     seed: int = 0  # of weights, sample order and dropout
 
     # intervals, in draws as max_iters

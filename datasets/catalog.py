@@ -18,6 +18,7 @@ from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.details import DETAILS
 from datasets.phantom.lesions import DISEASES, lesion_parts
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
+from datasets.published_pretraining import find_manifest
 from datasets.vocabulary import KINDS, Kind
 
 PUBLISHED_TASKS = Path(__file__).resolve().parent.parent / "data" / "pretraining_tasks.json"
@@ -43,8 +44,8 @@ class PretrainingTask:
     drop_other_labels: bool = False
 
     def path(self, split: str = "train") -> Path:
-        """The manifest of a split."""
-        return Path(self.manifest.format(split=split))
+        """The manifest of a split: <name>_<split>.json, or the published form where that alone is there."""
+        return find_manifest(Path(self.manifest.format(split=split)), split)
 
     @property
     def sided(self) -> bool:
@@ -145,6 +146,7 @@ def load_records(
             task.kind,
             task.labels,
             task.loss,
+            split=split,
             drop_other_labels=task.drop_other_labels,
             check_files=check_files,
         )

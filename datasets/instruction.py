@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datasets.conversation import MAX_ANSWER_TOKENS, MAX_LENGTH, Conversation
 from datasets.manifest import InstructionRecord
+from datasets.record_masks import answer_masks
 from datasets.sampling import SampleReference
 from datasets.vocabulary import IGNORED_TOKEN
 from datasets.volume.anyres import PatchedVolume, PatchGeometry
@@ -175,8 +176,7 @@ class InstructionDataset(Dataset):
             sample.targets = torch.tensor(record.target_vector())
         if self.with_answers and record.labels and record.mask_path is not None:
             placement, geometry = volumes[record.mask_image].placement, geometries[record.mask_image]
-            values = record.mask_values_of(record.labels)
-            sample.masks = self.loader.masks(record.mask_path, values, placement, geometry)
+            sample.masks = answer_masks(record, self.loader, placement, geometry)
             if self.label_embeddings is not None:
                 sample.query_targets = torch.stack([self.label_embeddings[label] for label in record.labels])
         return sample

@@ -6,9 +6,9 @@
     segmentation    {image_path, labels, mask_path, mask_values}: a binary mask a label, as a list in the order of
                     `labels` or as {label: path}; or one multi-label file with mask_values {label: value or values}
 
-`patient_id` is optional.  In place of `image_path` a record may have the published layout of preprocessed crops
-(see `datasets.volume.preprocessed_crops`): `renorm_image`, `chwd`, and for segmentation `renorm_segmentation_dir` and
-`renorm_y1x1z1_y2x2z2`.
+`patient_id` is optional.  The published forms (`datasets.published_pretraining`) are read as well.  In place of
+`image_path` a record may have the published layout of preprocessed crops (see `datasets.volume.preprocessed_crops`):
+`renorm_image`, `chwd`, and for segmentation `renorm_segmentation_dir` and `renorm_y1x1z1_y2x2z2`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from datasets.label_descriptions import canonical
-from datasets.manifest import ManifestError, first_complaint, read_rows, refuse_rows
+from datasets.manifest_rows import Fault, ManifestError, complaints, refuse_rows, rows_of
+from datasets.mask_files import BOX_FIELD, Box, is_box, mask_file
+from datasets.published_pretraining import folder_of_paths, known_names, named_classes, our_names
 from datasets.vocabulary import Kind
-from datasets.volume.preprocessed_crops import mask_file
-
-Box = tuple[int, int, int, int, int, int]
 
 
 class PretrainingRecord(BaseModel):
@@ -35,7 +34,8 @@ class PretrainingRecord(BaseModel):
     preprocessed: the file is a normalised crop (`renorm_image`).  chwd: the shape that the crop must have.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[Kind]
     image_path: Annotated[str, Field(min_length=1)]
     patient_id: str = ""
     preprocessed: bool = False
@@ -44,12 +44,7 @@ class PretrainingRecord(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _published_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "renorm_image" not in values:
-            return values
-        if "image_path" in values:
-            raise ValueError("renorm_image: given beside image_path; keep one of the two")
-        named = {**values, "image_path": values["renorm_image"], "preprocessed": True}
-        return {**named, "labels": values["label"]} if "label" in values and "labels" not in values else named
+        return our_names(values, cls.kind) if isinstance(values, dict) else values
 
     def files(self) -> list[tuple[str, str]]:
         """(field, path) of every file that is needed."""
@@ -68,11 +63,14 @@ class PretrainingRecord(BaseModel):
 class ClassificationRecord(PretrainingRecord):
     """A volume and its classes.
 
-    disease_label: in the manifest one of the three forms above; after `in_task` one label for a task of loss "CE", or
-    {label: 1, 0 or None (unknown)} for one of loss "BCE".
+    disease_label: in the manifest one of the three forms above, or a published one; after `in_task` one label for a
+    task of loss "CE", or {label: 1, 0 or None (unknown)} for one of loss "BCE".
+    class_numbers: of the published form, until `in_task` names the classes.
     """
 
+    kind: ClassVar[Kind] = "classification"
     disease_label: str | dict[str, int | None] | list[str]
+    class_numbers: int | list[int] | None = None
 
     @field_validator("disease_label", mode="before")
     @classmethod
@@ -83,25 +81,31 @@ class ClassificationRecord(PretrainingRecord):
             isinstance(value, list) and all(isinstance(label, str) for label in value)
         ):
             return value
-        raise ValueError("give a label, a list of the present labels, or {label: 1, 0 or null}")
+        raise ValueError(
+            "give a label, a list of the present labels, or {label: 1, 0 or null}; or the number of a class, or a list "
+            "of 0 or 1 for each label"
+        )
 
     def in_task(self, labels: Sequence[str], loss: str | None) -> Self:
         given = self.disease_label
+        if self.class_numbers is not None:
+            given = named_classes(self.class_numbers, labels)
         truth = given if isinstance(given, dict) else dict.fromkeys([given] if isinstance(given, str) else given, 1)
         truth = _spelled(truth, labels, "disease_label")
         if loss != "CE":
             if not isinstance(given, dict):
                 truth = {label: truth.get(label, 0) for label in labels}
-            return self.model_copy(update={"disease_label": truth})
+            return self.model_copy(update={"disease_label": truth, "class_numbers": None})
         present = [label for label, value in truth.items() if value == 1]
         if len(present) != 1:
             raise ValueError(f"disease_label: {len(present)} labels are present; this task knows exactly one a volume")
-        return self.model_copy(update={"disease_label": present[0]})
+        return self.model_copy(update={"disease_label": present[0], "class_numbers": None})
 
 
 class ImageTextRecord(PretrainingRecord):
     """A volume and what was written about it."""
 
+    kind: ClassVar[Kind] = "image_text"
     report: str
 
     @field_validator("report")
@@ -120,6 +124,7 @@ class SegmentationRecord(PretrainingRecord):
     label; `mask_boxes`, one a label or one for all, tell where in the crop a smaller mask lies (None: label absent).
     """
 
+    kind: ClassVar[Kind] = "segmentation"
     labels: Annotated[list[str], Field(min_length=1)]
     names: list[str] = []
     mask_path: str | list[str] | None = None
@@ -162,7 +167,11 @@ class SegmentationRecord(PretrainingRecord):
         if not one_mask and (missing := [label for label in self.labels if label not in (self.mask_values or {})]):
             raise ValueError(f"mask_values: no value for {missing[0]!r}")
         if self.mask_boxes is not None and len(self.mask_boxes) not in (1, len(self.labels)):
-            raise ValueError(f"renorm_y1x1z1_y2x2z2: {len(self.mask_boxes)} boxes for {len(self.labels)} labels")
+            raise ValueError(f"{BOX_FIELD}: {len(self.mask_boxes)} boxes for {len(self.labels)} labels")
+        if bad := [box for box in self.mask_boxes or [] if box is not None and not is_box(box)]:
+            raise ValueError(
+                f"{BOX_FIELD}: {list(bad[0])} is no box; give [y1, x1, z1, y2, x2, z2] with y1 < y2 and so on"
+            )
         return self
 
     @property
@@ -220,6 +229,7 @@ def load_pretraining_manifest(
     labels: Sequence[str] = (),
     loss: str | None = None,
     *,
+    split: str | None = None,
     drop_other_labels: bool = False,
     check_files: bool = True,
 ) -> list[PretrainingRecord]:
@@ -227,39 +237,56 @@ def load_pretraining_manifest(
 
     Args:
         labels, loss: of the task; a label is found whatever its case, and comes back in the task's spelling.
+        split: "train", "val" or "test", where the file has several.
         drop_other_labels: leave structures that the task does not name out, and records without any other.
         check_files: also see that every image and mask exists.
 
     Raises:
         ManifestError: names file, row and field, and how many more rows are wrong.
     """
-    path, folder = Path(path), Path(path).parent.resolve()
-    schema = SCHEMAS[kind]
+    path = Path(path)
+    given = rows_of(path, split)
+    folder = folder_of_paths(path, [values for _, values in given.numbered])
     records: list[PretrainingRecord] = []
-    errors: list[tuple[int, str]] = []
-    for row, values in enumerate(read_rows(path)):
-        try:
-            given: PretrainingRecord | None = schema.model_validate(values)
-            if drop_other_labels and isinstance(given, SegmentationRecord):
-                given = given.only(labels)
-            if given is None:
-                continue
-            record = given.in_task(labels, loss).located(folder)
-        except ValidationError as error:
-            errors.append((row, first_complaint(error)))
-            continue
-        except ValueError as error:
-            errors.append((row, f"field {error}"))
-            continue
-        missing = [item for item in record.files() if not os.path.exists(item[1])] if check_files else []
-        if missing:
-            errors.append((row, f"field {missing[0][0]}: no such file: {missing[0][1]}"))
-        else:
-            records.append(record)
-    refuse_rows(path, errors)
+    faults: list[Fault] = []
+    for row, values in given.numbered:
+        record, wrong = read_record(values, kind, folder, labels, loss, drop_other_labels, check_files)
+        faults += [(row, complaint) for complaint in wrong]
+        records += [record] if record is not None else []
+    refuse_rows(given.where, faults)
     if not records:
-        raise ManifestError(f"{path}: no records")
+        raise ManifestError(f"{given.where}: no records")
     return records
+
+
+def read_record(
+    values: Any,
+    kind: Kind,
+    folder: Path,
+    labels: Sequence[str] | None = (),
+    loss: str | None = None,
+    drop_other_labels: bool = False,
+    check_files: bool = True,
+) -> tuple[PretrainingRecord | None, list[str]]:
+    """A record with absolute paths, and what is wrong with it (``field a: what``); arguments as above.
+
+    labels: None where no task is known; the record then keeps its own.  The record is None where something is wrong, or
+    where none of its structures is of the task.
+    """
+    schema = SCHEMAS[kind]
+    try:
+        given: PretrainingRecord | None = schema.model_validate(values)
+        if drop_other_labels and isinstance(given, SegmentationRecord):
+            given = given.only(labels or ())
+        if given is None:
+            return None, []
+        record = (given if labels is None else given.in_task(labels, loss)).located(folder)
+    except ValidationError as error:
+        return None, complaints(error, [*schema.model_fields, *known_names(kind)])
+    except ValueError as error:
+        return None, [f"field {error}"]
+    missing = [item for item in record.files() if not os.path.exists(item[1])] if check_files else []
+    return None if missing else record, [f"field {field}: no such file: {name}" for field, name in missing]
 
 
 def _spelled(given: dict[str, Any], labels: Sequence[str], field: str) -> dict[str, Any]:

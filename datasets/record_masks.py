@@ -1,4 +1,4 @@
-"""The masks of a segmentation record, read from whatever files it names and resized for the encoder."""
+"""The masks of a record of either stage, read from whatever files it names, on the grid that the encoder sees."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.manifest import InstructionRecord
+from datasets.mask_files import MaskSource
 from datasets.pretraining_manifest import SegmentationRecord
-from datasets.volume.anyres import AnyresPlacement, resize_nearest
-from datasets.volume.cache import VolumeLoader
+from datasets.volume.anyres import AnyresPlacement, place_mask, resize_nearest
+from datasets.volume.cache import RecentLoader, VolumeLoader
 from datasets.volume.geometry import VolumeGeometry
-from datasets.volume.loading import read_label_map
-from datasets.volume.preprocessed_crops import crop_masks
+from datasets.volume.loading import read_label_map, read_mask
+from datasets.volume.preprocessed_crops import boxed_mask, crop_masks
 from datasets.volume.sparse_masks import SparseMasks
 
 
@@ -35,6 +37,37 @@ def record_masks(
     if cached:
         masks.save(cached)
     return masks
+
+
+def answer_masks(
+    record: InstructionRecord,
+    loader: VolumeLoader | RecentLoader,
+    placement: AnyresPlacement,
+    geometry: VolumeGeometry,
+) -> Tensor:
+    """The true mask of each ``<SEG>`` of an answer: (n, X, Y, Z) int8 on the padded grid, -1 where there is no volume.
+
+    placement, geometry: of volume `record.mask_image`.  Masks in boxes, and unions of files, are read anew each time:
+    the loader's cache is for files of the volume's size.  Raises InputError for a mask that is not on the volume's
+    grid.
+    """
+    if record.whole_files is not None:
+        return loader.masks(record.whole_files, record.mask_values_of(record.labels), placement, geometry)
+    masks = [read_source(record.mask_source(number), geometry) for number in range(len(record.labels))]
+    return place_mask(np.stack(masks), placement)
+
+
+def read_source(source: MaskSource, geometry: VolumeGeometry) -> np.ndarray:
+    """The mask (H, W, D) uint8 that a source describes, on the grid of a loaded volume."""
+    values = None if source.values is None else [source.values]
+    boxes = source.boxes if source.boxes is not None else [None] * len(source.paths)
+    mask = np.zeros(geometry.shape, dtype=np.uint8)
+    for path, box in zip(source.paths, boxes, strict=True):
+        if source.boxes is None:
+            mask |= read_mask(path, geometry, values)[0]
+        else:
+            mask |= boxed_mask(path, box, geometry).astype(np.uint8)
+    return mask
 
 
 def _resized_masks(

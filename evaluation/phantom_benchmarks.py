@@ -26,7 +26,7 @@ from evaluation.predictions import write_json
 QUESTION_TASKS = {
     "CT-RATE-VQA": ("open_vqa", "yes_no", "multiple_choice"),
     "M3D-Cap": ("report_generation",),
-    "M3D-VQA": ("open_vqa", "multiple_choice"),
+    "M3D-VQA": ("open_vqa",),
 }
 # What a benchmark calls a structure, and the phantom's label values.
 SEGMENTATION_STRUCTURES: dict[str, dict[str, list[int]]] = {

@@ -1,19 +1,25 @@
-"""Answers of CTInstruct: beams of tokens, and what the special tokens among them stand for."""
+"""Answers of CTInstruct: how their tokens are searched for, and what the special tokens among them stand for."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
+
+SearchProtocol = Literal["beams", "release"]
+# Of the release, for tasks that are answered in words; the others have the checkpoint's own settings alone.
+RELEASE_TEXT_SEARCH = {"top_k": 50, "temperature": 0.7}
+TASKS_WITHOUT_BEAMS = ("diagnosis", "segmentation")
 
 
 @dataclass
@@ -31,6 +37,30 @@ class Prediction:
     confidences: dict[str, float]
 
 
+def generation_config(model: CTInstruct) -> GenerationConfig:
+    """The checkpoint's own settings of how answers are searched for."""
+    return cast(GenerationConfig, model.language_model.generation_config)
+
+
+def search_settings(protocol: SearchProtocol, task: str, config: GenerationConfig, num_beams: int) -> dict[str, Any]:
+    """What a question of a task adds to the checkpoint's generation_config, as options of transformers' ``generate``.
+
+    beams: the best of ``num_beams``, for every task, and never sampled.
+    release: as the published evaluator does it.  Text has ``num_beams`` beams, and top_k 50 and temperature 0.7 where
+    the generation_config samples; diagnosis and segmentation have the generation_config as it is.
+    """
+    if protocol == "beams":
+        return {"num_beams": num_beams, "do_sample": False}
+    if task in TASKS_WITHOUT_BEAMS:
+        return {}
+    return {"num_beams": num_beams, **(RELEASE_TEXT_SEARCH if config.do_sample else {})}
+
+
+def is_sampled(search: dict[str, Any], config: GenerationConfig) -> bool:
+    """Whether tokens are drawn at random: not where one candidate is left to draw from."""
+    return bool(search.get("do_sample", config.do_sample)) and search.get("top_k", config.top_k) != 1
+
+
 @torch.inference_mode()
 def generate(
     model: CTInstruct,
@@ -38,32 +68,59 @@ def generate(
     num_beams: int = 5,
     max_new_tokens: int = 4096,
     encoded: list[list[EncodedVolume]] | None = None,
+    protocol: SearchProtocol = "beams",
+    seed: int = 0,
 ) -> list[Prediction]:
-    """Answer each question of a batch without answers, by its best beam.
+    """Answer each question of a batch without answers.
 
     Each volume is encoded once, for the text and for every mask.  Beams run on a key-value cache; the hidden states
     of special tokens come from one pass over the chosen sequences, and only where they have any.
 
     Args:
+        num_beams, protocol: see `search_settings`.
         encoded: the batch's volumes where they are encoded already, a list a row.
+        seed: with the samples' ids, of what is drawn where answers are sampled: the same question in the same company
+            has the same answer, whatever was asked before it.
+    Raises:
+        ValueError: the batch's tasks are searched for in different ways.
     """
+    config = generation_config(model)
+    search, *others = (search_settings(protocol, task, config, num_beams) for task in batch.tasks)
+    if any(other != search for other in others):
+        raise ValueError(f"a batch of {', '.join(sorted(set(batch.tasks)))} is not searched for in one way")
     if encoded is None:
         encoded = model.encode(batch)
     embeddings, positions = model.embed(batch, encoded)
+    ends = _end_tokens(model, protocol, config)
     language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
-    sequences = language_model.generate(
-        inputs_embeds=embeddings,
-        attention_mask=batch.attention_mask,
-        position_ids=positions,
-        num_beams=num_beams,
-        num_return_sequences=1,
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=model.tokenizer.pad_token_id,
-        eos_token_id=model.tokenizer.eos_token_id,
-    )
+    devices = [embeddings.device] if embeddings.device.type == "cuda" else []
+    with torch.random.fork_rng(devices, enabled=is_sampled(search, config)):
+        if is_sampled(search, config):
+            torch.manual_seed(zlib.crc32(" ".join([str(seed), *batch.sample_ids]).encode()))
+        sequences = language_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=batch.attention_mask,
+            position_ids=positions,
+            num_return_sequences=1,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=model.tokenizer.pad_token_id,
+            eos_token_id=ends,
+            **search,
+        )
     hidden = _answer_hidden(model, sequences, embeddings, positions, batch.attention_mask)
-    return [_prediction(model, row, sequences[row], hidden, batch, encoded[row]) for row in range(len(encoded))]
+    return [
+        _prediction(model, row, _before_end(sequences[row], ends), hidden, batch, encoded[row])
+        for row in range(len(encoded))
+    ]
+
+
+def _end_tokens(model: CTInstruct, protocol: SearchProtocol, config: GenerationConfig) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and in the release those of the generation_config, if it has
+    any."""
+    ends = config.eos_token_id if protocol == "release" else None
+    if ends is None:
+        return [model.tokenizer.eos_token_id]
+    return [ends] if isinstance(ends, int) else list(ends)
 
 
 def _answer_hidden(
@@ -87,20 +144,19 @@ def _answer_hidden(
     return output.hidden_states[-1][:, -length:]
 
 
-def _before_end(sequence: Tensor, end: int) -> Tensor:
-    ends = (sequence == end).nonzero()
-    return sequence[: int(ends[0])] if len(ends) else sequence
+def _before_end(sequence: Tensor, ends: Sequence[int]) -> Tensor:
+    places = torch.isin(sequence, torch.tensor(ends, device=sequence.device)).nonzero()
+    return sequence[: int(places[0])] if len(places) else sequence
 
 
 def _prediction(
     model: CTInstruct,
     row: int,
-    sequence: Tensor,
+    token_ids: Tensor,
     hidden: Tensor | None,
     batch: InstructionBatch,
     volumes: Sequence[EncodedVolume],
 ) -> Prediction:
-    token_ids = _before_end(sequence, model.tokenizer.eos_token_id)
     text = str(model.tokenizer.decode(token_ids, skip_special_tokens=False)).strip()
     if hidden is None:
         return Prediction(text, token_ids, None, {})

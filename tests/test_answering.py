@@ -22,8 +22,9 @@ from evaluation.answering import inference
 from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, score_jobs
-from evaluation.predictions import merge_predictions
+from evaluation.predictions import PredictionWriter, merge_predictions
 from models.ctinstruct import CTInstruct
+from models.generation import Prediction
 from tests.tiny_model import tiny_ctinstruct
 from training import distributed
 from training.distributed import Ranks
@@ -225,6 +226,35 @@ def test_a_mask_is_scored_as_it_is_and_one_that_is_not_given_as_nothing(model, t
         return entry
 
     right, wrong, silent = scored([truth, np.ones_like(truth)]), scored([np.ones_like(truth)]), scored([])
-    assert (right["dice"], right["dice_release_protocol"]) == (1, 1)
-    assert wrong["dice"] < 0.9 and wrong["dice_release_protocol"] < 0.9
-    assert (silent["dice"], silent["dice_release_protocol"], silent["mask_path"]) == (0, 0, None)
+    assert right["dice"] == 1 and wrong["dice"] < 0.9
+    assert (silent["dice"], silent["mask_path"]) == (0, None)
+
+
+def test_the_published_dice_is_of_the_first_mask_on_the_padded_grid_against_all_labels(model, tmp_path, monkeypatch):
+    record = next(record for record in load_manifest(EXAMPLE) if len(record.labels) > 1)
+    dataset = dataset_of(model)
+    sample = dataset.sample(record)
+    placed = dataset.loader.masks(
+        record.mask_path, record.mask_values_of(record.labels), sample.volumes[0].placement, sample.geometries[0]
+    )
+    union = (placed == 1).any(0)
+    assert union.any() and (placed == -1).any(), "there is something to find, and padding to count"
+    first, second = torch.where(union, 9.0, -9.0), torch.full(union.shape, 9.0)
+    said: list[torch.Tensor | None] = [torch.stack([first, second]), torch.stack([second, first]), None]
+
+    def answered(*_: object) -> list[Prediction]:
+        return [Prediction("It is <SEG>.", torch.zeros(1), said[0], {})]
+
+    monkeypatch.setattr(inference, "generate", answered)
+    rows = []
+    while said:
+        rows += run(model, [record], tmp_path / str(len(said)))
+        said.pop(0)
+    right, wrong, silent = (row["dice_release_protocol"] for row in rows)
+    assert right == 1 and wrong < 0.9 and silent is None
+    asked = {record.id: record}
+    writer_folder = tmp_path / "controlled"
+    with PredictionWriter(writer_folder) as writer:
+        said.append(torch.stack([first, second]))
+        list(inference.answer_batches(model, dataset, [[record]], writer, writer_folder, GREEDY, asked))
+    assert merge_predictions(writer_folder, [record.id])[0]["dice_release_protocol"] is None

@@ -15,6 +15,7 @@ import pytest
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from evaluation.answering.benchmarks import BENCHMARKS, benchmark_names, load_benchmark
+from evaluation.metrics.release_protocol import DIAGNOSIS_METRICS, TEXT_METRICS
 from evaluation.metrics.text import meteor_name
 from evaluation.phantom_benchmarks import write_phantom_benchmarks
 from models.checkpoints.folder import save_checkpoint
@@ -26,12 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Every figure that an answer of some task is scored by, and the tasks of each benchmark when it is made of phantoms.
 BLEU = {f"{kind}bleu_{order}" for kind in ("", "corpus_") for order in (1, 2, 3, 4)}
-TEXT = {*BLEU, "rouge_1", "rouge_2", "rouge_l", meteor_name(), "exact_match", "token_f1"} | {
-    *("bertscore", "bertscore_release_protocol")
-}
+TEXT = {*BLEU, "rouge_1", "rouge_2", "rouge_l", meteor_name(), "exact_match", "token_f1", "bertscore", *TEXT_METRICS}
 REPORT = TEXT | {f"ce_{mean}_{name}" for mean in ("micro", "macro") for name in ("f1", "precision", "recall")} | {"crg"}
-AT_A_THRESHOLD = {"f1", "accuracy", "precision", "recall"}
-DIAGNOSIS = {"auc", "average_precision", *AT_A_THRESHOLD, *(f"{name}_release_protocol" for name in AT_A_THRESHOLD)}
+DIAGNOSIS = {"auc", "average_precision", "f1", "accuracy", "precision", "recall", *DIAGNOSIS_METRICS}
 SEGMENTATION = {"dice", "nsd", "hd95", "dice_release_protocol"}
 FIGURES: dict[str, dict[str, set[str]]] = {
     "RadChestCT": {"diagnosis": DIAGNOSIS},
@@ -41,9 +39,10 @@ FIGURES: dict[str, dict[str, set[str]]] = {
     "TotalSegmentator": {"segmentation": SEGMENTATION},
     "CT-RATE-VQA": {"open_vqa": TEXT, "yes_no": {"accuracy"}, "multiple_choice": {"accuracy"}},
     "M3D-Cap": {"report_generation": REPORT},
-    "M3D-VQA": {"open_vqa": TEXT, "multiple_choice": {"accuracy"}},
+    "M3D-VQA": {"open_vqa": TEXT},
 }
-WITHOUT_A_VALUE = {"bertscore", "hd95"}  # no model folder is given, and an untrained model draws no mask
+# No model folder is given, nltk's data may not be installed, and an untrained model gives no mask and no confidence.
+WITHOUT_A_VALUE = {"bertscore", "meteor_release_protocol", "hd95", "dice_release_protocol", *DIAGNOSIS_METRICS}
 
 
 @pytest.fixture(scope="module")

@@ -23,23 +23,17 @@ SMALL = (
     *(f"anyres_{size}.npz" for size in ("120x90x64", "300x300x150", "64x128x9", "90x120x20", "96x96x40")),
     *("llm_diagnosis_16.npz", "llm_diagnosis_18.npz", "llm_two_samples.npz", "seg_loss.npz"),
     *("release_diagnosis_ctrate.npz", "release_text.json"),
+    *("release_dice_empty.npz", "release_dice_padded.npz", "release_dice_solid.npz"),
 )
 OF_A_CT = "load_example_ct_sm.npz"
 SHAPES = ("reference_state_dict_shapes.json", "llm_tiny_state_dict_shapes.json")
 
-EVERYTHING = "*"
-# Figures of the published evaluator that nothing here reproduces yet: file, keys, reason.
-NOT_YET = (
-    *(
-        (f"release_dice_{case}.npz", (EVERYTHING,), "dice_release_protocol takes lines along another axis and grid")
-        for case in ("empty", "padded", "solid")
-    ),
-    ("release_diagnosis_ctrate.npz", ("threshold", "accuracy", "precision"), "thresholds are scores, not 0.001 steps"),
-    ("release_diagnosis_ctrate.npz", ("mean_auc",), "a disease with one class is left out, where the release counts 0"),
-    ("release_diagnosis_ctrate.npz", ("std_f1",), "the deviation over diseases is not computed"),
-    ("release_text.json", ("bleu_1", "mean_bleu_1", "std_bleu_1"), "BLEU is computed in lower case"),
-)
-INPUTS = {"release_diagnosis_ctrate.npz": {"truth", "probabilities"}, "release_text.json": {"prediction", "reference"}}
+# What the published evaluator was given; all else in its files are its figures.
+INPUTS = {
+    "release_diagnosis_ctrate.npz": {"truth", "probabilities"},
+    "release_text.json": {"prediction", "reference"},
+    **{f"release_dice_{case}.npz": {"logits", "target"} for case in ("empty", "padded", "solid")},
+}
 
 
 def compare(name: str) -> dict[str, float]:
@@ -55,10 +49,9 @@ def parity(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_every_vector_is_here_and_has_a_check_unless_it_is_named():
-    unchecked = {file for file, keys, _ in NOT_YET if EVERYTHING in keys}
-    assert {path.name for path in vector_files()} == {*SMALL, *FULL_SIZE, OF_A_CT} | unchecked
-    assert {path.name for path in vector_files() if find_check(path) is None} == unchecked
+def test_every_vector_is_here_and_has_a_check():
+    assert {path.name for path in vector_files()} == {*SMALL, *FULL_SIZE, OF_A_CT}
+    assert all(find_check(path) for path in vector_files())
     assert all((VECTORS / name).is_file() for name in (*SHAPES, NO_VECTORS[0]))
 
 
@@ -85,11 +78,10 @@ def test_the_published_network_is_reproduced_at_full_size(name):
 
 
 @pytest.mark.parametrize("name", sorted(INPUTS))
-def test_figures_that_are_not_compared_are_those_named(name):
+def test_every_figure_of_the_published_evaluator_is_compared(name):
     vector = json.loads((VECTORS / name).read_text()) if name.endswith(".json") else np.load(VECTORS / name)
     keys = set(vector) - {"rows"} | ({key for row in vector["rows"] for key in row} if "rows" in vector else set())
-    not_yet = {key for file, some, _ in NOT_YET if file == name for key in some}
-    assert keys - INPUTS[name] - set(compare(name)) == not_yet
+    assert keys - INPUTS[name] == set(compare(name))
 
 
 def test_an_altered_vector_fails(tmp_path: Path, capsys):

@@ -10,6 +10,7 @@ import pytest
 from datasets.manifest import load_manifest
 from datasets.prepare.instructions import main
 from datasets.vocabulary import diseases_of
+from evaluation.answering.benchmarks import check_manifest, find_benchmark
 
 
 @pytest.fixture
@@ -92,6 +93,34 @@ def test_reports_and_questions(write):
         assert record.choices[letter] == "right" and f"{letter}. right" in record.text
         letters[letter] += 1
     assert len(letters) == 3, "the right letter moves"
+
+
+def test_manifests_of_benchmarks_ask_for_one_thing_only(write):
+    """As `evaluate_CTInstruct.py --benchmark` takes them."""
+    names = diseases_of("RadChestCT")
+    rows = [
+        {"image_path": "a.nii.gz", "disease_label": label} for label in ({names[0]: 1, names[1]: 0}, [names[2]], [])
+    ]
+    _, records, target = write("diagnosis", rows, "--label_set", "RadChestCT")
+    check_manifest(find_benchmark("RadChestCT"), records, target)
+    assert [record.targets for record in records] == [
+        {names[0]: 1, names[1]: 0},
+        {name: int(name == names[2]) for name in names},
+        dict.fromkeys(names, 0),
+    ]
+    row = {"image_path": "a.nii.gz", "question": "Which side?"}
+    rows = [{**row, "answer": "Yes."}, {**row, "answer": "B.", "choices": {"A": "left", "B": "right"}}]
+    _, records, target = write("open_vqa", rows)
+    check_manifest(find_benchmark("M3D-VQA"), records, target)
+    assert [(record.text, record.answer, record.choices) for record in records] == [
+        ("Which side?", "Yes.", None),
+        ("Which side?", "right", None),
+    ]
+
+
+def test_a_diagnosis_without_a_label_set_is_refused(write, capsys):
+    assert write("diagnosis", [{"image_path": "a.nii.gz", "disease_label": []}])[0] == 2
+    assert "--label_set is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

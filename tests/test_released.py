@@ -146,9 +146,9 @@ def test_every_published_name_has_its_place_at_full_size(model):
     assert hit == set(full)
 
 
-def test_conversion_both_ways_by_command(tmp_path, model, capsys):
+def test_conversion_both_ways_by_command(tmp_path, model, capsys, monkeypatch):
     record = model.vision.preprocessing.with_orientation("LPS")
-    model.vision.preprocessing = record
+    monkeypatch.setattr(model.vision, "preprocessing", record)
     save_checkpoint(model, tmp_path / "ours")
 
     def convert(source, target, to):

@@ -19,26 +19,14 @@ from training.checkpoint_store import latest_complete, step_of
 pytestmark = pytest.mark.slow
 
 STEPS, SAVED_EVERY, KILLED_AT = 12, 3, 6  # late enough for random numbers to have been drawn before
-RUN = ("--max_iters", STEPS, "--save_interval", SAVED_EVERY, "--eval_interval", 0, "--log_interval", 1, "--cache", "")
+RUN = ("--max_iters", STEPS, "--save_interval", SAVED_EVERY, "--eval_interval", 0, "--log_interval", 1)
+EXAMPLE = REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
 SCRIPTS = {
     # an answer has a mask, a report or a choice; order and dropout are drawn anew at every step
-    "tuning": (
-        *("train_CTInstruct.py", "--preset", "tiny", "--micro_batch", 2, "--validation_manifest", ""),
-        *("--manifests", REPOSITORY / "data" / "instruction_sft" / "VQA_CTRATE_example.json"),
-    ),
+    "tuning": "train_CTInstruct.py --preset tiny --batch_size 2 --micro_batch 1 --manifests {example}",
     # tasks, order, augmentation and dropout are drawn, and a queue of texts goes on from step to step
-    "pretraining": (
-        *("train_encoder_2D1D.py", "--preset", "tiny", "--micro_batch", 2, "--segmentation_micro_batch", 1),
-        *(
-            "--accumulation_steps",
-            1,
-            "--augmentation",
-            "true",
-            "--task_weights",
-            "phantom_segmentation=4",
-            "--phantoms",
-        ),
-    ),
+    "pretraining": "train_encoder_2D1D.py --preset tiny --micro_batch 2 --segmentation_micro_batch 1 "
+    "--accumulation_steps 1 --task_weights phantom_segmentation=4 --phantoms {phantoms}",
 }
 
 
@@ -68,8 +56,8 @@ def logged_steps(output: str) -> list[int]:
 
 @pytest.mark.parametrize("stage", list(SCRIPTS))
 def test_a_killed_and_resumed_script_ends_with_the_weights_of_one_that_was_not(stage, phantoms, tmp_path):
-    data = (phantoms,) if SCRIPTS[stage][-1] == "--phantoms" else ()
-    command = [*SCRIPTS[stage], *data, *RUN, "--run_dir"]
+    words = [word.format(phantoms=phantoms, example=EXAMPLE) for word in SCRIPTS[stage].split()]
+    command = [*words, *RUN, "--run_dir"]
     whole = run(*command, tmp_path / "whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert logged_steps(whole.stdout) == list(range(1, STEPS + 1))

@@ -12,8 +12,6 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 
 from datasets.errors import InputError
 from evaluation.metrics.segmentation import (
-    dice,
-    dice_release_protocol,
     missing_mask_scores,
     segmentation_metrics,
     segmentation_scores,
@@ -121,7 +119,7 @@ def test_mask_at_the_edge_of_the_scan_has_a_surface_there() -> None:
 def test_empty_masks_as_defined() -> None:
     nothing, something = np.zeros((5, 5, 5), dtype=bool), box((5, 5, 5), (1, 1, 1), (3, 3, 3))
     both = segmentation_scores(nothing, nothing, (1, 1, 1))
-    assert (both["dice"], both["nsd"], both["hd95"], both["dice_release_protocol"]) == (1, 1, 0, 1)
+    assert (both["dice"], both["nsd"], both["hd95"]) == (1, 1, 0)
     for prediction, truth in ((nothing, something), (something, nothing)):
         one = segmentation_scores(prediction, truth, (1, 1, 1))
         assert (one["dice"], one["nsd"], one["hd95"]) == (0, 0, None)
@@ -131,21 +129,10 @@ def test_a_mask_that_was_not_given_scores_nothing_even_where_there_is_nothing_to
     nothing, something = np.zeros((5, 5, 5), dtype=bool), box((5, 5, 5), (1, 1, 1), (3, 3, 3))
     for truth, volume in ((something, 0.008), (nothing, 0.0)):
         scores = missing_mask_scores(truth, (1, 1, 1))
-        assert [scores[name] for name in ("dice", "nsd", "hd95", "dice_release_protocol")] == [0, 0, None, 0]
+        assert [scores[name] for name in ("dice", "nsd", "hd95")] == [0, 0, None]
         assert scores["truth_ml"] == pytest.approx(volume) and scores["prediction_ml"] == 0
     case = {"label": "x", **missing_mask_scores(nothing, (1, 1, 1))}
     assert "HD95 0 (0 of 1)" in segmentation_metrics([case], resamples=10)["notes"][0]
-
-
-def test_release_protocol_equals_a_loop_over_lines_and_is_inflated() -> None:
-    prediction, truth = blob(1), blob(2)
-    lines = []
-    for x, y in itertools.product(range(truth.shape[0]), range(truth.shape[1])):
-        p, t = prediction[x, y], truth[x, y]
-        lines.append(1.0 if not p.any() and not t.any() else 2 * (p & t).sum() / (p.sum() + t.sum()))
-    assert dice_release_protocol(prediction, truth) == pytest.approx(np.mean(lines))
-    padded = [np.pad(mask, 20) for mask in (prediction, truth)]
-    assert dice_release_protocol(*padded) > 0.95 > dice(prediction, truth) == dice(*padded)
 
 
 def test_uint8_masks_count_as_booleans() -> None:
@@ -161,7 +148,6 @@ def test_means_per_structure_and_over_structures() -> None:
             "dice": value,
             "nsd": value,
             "hd95": distance,
-            "dice_release_protocol": value,
         }
 
     cases = [case("liver", "p", 0.9, 2.0), case("liver", "q", 0.7, 4.0), case("spleen", "p", 0.2, None)]

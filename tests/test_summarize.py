@@ -9,7 +9,7 @@ import pytest
 from datasets.errors import InputError
 from evaluation.metrics.summarize import fit_thresholds_from_records, summarize
 
-SCORES = {"dice": 0.8, "nsd": 0.9, "hd95": 3.0, "dice_release_protocol": 0.99, "truth_ml": 5.0, "prediction_ml": 5.0}
+SCORES = {"dice": 0.8, "nsd": 0.9, "hd95": 3.0, "truth_ml": 5.0, "prediction_ml": 5.0}
 
 
 def diagnosis(key: str, target: int | None, probability: float | None, **more: object) -> dict:
@@ -49,6 +49,7 @@ def test_every_task_is_summarized_and_json_holds_it() -> None:
             "task": "segmentation",
             "labels": ["liver"],
             "segmentation": [{"label": "liver", "mask_path": "m", **SCORES}],
+            "dice_release_protocol": 0.99,
         },
         diagnosis("6", 1, 0.9),
         diagnosis("7", 0, 0.2),
@@ -66,7 +67,10 @@ def test_every_task_is_summarized_and_json_holds_it() -> None:
     assert report["ce_micro_precision"]["value"] == 0.5 and report["ce_micro_recall"]["value"] == 1
     assert report["crg"]["value"] == pytest.approx(8.5 / (17 - (8.5 - 1)))  # X 18, A 1: weight 8.5, one hit, one false
     assert tasks["segmentation"]["metrics"]["dice"]["value"] == pytest.approx(0.8)
+    assert tasks["segmentation"]["metrics"]["dice_release_protocol"]["value"] == pytest.approx(0.99)
     assert tasks["diagnosis"]["label_sets"]["CT-RATE"]["metrics"]["auc"]["value"] == 1
+    all_text = result["release_protocol"]["text"]["rouge_1_release_protocol"]
+    assert all_text["n"] == 4 and tasks["open_vqa"]["metrics"]["rouge_1_release_protocol"]["n"] == 1
     assert tasks["diagnosis"]["label_sets"]["CT-RATE"]["diseases"]["Nodule"]["unknown"] == 1
     assert result["counts"] == {"samples": 8, "patients": 5, "failed": 0, "failures": []}
 
@@ -96,7 +100,11 @@ def test_an_answer_without_seg_counts_as_dice_zero() -> None:
         },
         {"id": "4", "labels": ["liver"], **base},
     ]
+    records[0]["dice_release_protocol"] = 0.5
     result = summarize(records, resamples=10)["tasks"]["segmentation"]
+    release = result["metrics"]["dice_release_protocol"]
+    assert (release["value"], release["std"], release["n"]) == (0.5, 0, 1), "it leaves out what has no mask"
+    assert any("3 of 4 samples have no <SEG>" in note for note in result["notes"])
     assert result["metrics"]["dice"]["value"] == pytest.approx(2 * 0.8 / 5) and result["without_mask"] == 3
     assert result["structures"]["liver"]["dice"]["n"] == 5 and result["metrics"]["hd95"]["n"] == 2
 
@@ -105,6 +113,7 @@ def test_an_answer_without_a_confidence_counts_as_probability_zero_and_is_said()
     records = [diagnosis("1", 1, None), diagnosis("2", 0, 0.4), diagnosis("3", None, None)]
     result = summarize(records, resamples=10)["tasks"]["diagnosis"]["label_sets"]["CT-RATE"]
     assert result["metrics"]["auc"]["value"] == 0 and result["without_confidence"] == 1
+    assert result["metrics"]["accuracy_release_protocol"]["n"] == 1, "it leaves out what has no confidence"
     assert any("1 known targets" in note for note in result["notes"])
 
 

@@ -39,7 +39,7 @@ AWKWARD = Table("50 % of a|b", ("Name", "x_1 & y"), (('a|b, "c"', "[0.1, 0.2]"),
 
 @pytest.fixture(scope="module")
 def summary() -> dict:
-    scores = {"nsd": 0.5, "dice_release_protocol": 0.99, "truth_ml": 1.0, "prediction_ml": 1.0}
+    scores = {"nsd": 0.5, "truth_ml": 1.0, "prediction_ml": 1.0}
     records = [
         {"id": "1", "patient_id": "p", "task": "open_vqa", "answer": "the liver", "prediction": "liver"},
         {"id": "2", "patient_id": "q", "task": "open_vqa", "answer": "a nodule", "prediction": "spleen"},
@@ -50,6 +50,7 @@ def summary() -> dict:
             "task": "segmentation",
             "labels": ["liver"],
             "segmentation": [{"label": "liver", "mask_path": "m.nii.gz", "dice": 0.75, "hd95": 12.34, **scores}],
+            "dice_release_protocol": 0.99,
         },
         *(
             {
@@ -114,7 +115,9 @@ def test_figures_of_a_summary_stand_in_its_tables(summary: dict) -> None:
     assert diagnosis.rows[1][diagnosis.columns.index("AUC")] == "–" and "Rare" in " ".join(diagnosis.notes)
     assert diagnosis.rows[0][1] == "2/4"
     assert segmentation.rows[0][0] == "liver" and segmentation.rows[-1][0] == "Mean of structures"
-    assert "Dice (release protocol)" in segmentation.columns
+    assert [row[segmentation.columns.index("Dice (release protocol)")] for row in segmentation.rows] == [
+        *("–", "0.990 ± 0.000"),  # it is of a whole answer, not of a structure
+    ]
 
 
 def test_tables_of_what_was_not_asked_have_no_rows() -> None:
@@ -126,6 +129,7 @@ def test_tables_of_what_was_not_asked_have_no_rows() -> None:
 def test_estimates_without_interval_or_value() -> None:
     assert format_estimate({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
     assert format_estimate({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert format_estimate({"value": 0.5, "std": 0.25, "low": None, "high": None}) == "0.500 ± 0.250"
     assert format_estimate({"value": None, "reason": "one class"}) == "–" and format_estimate(None) == "–"
 
 
@@ -143,7 +147,7 @@ def test_benchmark_table_puts_published_figures_beside_ours_and_leaves_unknown_o
 def test_no_published_figure_stands_beside_a_control(summary: dict, control: str, shown: str | None) -> None:
     published = {"one": {"bleu_1": {"value": 0.612, "source": "Table 2"}}}
     run = {**summary, "run": {"control": control}}
-    *_, text = paper_tables({"one": run}, published)
+    *_, text, _ = paper_tables({"one": run}, published)
     assert dict(zip(text.columns, text.rows[0], strict=True)).get("BLEU-1, published") == shown
     table = benchmark_table({"one": run}, published)
     assert {row[2]: row[-1] for row in table.rows}["BLEU-1"] == (shown or "")
@@ -156,8 +160,8 @@ def test_paper_tables_have_benchmarks_down_and_metrics_across(summary: dict) -> 
         "one": {"dice_release_protocol": {"value": 0.912, "source": "A paper, table 3"}},
         "two": {"auc": {"value": None, "source": None}, "bleu_1": {"value": 0.1, "source": "not shown: no such task"}},
     }
-    only_masks = {**summary, "tasks": {"segmentation": summary["tasks"]["segmentation"]}}
-    diagnosis, segmentation, text = paper_tables({"one": only_masks, "two": summary}, published)
+    only_masks = {**summary, "tasks": {"segmentation": summary["tasks"]["segmentation"]}, "release_protocol": {}}
+    diagnosis, segmentation, text, all_text = paper_tables({"one": only_masks, "two": summary}, published)
     assert [row[0] for row in segmentation.rows] == ["one", "two"] and [row[0] for row in diagnosis.rows] == ["two"]
     assert segmentation.columns[:3] == ("Benchmark", "Task", "Dice")
     row = dict(zip(segmentation.columns, segmentation.rows[0], strict=True))
@@ -166,6 +170,7 @@ def test_paper_tables_have_benchmarks_down_and_metrics_across(summary: dict) -> 
     assert dict(zip(diagnosis.columns, diagnosis.rows[0], strict=True))["AUC, published"] == ""
     assert "two: 8 samples of 6 patients; 1 failed and are in no figure." in diagnosis.notes
     assert dict(zip(text.columns, text.rows[0], strict=True))["BLEU-1, published"] == "0.100"
+    assert [row[:3] for row in all_text.rows] == [("two", "All text answers", "0.184 ± 0.184")]
     assert "AUC, published" not in paper_tables({"two": summary}, published, unknown_columns=False)[0].columns
     assert paper_tables({"none": summarize([])}) == []
 

@@ -74,7 +74,7 @@ def test_a_bad_sample_on_one_rank_stops_both_with_one_line(tmp_path, option, mes
     lines = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and message in lines[0] and ("sine-7" in lines[0] or "sample_7" in lines[0])
     assert "Traceback" not in failed.stderr
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 200, "a rank waited for the one that was gone"  # half of it is starting up
 
 
 def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):

@@ -1,9 +1,12 @@
 """Instruction manifests from classification, segmentation, report and question-answer records.
 
     python -m datasets.prepare.instructions classification records.json train.json --label_set CT-RATE --seed 0
+    python -m datasets.prepare.instructions diagnosis test.json CT-RATE-diagnosis.json --label_set CT-RATE
 
 Records are the pretraining manifests' ({image_path, disease_label}, {image_path, labels, mask_path, mask_values},
-{image_path, report}) and, for vqa, {image_path, question, answer, choices?}.  Wording comes from data/templates; the
+{image_path, report}) and, for vqa, {image_path, question, answer, choices?}.  `diagnosis` and `open_vqa` make the
+manifests of benchmarks that ask for one thing only: of classes just the request for all confidences, without the yes/no
+questions that `classification` adds, and of questions with choices open ones.  Wording comes from data/templates; the
 same seed gives the same file.
 """
 
@@ -19,11 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.manifest import ManifestError, load_manifest, read_rows
+from datasets.manifest import ManifestError, load_manifest
+from datasets.manifest_rows import read_rows, unknown_field
 from datasets.vocabulary import diagnosis_facts, diseases_of
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
 _LETTERS = "ABCDEFGHIJ"
+_FIELDS = {  # of a row, by kind
+    "classification": ("image_path", "disease_label", "patient_id"),
+    "diagnosis": ("image_path", "disease_label", "patient_id"),
+    "segmentation": ("image_path", "labels", "mask_path", "mask_values", "patient_id"),
+    "report": ("image_path", "report", "patient_id"),
+    "vqa": ("image_path", "question", "answer", "choices", "patient_id"),
+    "open_vqa": ("image_path", "question", "answer", "choices", "patient_id"),
+}
+KINDS = tuple(_FIELDS)
 Record = dict[str, Any]
 
 
@@ -45,21 +58,9 @@ class InstructionBuilder:
 
     def classification(self, row: Record) -> Iterator[Record]:
         """A diagnosis request for all diseases, and yes/no questions: as many yes as no where both can be asked."""
-        label = row["disease_label"]
-        targets = label if isinstance(label, dict) else dict.fromkeys([label] if isinstance(label, str) else label, 1)
+        targets = _targets(row)
         if self.label_set:
-            diseases = diseases_of(self.label_set)
-            if unknown := sorted(set(targets) - set(diseases)):
-                raise ValueError(f"field disease_label: {unknown[0]!r} is not a disease of {self.label_set}")
-            part = self.templates["diagnosis"]["answer_part"]
-            yield self._asked(
-                row,
-                "diagnosis",
-                self._pick("diagnosis", "questions"),
-                ", ".join(part.format(disease=disease) for disease in diseases) + ".",
-                label_set=self.label_set,
-                targets=targets,
-            )
+            yield self._diagnosis(row, targets, self.label_set)
         yes = [name for name, value in targets.items() if value == 1]
         no = [name for name, value in targets.items() if value == 0]
         count = min(len(yes), len(no), self.questions // 2) or min(len(yes) + len(no), 1)
@@ -68,6 +69,27 @@ class InstructionBuilder:
                 finding = name[0].lower() + name[1:]
                 question = self._pick("yes_no", "questions").format(finding=finding)
                 yield self._asked(row, "yes_no", question, self._pick("yes_no", kind).format(finding=finding))
+
+    def diagnosis(self, row: Record) -> Iterator[Record]:
+        """The request for all diseases alone; a list of classes names the present ones, and the others are absent."""
+        if self.label_set is None:
+            raise InputError("diagnosis: --label_set is needed, for it names the diseases that are asked for")
+        absent = {} if isinstance(row["disease_label"], dict) else dict.fromkeys(diseases_of(self.label_set), 0)
+        yield self._diagnosis(row, {**absent, **_targets(row)}, self.label_set)
+
+    def _diagnosis(self, row: Record, targets: dict[str, int | None], label_set: str) -> Record:
+        diseases = diseases_of(label_set)
+        if unknown := sorted(set(targets) - set(diseases)):
+            raise ValueError(f"field disease_label: {unknown[0]!r} is not a disease of {label_set}")
+        part = self.templates["diagnosis"]["answer_part"]
+        return self._asked(
+            row,
+            "diagnosis",
+            self._pick("diagnosis", "questions"),
+            ", ".join(part.format(disease=disease) for disease in diseases) + ".",
+            label_set=label_set,
+            targets=targets,
+        )
 
     def segmentation(self, row: Record) -> Iterator[Record]:
         """Requests for one structure and for several."""
@@ -103,10 +125,7 @@ class InstructionBuilder:
             task = "yes_no" if answer.strip(" .").lower() in ("yes", "no") else "open_vqa"
             yield self._asked(row, task, question, answer)
             return
-        texts = list(choices.values()) if isinstance(choices, dict) else list(choices)
-        right = choices.get(answer.strip(" ."), answer) if isinstance(choices, dict) else answer
-        if right not in texts:
-            raise ValueError(f"field answer: {answer!r} is not one of the choices")
+        texts, right = _choices_of(row)
         self.random.shuffle(texts)
         lettered = dict(zip(_LETTERS, texts, strict=False))
         letter = next(letter for letter, text in lettered.items() if text == right)
@@ -115,6 +134,11 @@ class InstructionBuilder:
         answer = self.templates["multiple_choice"]["answer"].format(letter=letter, choice=right)
         yield self._asked(row, "multiple_choice", asked, answer, choices=lettered)
 
+    def open_vqa(self, row: Record) -> Iterator[Record]:
+        """The question as an open one: a letter becomes the text that it stands for, the choices are not shown."""
+        answer = _choices_of(row)[1] if row.get("choices") else row["answer"]
+        yield self._asked(row, "open_vqa", row["question"], answer)
+
     def _pick(self, task: str, part: str) -> str:
         return self.random.choice(self.templates[task][part])
 
@@ -122,6 +146,24 @@ class InstructionBuilder:
         parts = [{"type": "image"}, {"type": "text", "text": question}]
         record = {"task": task, "question": parts, "image_path": row["image_path"], "answer": answer, **extra}
         return record | ({"patient_id": row["patient_id"]} if row.get("patient_id") else {})
+
+
+def _targets(row: Record) -> dict[str, int | None]:
+    """By disease 1, 0 or None, from any of the forms of a classification record; what is not named is left out."""
+    label = row["disease_label"]
+    return label if isinstance(label, dict) else dict.fromkeys([label] if isinstance(label, str) else label, 1)
+
+
+def _choices_of(row: Record) -> tuple[list[str], str]:
+    """The choices of a question, and the right one; ValueError where the answer is none of them."""
+    answer: str = row["answer"]
+    choices: dict[str, str] | list[str] = row["choices"]
+    lettered = choices if isinstance(choices, dict) else {}
+    texts = list(lettered.values() if lettered else choices)
+    right = lettered.get(answer.strip(" ."), answer)
+    if right not in texts:
+        raise ValueError(f"field answer: {answer!r} is not one of the choices")
+    return texts, right
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -140,6 +182,10 @@ def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) ->
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ManifestError(f"{source}: row {number}, must be a record, not {type(row).__name__}")
+        if unknown := [name for name in row if name not in _FIELDS[kind]]:
+            raise ManifestError(
+                f"{source}: row {number}, field {unknown[0]}: {unknown_field(unknown[0], _FIELDS[kind])}"
+            )
         try:
             for record in make(row):
                 record["id"] = f"{source.stem}_{number}_{record['task']}_{len(records)}"
@@ -170,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare.instructions", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("kind", choices=("classification", "segmentation", "report", "vqa"))
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("source", type=Path, help="records")
     parser.add_argument("target", type=Path, help="instruction manifest to write")
     parser.add_argument("--label_set", choices=tuple(diagnosis_facts()), help="makes diagnosis requests of classes")

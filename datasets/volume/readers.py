@@ -211,8 +211,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, bool]:
     with np.load(path, allow_pickle=False) as arrays:
         if "ct" in arrays.files:
             return arrays["ct"], True
-        array = arrays[arrays.files[0]] if len(arrays.files) == 1 else None
+        name = "arr_0" if "arr_0" in arrays.files else arrays.files[0] if len(arrays.files) == 1 else None
+        array = arrays[name] if name else None
         if not isinstance(array, np.ndarray):  # any other zip archive gives bytes
             names = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
-            raise VolumeError(f"{path}: expected an array named ct, or a single array; it holds: {names}")
+            raise VolumeError(f"{path}: expected an array named ct or arr_0, or a single array; it holds: {names}")
         return array, False

@@ -25,12 +25,14 @@ class Benchmark:
     Attributes:
         name: as printed in tables, and the stem of its manifest.
         tasks: the tasks that its records may have.
+        release_task: what the release calls it.
         label_set: of its diagnosis records; None where it has none.
         structures: what its masks may be called; empty where any name is right.
     """
 
     name: str
     tasks: tuple[str, ...]
+    release_task: str
     label_set: str | None = None
     structures: tuple[str, ...] = ()
 
@@ -40,16 +42,19 @@ class Benchmark:
         return f"{self.name}.json"
 
 
+_ABDOMEN = ("liver", "kidney", "spleen", "pancreas")
+_CTORG = ("liver", "urinary bladder", "lung", "kidney", "bone", "brain")
 BENCHMARKS = (
-    Benchmark("RadChestCT", ("diagnosis",), label_set="RadChestCT"),
-    Benchmark("CT-RATE-diagnosis", ("diagnosis",), label_set="CT-RATE"),
-    Benchmark("AbdomenCT-1K", ("segmentation",), structures=("liver", "kidney", "spleen", "pancreas")),
-    Benchmark("CT-ORG", ("segmentation",), structures=("liver", "urinary bladder", "lung", "kidney", "bone", "brain")),
+    Benchmark("RadChestCT", ("diagnosis",), "RadChest_Binary_Diagnosis", label_set="RadChestCT"),
+    Benchmark("CT-RATE-diagnosis", ("diagnosis",), "CTRATE_Diagnosis", label_set="CT-RATE"),
+    Benchmark("AbdomenCT-1K", ("segmentation",), "AbdomenCT1K_Seg", structures=_ABDOMEN),
+    Benchmark("CT-ORG", ("segmentation",), "CTORG_Seg", structures=_CTORG),
     # Over a hundred structures, with and without sides, in several versions of the data set: any name is taken.
-    Benchmark("TotalSegmentator", ("segmentation",)),
-    Benchmark("CT-RATE-VQA", ("open_vqa", "yes_no", "multiple_choice", "report_generation")),
-    Benchmark("M3D-Cap", ("report_generation",)),
-    Benchmark("M3D-VQA", ("open_vqa", "multiple_choice")),
+    Benchmark("TotalSegmentator", ("segmentation",), "TotalSegmentator_Organ_Seg"),
+    Benchmark("CT-RATE-VQA", ("open_vqa", "yes_no", "multiple_choice", "report_generation"), "CTRATE_Question_Answer"),
+    Benchmark("M3D-Cap", ("report_generation",), "M3D_Caption"),
+    # Its questions come with choices too; the paper asks them openly.
+    Benchmark("M3D-VQA", ("open_vqa",), "M3D_Question_Answer"),
 )
 
 
@@ -101,6 +106,12 @@ def resolve_benchmark(name: str, folder: str | Path | None = None) -> tuple[Path
     return path, benchmark
 
 
+def _maker(benchmark: Benchmark) -> str:
+    """How a manifest of that one task is made, where another kind of it adds questions of other tasks."""
+    kind = benchmark.tasks[0]
+    return f" (python -m datasets.prepare.instructions {kind} makes such)" if kind in ("diagnosis", "open_vqa") else ""
+
+
 def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], path: str | Path | None = None) -> None:
     """See that a manifest holds what its benchmark asks for, before hours are spent on answering it.
 
@@ -115,7 +126,7 @@ def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], p
     for record in records:
         problem = None
         if record.task not in benchmark.tasks:
-            problem = f"task: '{record.task}' is not one of {', '.join(benchmark.tasks)}"
+            problem = f"task: '{record.task}' is not one of {', '.join(benchmark.tasks)}{_maker(benchmark)}"
         elif record.task == "diagnosis" and record.label_set != benchmark.label_set:
             problem = f"label_set: '{record.label_set}' instead of '{benchmark.label_set}'"
         elif record.task == "diagnosis" and not record.targets:
@@ -125,7 +136,7 @@ def check_manifest(benchmark: Benchmark, records: Sequence[InstructionRecord], p
         elif record.task == "multiple_choice" and not record.choices:
             problem = "choices: none given, so the answer's letter has no meaning"
         elif structures:
-            unknown = [label for label in record.labels if _key(label) not in structures]
+            unknown = [name for names in record.structures for name in names if _key(name) not in structures]
             if unknown:
                 problem = f"labels: '{unknown[0]}' is not one of {', '.join(benchmark.structures)}"
         if problem:

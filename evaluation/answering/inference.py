@@ -15,23 +15,27 @@ from torch import Tensor
 from datasets.errors import InputError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
+from datasets.record_masks import answer_masks, read_source
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
-from datasets.volume.loading import read_mask, save_mask
+from datasets.volume.loading import save_mask
 from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
 from evaluation.answering.recent_volumes import RecentEncodings
+from evaluation.metrics.release_protocol import DICE, dice_release_protocol
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import PredictionWriter
 from models.ctinstruct import CTInstruct
-from models.generation import Prediction, generate
+from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are searched for; the defaults are the published ones."""
+    """How answers are searched for, see `models.generation`; numbers are the published ones."""
 
     num_beams: int = 5
     max_new_tokens: int = 4096
+    protocol: SearchProtocol = "beams"
+    seed: int = 42  # of what is drawn where answers are sampled
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,34 @@ def predict(
     options: GenerationOptions,
     encodings: RecentEncodings | None = None,
 ) -> list[Answer]:
-    """Answer samples as one batch; `encodings` are kept from batch to batch by the caller."""
+    """Answer samples together, as far as they are searched for in one way; `encodings` are kept from batch to batch by
+    the caller.
+
+    A sampled answer is drawn by itself: then it depends on its id and the seed, and not on who shares the batch.
+    """
     encoded = (encodings or RecentEncodings(model)).encode(samples)
     device = next(model.vision.bridger.parameters()).device
-    batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
-    predictions = generate(model, batch, options.num_beams, options.max_new_tokens, encoded)
-    return [
-        Answer(answer, _restored(answer.mask_logits, sample))
-        for sample, answer in zip(samples, predictions, strict=True)
-    ]
+    collate = InstructionCollator(model.tokenizer.pad_token_id)
+    found: dict[int, Prediction] = {}
+    for rows in _searched_together(model, samples, options):
+        batch = collate([samples[row] for row in rows]).to(device)
+        search = (options.num_beams, options.max_new_tokens, [encoded[row] for row in rows])
+        predictions = generate(model, batch, *search, options.protocol, options.seed)
+        found |= dict(zip(rows, predictions, strict=True))
+    return [Answer(found[row], _restored(found[row].mask_logits, sample)) for row, sample in enumerate(samples)]
+
+
+def _searched_together(
+    model: CTInstruct, samples: Sequence[InstructionSample], options: GenerationOptions
+) -> list[list[int]]:
+    """Places of the samples, in groups that `generate` answers as one batch."""
+    config = generation_config(model)
+    groups: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        search = search_settings(options.protocol, sample.task, config, options.num_beams)
+        key = f"sampled {row}" if is_sampled(search, config) else str(search)
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
 
 
 def _restored(mask_logits: Tensor | None, sample: InstructionSample) -> list[np.ndarray]:
@@ -114,6 +137,8 @@ def answer_batches(
                 elif record.labels:
                     geometry = sample.geometries[sample.mask_image]
                 result = _result(record, geometry, answer, mask_folder)
+                if record.labels:
+                    result[DICE] = None if record.id in asked else _release_dice(record, sample, dataset, answer)
             except Exception as error:
                 _stop_if_device_is_lost(error)
                 result = _failed(record, error)
@@ -191,14 +216,16 @@ def _result(
             geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED, geometry.axes_from
         )
         for number, label in enumerate(record.labels):
-            truth_path, truth_values = _truth_file(record, number)
-            truth = read_mask(truth_path, whole, None if truth_values is None else [truth_values])[0]
+            source = record.mask_source(number)
+            truth = read_source(source, whole)
             entry: dict[str, Any] = {
                 "label": label,
                 "mask_path": None,
-                "truth_path": truth_path,
-                "truth_values": truth_values,
+                "truth_path": source.paths[0] if len(source.paths) == 1 else source.paths,
+                "truth_values": source.values,
             }
+            if source.boxes is not None:
+                entry["truth_boxes"] = source.boxes
             if number < len(answer.masks):
                 path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
                 save_mask(answer.masks[number], geometry, path)
@@ -211,12 +238,19 @@ def _result(
     return result
 
 
-def _truth_file(record: InstructionRecord, number: int) -> tuple[str, int | list[int] | None]:
-    """The file of the k-th true mask, and its values there where the file holds several masks."""
-    if isinstance(record.mask_path, list):
-        return record.mask_path[number], None
-    assert record.mask_path is not None and record.mask_values is not None, "a record with labels has masks"
-    return record.mask_path, record.mask_values[record.labels[number]]
+def _release_dice(
+    record: InstructionRecord, sample: InstructionSample, dataset: InstructionDataset, answer: Answer
+) -> float | None:
+    """Dice by the published definition: the answer's first mask against all labels together, on the padded grid.
+
+    None where the answer has no mask.  (Under a control there is none either: the padded grid is another volume's.)
+    """
+    logits = answer.prediction.mask_logits
+    if logits is None or not record.labels:
+        return None
+    placement, geometry = sample.volumes[sample.mask_image].placement, sample.geometries[sample.mask_image]
+    truth = answer_masks(record, dataset.loader, placement, geometry)
+    return dice_release_protocol(logits[0], truth.amax(0))
 
 
 def _file_name(text: str) -> str:

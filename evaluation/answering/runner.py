@@ -19,6 +19,7 @@ from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark
 from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import GenerationOptions, answer_batches
+from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
 from evaluation.predictions import PredictionWriter, merge_predictions, write_json
@@ -147,9 +148,14 @@ def _wait_for_all_ranks() -> None:
         torch.distributed.barrier(everyone)
 
 
-def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: Path) -> list[Path]:
+def score_jobs(
+    jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: Path, release_name: str = ""
+) -> list[Path]:
     """predictions.json, metrics.json, tables and report.html of each job, and of all together where there are several.
 
+    Args:
+        release_name: also write the answers in the published evaluator's form, under this name
+            (`evaluation.answering.release_output`).
     Returns:
         The reports, that of all together last.
     """
@@ -163,6 +169,9 @@ def score_jobs(jobs: Sequence[Job], scoring: Scoring, checkpoint: str, output: P
             thresholds=scoring.thresholds,
             report_labeller=scoring.report_labeller,
         )
+        if release_name:
+            task = job.benchmark.release_task if job.benchmark else job.name
+            write_release_output(output, release_name, task, predictions)
         name = job.benchmark.name if job.benchmark else None
         run = {"checkpoint": checkpoint, "manifest": str(job.manifest), "benchmark": name, "control": job.control}
         summary["run"] = run

@@ -11,6 +11,7 @@ import numpy as np
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.manifest import QuestionPart
+from datasets.vocabulary import TASK_TOKENS
 from datasets.volume.cache import volume_key
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.loading import read_volume, save_mask
@@ -61,7 +62,9 @@ def answer_question(
     parts = [QuestionPart(type="image") for _ in images] + [QuestionPart(type="text", text=question)]
     prompt = dataset.conversation.prompt(parts, [dataset.visual_tokens(volume) for volume in volumes], "the question")
     keys, geometries = [volume_key(path) for path in images], [g for _, g in loaded]
-    sample = InstructionSample("question", "open_vqa", prompt, [], volumes, keys, geometries, label_set=label_set)
+    sample = InstructionSample(
+        "question", _task_of(question), prompt, [], volumes, keys, geometries, label_set=label_set
+    )
     answer = predict(model, [sample], options)[0]
     prediction, masks = answer.prediction, answer.masks
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png"):
@@ -77,6 +80,11 @@ def answer_question(
         array, whole = read_volume(images[0], array_axes=dataset.array_axes)
         overlay = _overlay(array, whole, geometry, names, masks, question, output)
     return SingleAnswer(prediction, files, overlay)
+
+
+def _task_of(question: str) -> str:
+    """What the question asks for, by the task token that stands in it: the release searches for answers by task."""
+    return next((task for task, token in TASK_TOKENS.items() if token in question), "open_vqa")
 
 
 def _overlay(

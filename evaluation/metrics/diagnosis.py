@@ -1,8 +1,8 @@
 """Multi-label diagnosis: AUC, average precision, F1, accuracy, precision and recall, per disease and macro.
 
-Thresholds come from a validation split (`fit_thresholds`) or are 0.5. The published evaluator takes the threshold
-that is best on the test set itself; those optimistic figures stand beside the right ones as `*_release_protocol`, so
-that the paper's tables can be compared. A disease counts as predicted where probability >= threshold.
+Thresholds come from a validation split (`fit_thresholds`) or are 0.5; the published evaluator's, which are the best on
+the test set itself, are in `evaluation.metrics.release_protocol`. A disease counts as predicted where probability >=
+threshold.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from evaluation.metrics.bootstrap import RESAMPLES, PatientBootstrap, make_estim
 
 RANK_METRICS = ("auc", "average_precision")
 THRESHOLD_METRICS = ("f1", "accuracy", "precision", "recall")
-RELEASE_METRICS = tuple(f"{name}_release_protocol" for name in THRESHOLD_METRICS)
-METRICS = RANK_METRICS + THRESHOLD_METRICS + RELEASE_METRICS
+METRICS = RANK_METRICS + THRESHOLD_METRICS
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -148,9 +147,9 @@ def diagnosis_metrics(
         patients: n keys for the bootstrap.
         thresholds: {disease: threshold} fitted on validation; without it every threshold is 0.5.
     Returns:
-        "diseases": {name: {metric: Estimate, "threshold", "threshold_release_protocol", "positives", "negatives",
-        "unknown"}}; "macro": {metric: Estimate}, the mean over the diseases for which the metric is defined (their
-        number is its "diseases"); "threshold_source": "validation" or "0.5"; "undefined_auc": [names];
+        "diseases": {name: {metric: Estimate, "threshold", "positives", "negatives", "unknown"}};
+        "macro": {metric: Estimate}, the mean over the diseases for which the metric is defined (their number is its
+        "diseases"); "threshold_source": "validation" or "0.5"; "undefined_auc": [names];
         "notes": [sentences].
     Raises:
         InputError: shapes disagree, a target is not 0/1/null, a probability is not finite, or a disease has no
@@ -167,7 +166,6 @@ def diagnosis_metrics(
     fixed = np.array(
         [thresholds[name] if thresholds is not None else DEFAULT_THRESHOLD for name in diseases], dtype=np.float64
     )
-    release = np.array([best_threshold(target[known[:, c], c], score[known[:, c], c]) for c in range(d)])
     bootstrap = PatientBootstrap(patients if patients is not None else [None] * n, resamples, seed)
 
     def ranks(weights: np.ndarray) -> np.ndarray:
@@ -177,10 +175,9 @@ def diagnosis_metrics(
         return np.stack(by_disease, axis=1)
 
     rank_point, rank_drawn = bootstrap.weighted(ranks)
-    counts = np.stack([_counts(target, score, fixed), _counts(target, score, release)], axis=2)  # (n, d, 2, 4)
-    count_point, count_drawn = bootstrap.sums(counts.reshape(n, d * 8))
-    at_point = threshold_metrics(*np.moveaxis(count_point.reshape(d, 2, 4), -1, 0)).reshape(d, -1)
-    at_drawn = threshold_metrics(*np.moveaxis(count_drawn.reshape(-1, d, 2, 4), -1, 0)).reshape(resamples, d, -1)
+    count_point, count_drawn = bootstrap.sums(_counts(target, score, fixed).reshape(n, d * 4))
+    at_point = threshold_metrics(*np.moveaxis(count_point.reshape(d, 4), -1, 0))
+    at_drawn = threshold_metrics(*np.moveaxis(count_drawn.reshape(-1, d, 4), -1, 0))
     point = np.concatenate([rank_point, at_point], axis=-1)  # (d, metrics)
     drawn = np.concatenate([rank_drawn, at_drawn], axis=-1)  # (resamples, d, metrics)
 
@@ -196,7 +193,6 @@ def diagnosis_metrics(
         }
         per_disease[disease] = estimates | {
             "threshold": float(fixed[c]),
-            "threshold_release_protocol": float(release[c]),
             "positives": positives,
             "negatives": negatives,
             "unknown": n - number_known,
@@ -215,9 +211,7 @@ def diagnosis_metrics(
     undefined = [name for name in diseases if per_disease[name]["auc"]["value"] is None]
     source = "validation" if thresholds is not None else str(DEFAULT_THRESHOLD)
     notes = [
-        f"Thresholds: {'fixed on the validation split' if thresholds is not None else '0.5 for every disease'}; "
-        "*_release_protocol uses the threshold of best F1 on the test set itself, "
-        "as the published evaluator does, and is optimistic.",
+        f"Thresholds: {'fixed on the validation split' if thresholds is not None else '0.5 for every disease'}.",
         "Macro is the mean over the diseases for which the figure is defined.",
     ]
     if undefined:

@@ -22,9 +22,9 @@ TOLERANCE_MM = 2.0
 SPACING_ROUNDING_MM = (
     1e-4  # a spacing read from a float32 affine may be 2.0000001: a distance of one such voxel still counts as 2 mm
 )
-METRICS = ("dice", "nsd", "hd95", "dice_release_protocol")
+METRICS = ("dice", "nsd", "hd95")
 # Of an answer without the mask that was asked for.
-NO_MASK: dict[str, float | None] = {"dice": 0.0, "nsd": 0.0, "hd95": None, "dice_release_protocol": 0.0}
+NO_MASK: dict[str, float | None] = {"dice": 0.0, "nsd": 0.0, "hd95": None}
 
 
 def _binary(mask: Any, name: str) -> np.ndarray:
@@ -38,18 +38,6 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     """2 |A and B| / (|A| + |B|) of two boolean arrays; 1 where both are empty."""
     total = int(np.count_nonzero(prediction)) + int(np.count_nonzero(truth))
     return 1.0 if total == 0 else 2 * int(np.count_nonzero(prediction & truth)) / total
-
-
-def dice_release_protocol(prediction: Any, truth: Any) -> float:
-    """The published evaluator's Dice, kept for comparison only: inflated, never a figure to report alone.
-
-    It is the mean over all lines of voxels along the *last* axis (the slice axis of an (H, W, D) volume) of each
-    line's Dice, where a line that is empty in both counts as 1, so background lifts it.
-    """
-    predicted, true = _binary(prediction, "prediction"), _binary(truth, "truth")
-    overlap = np.count_nonzero(predicted & true, axis=-1)
-    total = np.count_nonzero(predicted, axis=-1) + np.count_nonzero(true, axis=-1)
-    return float(np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)).mean())
 
 
 def surface_scores(
@@ -87,7 +75,7 @@ def segmentation_scores(
         prediction, truth: (H, W, D), bool or 0/1, on the source grid.
         spacing: mm along H, W, D.
     Returns:
-        dice, nsd, hd95 (mm, None where just one mask is empty), dice_release_protocol, prediction_ml, truth_ml.
+        dice, nsd, hd95 (mm, None where just one mask is empty), prediction_ml, truth_ml.
     Raises:
         InputError: the shapes differ, are not 3D, or the spacing is not three positive numbers.
     """
@@ -102,7 +90,6 @@ def segmentation_scores(
         "dice": dice(predicted, true),
         "nsd": nsd,
         "hd95": hd95,
-        "dice_release_protocol": dice_release_protocol(predicted, true),
         "prediction_ml": int(np.count_nonzero(predicted)) * millilitres,
         "truth_ml": int(np.count_nonzero(true)) * millilitres,
     }
@@ -159,8 +146,6 @@ def segmentation_metrics(
         f"On the source grid; NSD at {TOLERANCE_MM:g} mm, HD95 in mm. "
         f"Both masks empty: Dice 1, NSD 1, HD95 0 ({both_empty} of {len(rows)}); "
         f"just one empty: Dice 0, NSD 0, HD95 left out of its mean ({unmeasured} of {len(rows)}).",
-        "dice_release_protocol averages over single lines of voxels (last axis), an empty line of both counting as 1: "
-        "inflated, for comparison only.",
     ]
     return {"structures": structures, "mean": mean, "notes": notes}
 

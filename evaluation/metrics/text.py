@@ -163,8 +163,7 @@ def text_metrics(
         bertscore_folder: a local Hugging Face encoder folder; without it BERTScore has no value and says "not
             computed".
     Returns:
-        {"metrics": {name: Estimate}, "notes": [sentences]}. `bertscore_release_protocol` is the published evaluator's
-            column of that name: it repeats BLEU-1.
+        {"metrics": {name: Estimate}, "notes": [sentences]}.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
@@ -189,8 +188,6 @@ def text_metrics(
     notes = [
         "BLEU: 13a tokens, lower case, no smoothing; bleu_n is the mean of sentences, corpus_bleu_n pools counts. "
         "ROUGE: F-measure, no stemming.",
-        "bertscore_release_protocol repeats BLEU-1, as the published evaluator's column of that name does; "
-        "it is no BERTScore.",
     ]
     if bertscore_folder is None:
         metrics["bertscore"] = not_computed("not computed: no model folder was given", len(rows))
@@ -200,7 +197,6 @@ def text_metrics(
         notes.append(
             f"BERTScore: F1 of {Path(bertscore_folder).name}, last layer, no idf weights, no baseline rescaling."
         )
-    metrics["bertscore_release_protocol"] = metrics["bleu_1"]
     if wordnet_reader() is None:
         notes.append(f"METEOR: {WORDNET_HINT}, reported as meteor_exact_stem.")
     return {"metrics": metrics, "notes": notes}

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.mask_files import MaskSource
+from datasets.record_masks import read_source
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.loading import read_mask, read_volume
 from datasets.volume.readers import read_raw
@@ -50,8 +52,9 @@ def read_case(folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any],
     volume, geometry = _volume(record["image_path"][record.get("mask_image") or 0])
     truth, problem = None, None
     if entry.get("truth_path"):
-        labels = read_mask(entry["truth_path"], geometry, None if values is None else [values])[0]
-        shared = values is None and not _is_binary(entry["truth_path"])
+        paths, boxes = entry["truth_path"], entry.get("truth_boxes")
+        labels = read_source(MaskSource([paths] if isinstance(paths, str) else paths, values, boxes), geometry)
+        shared = values is None and isinstance(paths, str) and boxes is None and not _is_binary(paths)
         truth = None if shared else labels
         if shared:
             problem = "the true mask shares its file with others and the manifest was not given, so it is not drawn"

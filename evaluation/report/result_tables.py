@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
+from evaluation.metrics.release_protocol import DIAGNOSIS_METRICS, TEXT_METRICS
 from evaluation.report.tables import Table, format_estimate, format_number, metric_name
 
 PUBLISHED_RESULTS = Path(__file__).resolve().parents[2] / "data" / "published_results.json"
@@ -17,14 +18,15 @@ TASK_NAMES = {
 }  # fmt: skip
 DIAGNOSIS_COLUMNS = ("auc", "average_precision", "f1", "accuracy", "precision", "recall")
 SEGMENTATION_COLUMNS = ("dice", "nsd", "hd95", "dice_release_protocol")
+ALL_TEXT = "All text answers"  # of whatever task: the published evaluator does not part them
 
-INTERVAL_NOTE = "[ ]: 95 % bootstrap interval by patient."
+INTERVAL_NOTE = "[ ]: 95 % bootstrap interval by patient; ±: standard deviation."
 # Matrices as a paper prints them: what is comparable stands in one, benchmarks down and metrics across.
 MATRICES = (
     (
         "Diagnosis, macro",
         ("diagnosis",),
-        (*DIAGNOSIS_COLUMNS, "f1_release_protocol", "accuracy_release_protocol", "precision_release_protocol"),
+        (*DIAGNOSIS_COLUMNS, *DIAGNOSIS_METRICS),
     ),
     ("Segmentation, mean of structures", ("segmentation",), SEGMENTATION_COLUMNS),
     ("Multiple choice, yes / no", ("multiple_choice", "yes_no"), ("accuracy",)),
@@ -33,7 +35,7 @@ MATRICES = (
         ("report_generation", "open_vqa"),
         (
             *("bleu_1", "bleu_4", "rouge_1", "rouge_l", "meteor", "meteor_exact_stem", "bertscore"),
-            *("bertscore_release_protocol", "exact_match", "token_f1"),
+            *("exact_match", "token_f1"),
         ),
     ),
     (
@@ -41,6 +43,7 @@ MATRICES = (
         ("report_generation",),
         ("ce_micro_f1", "ce_micro_precision", "ce_micro_recall", "ce_macro_f1", "crg"),
     ),
+    ("Text, release protocol", (ALL_TEXT,), TEXT_METRICS),
 )
 
 
@@ -52,6 +55,8 @@ def _metric_groups(summary: Mapping[str, Any]) -> list[tuple[str, str | None, Ma
             groups += [(task, name, part["metrics"], result["counts"]) for name, part in result["label_sets"].items()]
         else:
             groups.append((task, None, result["metrics"], result["counts"]))
+    if text := summary.get("release_protocol", {}).get("text"):
+        groups.append((ALL_TEXT, None, text, summary["counts"]))
     return groups
 
 
@@ -99,7 +104,10 @@ def segmentation_table(summary: Mapping[str, Any]) -> Table:
     part = summary["tasks"].get("segmentation", {"structures": {}, "metrics": None, "notes": []})
     means = {"Mean of structures": part["metrics"]} if part["metrics"] else {}
     rows = [
-        (label, str(result["dice"]["n"]), *(format_estimate(result[metric], metric) for metric in SEGMENTATION_COLUMNS))
+        (
+            *(label, str(result["dice"]["n"])),
+            *(format_estimate(result.get(metric), metric) for metric in SEGMENTATION_COLUMNS),
+        )
         for label, result in {**part["structures"], **means}.items()
     ]
     columns = ("Structure", "n", *(metric_name(metric) for metric in SEGMENTATION_COLUMNS))

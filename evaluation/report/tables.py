@@ -61,13 +61,15 @@ def format_number(value: float | None, metric: str = "") -> str:
 
 
 def format_estimate(estimate: Estimate | None, metric: str = "") -> str:
-    """ "0.812 [0.790, 0.835]"; without an interval just the figure; without a value a dash, or "not computed" where it
-    was not."""
+    """ "0.812 [0.790, 0.835]", or "0.812 ± 0.045" with a standard deviation; without either just the figure; without a
+    value a dash, or "not computed" where it was not."""
     if estimate is None:
         return NO_VALUE
     if estimate.get("value") is None:
         return "not computed" if str(estimate.get("reason", "")).startswith("not computed") else NO_VALUE
     value = format_number(estimate["value"], metric)
+    if estimate.get("std") is not None:
+        return f"{value} ± {format_number(estimate['std'], metric)}"
     if estimate.get("low") is None:
         return value
     return f"{value} [{format_number(estimate['low'], metric)}, {format_number(estimate['high'], metric)}]"

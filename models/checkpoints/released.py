@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -31,6 +32,7 @@ from models.encoders.positions import sinusoidal_positions
 from models.vision import VisionModel
 
 HEADS = {"rad_class_heads": "RadChestCT", "ctrate_class_heads": "CT-RATE"}
+GENERATION_CONFIG = "generation_config.json"
 _HEAD_KEY = re.compile(r"(rad_class_heads|ctrate_class_heads)\.(\d+)\.(weight|bias)")
 _VISION_FILE = "module."
 _VISION_FILE_PARTS = ("transformer_decoder.", "decoder.", "projection_layer.", "mask_embed_proj.")
@@ -85,7 +87,25 @@ def load_released(
     model = build_without_storage(vision, text_config, load_tokenizer(folder), make)
     model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, rename=from_released)
-    return finish_loading(model, device, {})
+    return finish_loading(model, device, released_generation(folder))
+
+
+def released_generation(folder: Path) -> dict[str, Any]:
+    """How the release searches for answers: what its generation_config.json says; nothing where there is none.
+
+    Raises:
+        CheckpointError: the file is not JSON, or not an object.
+    """
+    path = folder / GENERATION_CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a JSON file ({error}); copy it again from the release") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object; copy it again from the release")
+    return {key: value for key, value in values.items() if key != "transformers_version" and not key.startswith("_")}
 
 
 def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "4GB") -> Path:

@@ -78,7 +78,8 @@ def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence:
         token_classification=settings.token_classification,
         mask_slices=settings.mask_slices,
     )
-    model = pretraining_model(VisionModel(config), extensions, settings.queue_size, settings.temperature)
+    vision = VisionModel(config)
+    model = pretraining_model(vision, extensions, settings.queue_size, settings.temperature, settings.label_scale)
     if settings.pretrained_backbone:
         load_pretrained_backbone(model.vision, settings.pretrained_backbone)
     if settings.initial_vision:

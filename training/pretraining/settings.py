@@ -69,6 +69,7 @@ class PretrainingSettings(TrainingSettings):
     initial_vision: str
     queue_size: int
     temperature: float
+    label_scale: float
     gradient_checkpointing: bool
 
     segmentation_micro_batch: int
@@ -91,8 +92,9 @@ class PretrainingSettings(TrainingSettings):
         self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices")
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
         self._augmentation()
-        if not self.temperature > 0:
-            raise InputError(f"--temperature is {self.temperature}: give a value above 0")
+        for name in ("temperature", "label_scale"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value above 0")
 
     @property
     def augmentation_options(self) -> AugmentationOptions | None:

@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import InputError
+
+
+@contextmanager
+def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """For each target (file or folder) a path beside it to write to; all are renamed when the block ends without error.
+
+    What the block did not write is passed over.  On an error all that it wrote is removed, and the targets are as they
+    were.  A file that is there is replaced, a folder that is there is not.
+
+    Raises InputError where a target is, or cannot be put, there.
+    """
+    parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
+    for target in targets:
+        if target.is_dir():
+            raise InputError(f"{target}: is a folder already; remove it, or give another name")
+    try:
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield parts
+        for part, target in zip(parts, targets, strict=True):
+            if part.exists():
+                os.replace(part, target)
+    except OSError as error:
+        raise InputError(f"{error.filename or targets[0]}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for part in parts:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            elif part.exists():
+                part.unlink()
+
+
+def write_rows(path: Path, rows: Any, lines: bool = False) -> None:
+    """A manifest as JSON, or as JSON lines."""
+    if lines:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
