@@ -20,6 +20,7 @@ from models.checkpoints.folder import (
     load_tokenizer,
     read_config,
 )
+from models.checkpoints.preprocessing import stored_preprocessing
 from models.checkpoints.released import load_released
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
@@ -56,10 +57,11 @@ def load_checkpoint(
         raise CheckpointError(f"{folder / CONFIG}: its format is {config.get('format')!r}, this code reads {FORMAT!r}")
     if "lora" in config:
         return _load_adapted(folder, config, device, dtype, make)
+    vision = VisionConfig.from_dict(config["vision"])
+    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
     tokenizer = load_tokenizer(folder)
-    model = build_without_storage(
-        VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer, make
-    )
+    model = build_without_storage(vision, language_config_from_dict(config["language_model"]), tokenizer, make)
+    model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype)
     return finish_loading(model, device, config.get("generation", {}))
 
@@ -69,9 +71,12 @@ def _load_adapted(
 ) -> CTInstruct:
     """A LoRA checkpoint: the frozen language model from where it was, everything else from the folder."""
     settings = LoraSettings.from_dict(config["lora"])
+    vision = VisionConfig.from_dict(config["vision"])
+    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
     language_model, tokenizer = load_base(settings)
     adapted = add_lora(language_model, tokenizer, settings)
-    model = build_ctinstruct(VisionConfig.from_dict(config["vision"]), adapted, tokenizer, make)
+    model = build_ctinstruct(vision, adapted, tokenizer, make)
+    model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, optional=is_frozen_base)
     model.to(device=device, dtype=dtype)
     return finish_loading(model, device, config.get("generation", {}))
