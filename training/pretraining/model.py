@@ -49,7 +49,7 @@ def preprocessing_of(settings: PretrainingSettings) -> tuple[Preprocessing, list
     elif resumed := checkpoint_store.find_checkpoint(settings.run_dir, settings.resume):
         start = resumed / "model"
     elif settings.initial_vision:
-        start = checkpoint_store.resolve_model_folder(settings.initial_vision)
+        start = checkpoint_store.resolve_model_folder(fetched(settings.initial_vision, VISION))
     new = Preprocessing.standard(settings.crop_size, settings.patch_max)
     return resolve_preprocessing(start, new, str(start), settings)
 

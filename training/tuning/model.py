@@ -94,7 +94,7 @@ def preprocessing_of(settings: TuningSettings) -> tuple[Preprocessing, list[str]
     folder = _checkpoint(settings)
     start: Path | Preprocessing | None = folder
     if folder is None and settings.pretrained_vision:
-        path = Path(settings.pretrained_vision)
+        path = fetched(settings.pretrained_vision, VISION)
         released = Preprocessing.released(config.crop_size, config.patch_max)  # a single file is the release's
         start = released if path.is_file() else checkpoint_store.resolve_model_folder(path)
     trained = str(start if isinstance(start, Path) else settings.pretrained_vision)
