@@ -19,6 +19,7 @@ from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.answering.controls import Control
 from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.run_record import describe_checkpoint
@@ -31,6 +32,7 @@ from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
 from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.preprocessing import read_preprocessing
 from models.ctinstruct import CTInstruct
 from training import checkpoint_store, distributed
 from training.arguments import parse
@@ -42,7 +44,7 @@ from training.script import run_script
 class HyperParameters:
     """Every setting, with its default; each is an option of the command line too."""
 
-    checkpoint: str = ""  # a run folder (its newest checkpoint), a step folder, or a model folder
+    checkpoint: str = ""  # a run folder (its newest checkpoint), a step or model folder, or a hub name
     output: str = "runs/evaluation"
 
     # one examination
@@ -68,8 +70,10 @@ class HyperParameters:
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
-    orientation: str = "RAS"
-    resize: Literal["published", "isotropic"] = "published"
+    orientation: str | None = None  # axis codes of all volumes, or as_stored; none: as the checkpoint was trained
+    resize: Literal["published", "isotropic"] | None = None  # none: as the checkpoint was trained
+    override_preprocessing: bool = False  # prepare volumes otherwise than the checkpoint was trained with
+    array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     cache: str = ""
     max_length: int = 4096
     # beams: the best of num_beams, never sampled.  release: as published, by task: text with num_beams beams, top_k 50
@@ -155,13 +159,15 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
-    answered_with = ("orientation", "resize", "max_length", "num_beams", "max_new_tokens", "quantize")
+    answered_with = ("array_axes", "max_length", "num_beams", "max_new_tokens", "quantize")
     precision = str(next(model.parameters()).dtype)
     made_with = {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
         "precision": f"{precision}, autocast" if settings.precision == "autocast" else precision,
         "generation": options.protocol,
         "seed": options.seed,
+        "orientation": dataset.preprocessing.orientation,
+        "resize": dataset.preprocessing.resize,
         **{name: getattr(settings, name) for name in answered_with},
     }
     jobs = [job for planned in plans.values() for job in planned]
@@ -171,6 +177,13 @@ def evaluate_jobs(
         for folder, planned in plans.items():
             reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
             print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
+
+
+def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:
+    """The checkpoint's record under the settings, and what they change; raises InputError for an unwanted change."""
+    record, trained = read_preprocessing(folder), f"the checkpoint {folder}"
+    options = {"orientation": settings.orientation, "resize": settings.resize}
+    return record.with_options(trained, settings.override_preprocessing, options)
 
 
 def main() -> None:
@@ -188,11 +201,14 @@ def main() -> None:
         folder: plan_jobs(*manifests, folder, settings.limit, control)
         for control, folder in folders_of(settings).items()
     }
+    folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
+    preprocessing, changes = preprocessing_of(settings, folder)  # before a large model is read
     ranks = distributed.initialize()
+    if ranks.is_main:
+        print_changes(changes)
     quantize = None if settings.quantize == "none" else settings.quantize
     small = ranks.device.type == "cuda" or quantize is not None
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
-    folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
     model = load_checkpoint(
         folder,
         device=ranks.device,
@@ -203,8 +219,8 @@ def main() -> None:
         {},
         model.tokenizer,
         model.config,
-        orientation=settings.orientation,
-        resize=settings.resize,
+        preprocessing=preprocessing,
+        array_axes=settings.array_axes,
         cache=settings.cache,
         max_length=settings.max_length,
         with_answers=False,

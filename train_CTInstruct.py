@@ -21,6 +21,7 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.mixture import load_mixture
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
+from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.validation import held_out_losses
 from models.checkpoints.folder import save_checkpoint
 from models.configuration import VisionConfig
@@ -32,8 +33,9 @@ from training.batches import Sampler
 from training.departures import describe_run, print_run
 from training.loop import train
 from training.precision import resolve_precision
+from training.preprocessing import with_preprocessing
 from training.script import run_script
-from training.tuning.model import build_model, check_start
+from training.tuning.model import build_model, check_start, preprocessing_of
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
 from training.tuning.settings import TuningSettings, share_out_batch
 
@@ -51,9 +53,13 @@ class HyperParameters(TuningSettings):
     task_weights: tuple[str, ...] = ()  # mix by kind of question instead: segmentation=2 diagnosis=1 ...
     validation_manifest: str = ""  # its losses are logged every eval_interval steps
     validation_samples: int = 64  # at most so many of its records
-    # "as_stored" keeps the axes of the file, as the release did
-    orientation: str = field(default="RAS", metadata={"published": "as_stored"})
-    resize: Literal["published", "isotropic"] = "published"  # how a volume is fitted to its grid of patches
+    # axis codes of all volumes; "as_stored" keeps the axes of the file, as the release did; none: those of the weights
+    # that training starts from, or RAS
+    orientation: str | None = field(default=None, metadata={"published": "as_stored"})
+    # how a volume is fitted to its grid of patches; none: as for the weights that training starts from, or published
+    resize: Literal["published", "isotropic"] | None = field(default=None, metadata={"published": "published"})
+    override_preprocessing: bool = False  # prepare volumes otherwise than for the weights that training starts from
+    array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     crop_size: tuple[int, int, int] | None = None  # voxels of a patch, of a new model; none: as it was pretrained
     patch_max: int | None = None  # most patches of a volume, of a new model; none: as it was pretrained
     cache: str = ""  # folder of preprocessed volumes; empty reads every file anew
@@ -62,8 +68,9 @@ class HyperParameters(TuningSettings):
     workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
 
     # model
-    initial_checkpoint: str = ""  # a CTInstruct folder to start from
-    pretrained_vision: str = ""  # a run of train_encoder_*.py, or a released vision file (.pt), to start from
+    initial_checkpoint: str = ""  # a CTInstruct folder or hub name (owner/name@revision) to start from
+    # a run of train_encoder_*.py, or a released vision file (.pt), or the hub name of either, to start from
+    pretrained_vision: str = ""
     language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
     vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder, where none decides
@@ -161,14 +168,18 @@ def main() -> None:
     validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
     all_records = [record for part in records.values() for record in part]
     source = f"manifests {', '.join(settings.manifests)}"
-    about = describe_run(settings, PRESETS, source, resolve_precision(settings, ranks.device))
+    preprocessing, changes = preprocessing_of(settings)
+    shown = with_preprocessing(settings, preprocessing)
+    about = describe_run(shown, PRESETS, source, resolve_precision(settings, ranks.device))
     if ranks.is_main:
         print_run(about)
+        print_changes(changes)
     model = build_model(settings, all_records, ranks)
     if ranks.is_main:
         print_parameters(model)
 
-    dataset = dataset_of(settings, records, [*all_records, *validation], model.tokenizer, model.config)
+    every = [*all_records, *validation]
+    dataset = dataset_of(settings, records, every, model.tokenizer, model.config, preprocessing)
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(
@@ -181,7 +192,7 @@ def main() -> None:
         save_model=lambda folder: save_checkpoint(model, folder, training=about),
         parameter_groups=parameter_groups(model, settings.learning_rate, settings.vision_learning_rate),
         evaluate=(lambda step: held_out_losses(model, dataset, held_out, collate, ranks)) if held_out else None,
-        record={"arguments": to_dict(settings), "training": about},
+        record={"arguments": to_dict(shown), "training": about},
     )
 
 
@@ -191,6 +202,7 @@ def dataset_of(
     every: Sequence[InstructionRecord],
     tokenizer: PreTrainedTokenizerBase,
     vision: VisionConfig,
+    preprocessing: Preprocessing,
 ) -> InstructionDataset:
     """What is trained on; `every` record, those of the validation too, may ask for a label's embedding."""
     embeddings = None
@@ -202,8 +214,8 @@ def dataset_of(
         records,
         tokenizer,
         vision,
-        orientation=settings.orientation,
-        resize=settings.resize,
+        preprocessing=preprocessing,
+        array_axes=settings.array_axes,
         cache=settings.cache,
         max_length=settings.max_length,
         max_answer_tokens=settings.max_answer_tokens,

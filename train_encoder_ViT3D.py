@@ -35,9 +35,13 @@ class HyperParameters(PretrainingSettings):
     kinds: tuple[str, ...] = ("image_text", "classification", "segmentation")  # objectives
     task_weights: tuple[str, ...] = ()  # NAME=WEIGHT over the published ones; 0 leaves a task out
     skip_missing_tasks: bool = False  # leave out tasks without a manifest, naming them
-    # "as_stored" keeps the axes of the file, as the release did
-    orientation: str = field(default="RAS", metadata={"published": "as_stored"})
-    resize: Literal["published", "isotropic"] = "published"  # how a volume is fitted to its grid of patches
+    # axis codes of all volumes; "as_stored" keeps the axes of the file, as the release did; none: those of the weights
+    # that training starts from, or RAS
+    orientation: str | None = field(default=None, metadata={"published": "as_stored"})
+    # how a volume is fitted to its grid of patches; none: as for the weights that training starts from, or published
+    resize: Literal["published", "isotropic"] | None = field(default=None, metadata={"published": "published"})
+    override_preprocessing: bool = False  # prepare volumes otherwise than for the weights that training starts from
+    array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     crop_size: tuple[int, int, int] = (128, 128, 128)  # voxels of a patch: in plane x and y, slices
     patch_max: int = 6  # most patches of a volume
     labels_per_step: int = 60  # most structures asked for in a segmentation step; at random where there are more

@@ -12,8 +12,9 @@ import SimpleITK as sitk
 
 from benchmarks.measure import Aim, Row, best_seconds, peak_gib
 from datasets.volume.anyres import patchify
-from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader
 from datasets.volume.loading import load_volume
+from datasets.volume.preprocessing import Preprocessing
 from models.configuration import vision_preset
 
 
@@ -68,8 +69,8 @@ def loading(quick: bool) -> tuple[list[Row], list[Aim]]:
         nib.save(nib.Nifti1Image(volume, np.diag([0.8, 0.8, 1.5, 1.0])), nifti)
         write_dicom_series(folder / "dicom", volume)
         size, array = int(np.prod(shape)), load_volume(nifti)[0]
-        loader = VolumeLoader(VolumeOptions(config.crop_size, config.patch_max), folder / "cache")
-        plain = VolumeLoader(VolumeOptions(config.crop_size, config.patch_max))
+        loader = VolumeLoader(Preprocessing.standard(config.crop_size, config.patch_max), folder / "cache")
+        plain = VolumeLoader(Preprocessing.standard(config.crop_size, config.patch_max))
         rows = [
             Row(name, best_seconds(function, 2), peak_gib=peak_gib(), voxels=size)
             for name, function in (

@@ -18,8 +18,9 @@ from datasets.record_masks import answer_masks
 from datasets.sampling import SampleReference
 from datasets.vocabulary import IGNORED_TOKEN
 from datasets.volume.anyres import PatchedVolume, PatchGeometry
-from datasets.volume.cache import RecentLoader, VolumeLoader, VolumeOptions, volume_key
+from datasets.volume.cache import RecentLoader, VolumeLoader, volume_key
 from datasets.volume.geometry import VolumeGeometry
+from datasets.volume.preprocessing import Preprocessing
 
 
 @dataclass
@@ -54,8 +55,8 @@ class InstructionBatch:
     """Samples of any tasks and sizes, padded on the left.
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
-    row; ``volumes[row]`` is itself a list.  Rows that ask about the same volumes share them: ``volumes_of`` names for
-    each row the row whose volumes it asks about, and a row that uses another's has none of its own.
+    row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names
+    for each row the row whose volumes it asks about, and a row that uses another's has none of its own.
     """
 
     input_ids: Tensor
@@ -107,8 +108,8 @@ class InstructionDataset(Dataset):
         records: for each manifest's name, its records.
         tokenizer: of the language model, after ``add_special_tokens``.
         vision: crop size, patch limit and tokens a patch.
-        orientation: axis codes that every volume is brought to, or "as_stored".
-        resize: "published" or "isotropic", see `datasets.volume.anyres`.
+        preprocessing: the model's; without it this project's standard for the encoder's patches.
+        array_axes: axis codes of .npy and .npz volumes, or "as_stored"; None assumes RAS, with a warning.
         cache: folder of preprocessed volumes, or None.
         max_length: most tokens of a sample, question and answer together.
         max_answer_tokens: most tokens of an answer.
@@ -123,8 +124,8 @@ class InstructionDataset(Dataset):
         tokenizer: PreTrainedTokenizerBase,
         vision: PatchGeometry,
         *,
-        orientation: str = "RAS",
-        resize: str = "published",
+        preprocessing: Preprocessing | None = None,
+        array_axes: str | None = None,
         cache: str | None = None,
         max_length: int = MAX_LENGTH,
         max_answer_tokens: int = MAX_ANSWER_TOKENS,
@@ -135,7 +136,9 @@ class InstructionDataset(Dataset):
         self.records = records
         self.conversation = Conversation(tokenizer, max_length, max_answer_tokens)
         self.vision = vision
-        loader = VolumeLoader(VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize), cache)
+        self.preprocessing = preprocessing or Preprocessing.standard(vision.crop_size, vision.patch_max)
+        self.array_axes = array_axes
+        loader = VolumeLoader(self.preprocessing, cache, array_axes=array_axes)
         self.loader: VolumeLoader | RecentLoader = RecentLoader(loader, keep_volumes) if keep_volumes else loader
         self.with_answers = with_answers
         self.label_embeddings = label_embeddings
@@ -221,6 +224,16 @@ def _keys_of(sample: InstructionSample) -> tuple[str, ...]:
 
 
 def _first_rows_with(keys: Sequence[tuple[str, ...]]) -> list[int]:
-    """For each row the first one with equal keys; a row without volumes, so without keys, stands for itself."""
-    first: dict[tuple[str, ...], int] = {}
-    return [first.setdefault(key, row) if key else row for row, key in enumerate(keys)]
+    """For each row the first of the run of rows about its volumes; a row without volumes stands for itself.
+
+    A run ends where a row asks about other volumes: one that is drawn twice in a batch counts as two, whose masks are
+    learned on other slices each.
+    """
+    rows: list[int] = []
+    latest: tuple[str, ...] = ()
+    first = 0
+    for row, key in enumerate(keys):
+        if key and key != latest:
+            latest, first = key, row
+        rows.append(first if key else row)
+    return rows

@@ -23,10 +23,11 @@ from datasets.text_table import Embed, TextTable
 from datasets.vocabulary import UNKNOWN_CLASS, Kind
 from datasets.volume.anyres import PatchedVolume, PatchGeometry, content_of, pad_masks, place_content
 from datasets.volume.augmentation import STANDARD_AUGMENTATION, Augmentation, AugmentationOptions
-from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.images import load_image
 from datasets.volume.preprocessed_crops import check_shape, load_crop
+from datasets.volume.preprocessing import Preprocessing
 
 
 @dataclass
@@ -67,8 +68,8 @@ class PretrainingDataset(Dataset):
         tasks, records: as `datasets.catalog` gives them; every task needs its records.
         embed: texts -> (n, C) tensor; called once, here.
         vision: crop size and patch limit.
-        orientation: axis codes that every volume is brought to, or "as_stored".
-        resize: "published" or "isotropic", see `datasets.volume.anyres`.
+        preprocessing: the model's; without it this project's standard for the encoder's patches.
+        array_axes: axis codes of .npy and .npz volumes, or "as_stored"; None assumes RAS, with a warning.
         cache: folder of preprocessed volumes and masks, or None; with it no file is decoded a second time.
         augmentation: the published one by default, None for none.
         labels_per_step: most labels that a segmentation step asks for; where a record has more, they are drawn.
@@ -85,8 +86,8 @@ class PretrainingDataset(Dataset):
         embed: Embed,
         vision: PatchGeometry,
         *,
-        orientation: str = "RAS",
-        resize: str = "published",
+        preprocessing: Preprocessing | None = None,
+        array_axes: str | None = None,
         cache: str | None = None,
         augmentation: AugmentationOptions | None = STANDARD_AUGMENTATION,
         labels_per_step: int = LABELS_PER_STEP,
@@ -97,10 +98,10 @@ class PretrainingDataset(Dataset):
         self.tasks = {task.name: task for task in tasks}
         self.records = {task.name: records[task.name] for task in tasks}
         self.labels_per_step, self.absent_labels = labels_per_step, absent_labels
-        options = VolumeOptions(vision.crop_size, vision.patch_max, orientation, resize)
-        self.volumes = VolumeLoader(options, cache)
-        self.images = VolumeLoader(options, cache, load_image)
-        self.crops = VolumeLoader(options, cache, load_crop)
+        preprocessing = preprocessing or Preprocessing.standard(vision.crop_size, vision.patch_max)
+        self.volumes = VolumeLoader(preprocessing, cache, array_axes=array_axes)
+        self.images = VolumeLoader(preprocessing, cache, load_image)
+        self.crops = VolumeLoader(preprocessing, cache, load_crop)
         square = vision.crop_size[0] == vision.crop_size[1]
         self.augmentations = {
             task.name: Augmentation(task.sided, task.kind == "segmentation", square, augmentation)

@@ -1,6 +1,28 @@
-"""Networks: encoders, mask decoder, projector, language-model wrapper, losses and checkpoints."""
+"""Networks: encoders, mask decoder, projector, language-model wrapper, losses and checkpoints.
+
+    from models import CTInstruct
+    model = CTInstruct.from_pretrained("owner/name")
+
+is `models.checkpoints.pretrained`'s class, loaded when it is asked for: importing a part of this package loads no more.
+"""
+
+from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
-# transformers imports torchao, and that makes torch print two lines about torchao's own enumerations.
+if TYPE_CHECKING:
+    from models.checkpoints.pretrained import PretrainedCTInstruct as CTInstruct
+
+__all__ = ["CTInstruct"]
+
+# transformers imports torchao, and that makes torch print two lines about torchao's own enumerations
 logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant" not in record.getMessage())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CTInstruct":
+        from models.checkpoints.pretrained import PretrainedCTInstruct
+
+        return PretrainedCTInstruct
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

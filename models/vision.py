@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
+from datasets.volume.preprocessing import Preprocessing
 from models.configuration import VisionConfig
 from models.encoders.contract import EncodedVolume, VolumeEncoder, VolumePatches, as_grid, as_volume
 from models.encoders.hybrid_2d1d import Encoder2D1D
@@ -40,13 +41,15 @@ ENCODERS: dict[str, EncoderParts] = {
 class VisionModel(nn.Module):
     """Encode a volume once, then ask for language-model tokens and for masks, in any order and as often as needed.
 
-    With 2D1D, names of parameters are those of the published weights (`visual.*` there).
+    With 2D1D, names of parameters are those of the published weights (`visual.*` there).  `preprocessing` says how the
+    volumes that it was trained on were prepared, and every checkpoint keeps it.
     """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         parts = ENCODERS[config.encoder]
         self.config = config
+        self.preprocessing = Preprocessing.standard(config.crop_size, config.patch_max)
         self.encoder: VolumeEncoder = parts.encoder(config)
         self.bridger = nn.Sequential(
             nn.Linear(config.token_width, config.llm_width),

@@ -18,7 +18,8 @@ from datasets.manifest import QuestionPart, load_manifest
 from datasets.mixture import load_mixture, published_weights
 from datasets.sampling import SampleReference
 from datasets.vocabulary import IGNORED_TOKEN
-from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader
+from datasets.volume.preprocessing import Preprocessing
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
 
 PARTS = [QuestionPart(type="image"), QuestionPart(type="text", text="Where is the liver?")]
@@ -173,7 +174,7 @@ def test_a_sample_has_its_mask_on_the_padded_grid(phantom_manifest, tokenizer):
 
 def test_the_cache_gives_the_same_and_notices_an_edited_file(phantom_manifest, tmp_path, monkeypatch):
     folder = phantom_manifest.parent
-    options = VolumeOptions(VISION.crop_size)
+    options = Preprocessing.standard(VISION.crop_size, 6)
     plain, cached = VolumeLoader(options), VolumeLoader(options, tmp_path / "cache")
     expected, geometry = plain.volume(folder / "ct.nii.gz")
     for _ in range(2):
@@ -185,7 +186,7 @@ def test_the_cache_gives_the_same_and_notices_an_edited_file(phantom_manifest, t
     with monkeypatch.context() as patch:
         patch.setattr("datasets.volume.cache.load_volume", lambda *a, **k: pytest.fail("the file was decoded again"))
         cached.volume(folder / "ct.nii.gz")
-    other = VolumeLoader(VolumeOptions(VISION.crop_size, resize="isotropic"), tmp_path / "cache")
+    other = VolumeLoader(Preprocessing.standard(VISION.crop_size, 6, resize="isotropic"), tmp_path / "cache")
     assert other.volume(folder / "ct.nii.gz")[0].placement != expected.placement
     image = nib.load(folder / "ct.nii.gz")
     nib.save(nib.Nifti1Image(image.get_fdata()[::-1] + 7, image.affine), folder / "ct.nii.gz")

@@ -94,11 +94,14 @@ def test_a_lora_checkpoint_is_small_and_loads(adapted, tmp_path):
     assert loaded(sample).loss.item() == pytest.approx(adapted.eval()(sample).loss.item(), rel=1e-5)
 
 
-def test_merging_by_command_gives_the_same_answers(adapted, tmp_path, capsys):
+def test_merging_by_command_gives_the_same_answers(adapted, tmp_path, capsys, monkeypatch):
     step(adapted)
+    record = adapted.vision.preprocessing.with_orientation("as_stored")
+    monkeypatch.setattr(adapted.vision, "preprocessing", record)
     save_checkpoint(adapted, tmp_path / "lora")
     assert main(["merge", str(tmp_path / "lora"), str(tmp_path / "merged")]) == 0
     merged = load_checkpoint(tmp_path / "merged")
+    assert merged.vision.preprocessing == record
     assert not any("lora" in name for name in merged.state_dict())
     for kind in ("segmentation", "two_volumes"):
         sample = collate([make_sample(kind, adapted.tokenizer)], adapted.tokenizer)

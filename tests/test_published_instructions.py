@@ -12,8 +12,9 @@ from datasets.manifest import ManifestError, load_manifest
 from datasets.record_masks import answer_masks, read_source
 from datasets.vocabulary import diseases_of
 from datasets.volume.anyres import patchify, place_mask
-from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import VolumeError, VolumeGeometry
+from datasets.volume.preprocessing import Preprocessing
 from evaluation.report.mask_cases import read_case
 from tests.published_files import BOX_FIELD, BOXES, SHAPE, mask_by_loops, replica, write_json
 
@@ -42,7 +43,7 @@ def test_the_labels_of_one_answer_are_one_mask_on_the_loaded_grid(tmp_path, suff
 def test_the_mask_of_a_sample_lies_on_the_padded_grid(tmp_path):
     (record,) = load_manifest(write_json(tmp_path / "m.json", [replica(tmp_path)]))
     patched = patchify(np.load(tmp_path / "ct.npy"), (16, 16, 4))
-    loader = VolumeLoader(VolumeOptions((16, 16, 4)), tmp_path / "cache")
+    loader = VolumeLoader(Preprocessing.standard((16, 16, 4), 6), tmp_path / "cache")
     masks = answer_masks(record, loader, patched.placement, geometry_of(record))
     union = mask_by_loops(tmp_path, "liver") | mask_by_loops(tmp_path, "spleen")
     expected = place_mask(union[None].astype(np.uint8), patched.placement)

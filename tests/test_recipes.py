@@ -21,10 +21,13 @@ from models.text.text_encoder import PUBLISHED_TEXT_ENCODER
 from training.arguments import parse
 from training.departures import describe_run, print_run
 from training.precision import resolve_precision
+from training.preprocessing import with_preprocessing
 from training.pretraining.data import check_manifest_names, with_default_phantoms
 from training.pretraining.model import check_encoder, vision_config
+from training.pretraining.model import preprocessing_of as pretraining_preprocessing
 from training.pretraining.settings import in_updates
 from training.schedule import learning_rate_factor
+from training.tuning.model import preprocessing_of as tuning_preprocessing
 
 ENCODERS = [train_encoder_2D1D, train_encoder_ViT3D, train_encoder_ResNet3D]
 SCRIPTS = [train_CTInstruct, *ENCODERS]
@@ -174,6 +177,7 @@ def test_a_folder_without_a_known_task_is_refused_with_the_nearest_names(tmp_pat
 def test_departures_are_named_with_both_values(capsys):
     line = "--preset tiny --recipe phantom --run_dir elsewhere --seed 5 --log_interval 3 --queue_size 64 --patch_max 4"
     settings = settings_of(train_encoder_2D1D, line)
+    settings = with_preprocessing(settings, pretraining_preprocessing(settings)[0])
     found = describe_run(settings, train_encoder_2D1D.PRESETS, "phantoms in [mine]", "fp32")
     assert json.loads(json.dumps(found)) == found
     assert (found["preset"], found["recipe"], found["data"]) == ("tiny", "phantom", "phantoms in [mine]")
@@ -193,11 +197,14 @@ def test_departures_are_named_with_both_values(capsys):
 
 
 def test_the_published_recipe_departs_in_nothing_but_axes_and_flips_of_what_has_a_side():
-    for script, precision in ((train_encoder_2D1D, "fp16"), (train_CTInstruct, "bf16")):
+    pretraining = (train_encoder_2D1D, "fp16", pretraining_preprocessing)
+    for script, precision, preprocessing_of in (pretraining, (train_CTInstruct, "bf16", tuning_preprocessing)):
         settings = settings_of(script, "--micro_batch 2 --workers 1")
+        settings = with_preprocessing(settings, preprocessing_of(settings)[0])
         ours = {"orientation", "augment_flip_sided"} & set(vars(settings))
         assert set(describe_run(settings, script.PRESETS, "mine", precision)["departures"]) == ours
         released = settings_of(script, "--orientation as_stored" + " --augment_flip_sided" * (len(ours) - 1))
+        released = with_preprocessing(released, preprocessing_of(released)[0])
         assert not describe_run(released, script.PRESETS, "mine", precision)["departures"]
 
 

@@ -13,6 +13,7 @@ from datasets.errors import CheckpointError
 from models.checkpoint import main
 from models.checkpoints.folder import build_without_storage, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
+from models.checkpoints.preprocessing import read_preprocessing
 from models.checkpoints.released import from_released, load_released_vision, save_released
 from models.configuration import VISION_PRESETS
 from models.encoders.positions import sinusoidal_positions
@@ -145,7 +146,9 @@ def test_every_published_name_has_its_place_at_full_size(model):
     assert hit == set(full)
 
 
-def test_conversion_both_ways_by_command(tmp_path, model, capsys):
+def test_conversion_both_ways_by_command(tmp_path, model, capsys, monkeypatch):
+    record = model.vision.preprocessing.with_orientation("LPS")
+    monkeypatch.setattr(model.vision, "preprocessing", record)
     save_checkpoint(model, tmp_path / "ours")
 
     def convert(source, target, to):
@@ -162,6 +165,7 @@ def test_conversion_both_ways_by_command(tmp_path, model, capsys):
     }
     assert convert("released", "again", "ctinstruct") == 0
     assert_equal_models(load_checkpoint(tmp_path / "again"), model)
+    assert read_preprocessing(tmp_path / "released") == read_preprocessing(tmp_path / "again") == record
     assert convert("ours", "ours", "released") == 2
     assert "is the source too" in capsys.readouterr().err
     assert convert("absent", "x", "released") == 2

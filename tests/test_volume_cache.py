@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.volume.cache import VolumeLoader, VolumeOptions
+from datasets.volume.cache import VolumeLoader
+from datasets.volume.preprocessing import Preprocessing
 from tests.ct_files import write_dicom, write_itk
 
 WRITERS = {
@@ -23,7 +24,7 @@ def test_an_edited_part_is_read_anew(kind, tmp_path):
     ct = np.random.default_rng(0).integers(-512, 512, (12, 10, 6)).astype(np.int16) * 2
     path = write(tmp_path, ct)
     whole = os.stat(path)
-    loader = VolumeLoader(VolumeOptions((32, 32, 8), 1), tmp_path / "cache")
+    loader = VolumeLoader(Preprocessing.standard((32, 32, 8), 1), tmp_path / "cache")
     before = loader.volume(path)[0].patches
     assert torch.equal(loader.volume(path)[0].patches, before)
     write(tmp_path, ct[::-1])
@@ -31,5 +32,5 @@ def test_an_edited_part_is_read_anew(kind, tmp_path):
         os.utime(part, ns=(number, number))  # a clock of coarse ticks must not decide
     os.utime(path, ns=(whole.st_atime_ns, whole.st_mtime_ns))  # folder and header look as they did
     after = loader.volume(path)[0].patches
-    assert torch.equal(after, VolumeLoader(loader.options).volume(path)[0].patches)
+    assert torch.equal(after, VolumeLoader(loader.preprocessing).volume(path)[0].patches)
     assert not torch.equal(after, before)

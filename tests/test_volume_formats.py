@@ -62,9 +62,9 @@ def test_same_volume_from_every_kind(writer, ct, tmp_path):
 
 def test_arrays_without_an_affine_are_kept_as_they_are(ct, tmp_path):
     np.save(tmp_path / "a.npy", ct)
+    np.save(tmp_path / "channel.npy", ct[None])
     np.savez(tmp_path / "one.npz", volume=ct)
-    np.savez_compressed(tmp_path / "rad.npz", ct=ct.transpose(2, 0, 1), other=np.zeros(3))  # (z, y, x) of a (y, x, z)
-    for name in ("a.npy", "one.npz", "rad.npz"):
+    for name in ("a.npy", "channel.npy", "one.npz"):
         array, geometry = read_volume(tmp_path / name)
         np.testing.assert_array_equal(array[0], ct)
         assert np.array_equal(geometry.affine, np.eye(4))

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from datasets.errors import CheckpointError
+from models.hub.download import fetched
 from training import distributed
 from training.distributed import Ranks
 
@@ -161,11 +162,16 @@ def load_rank_state(folder: Path, rank: int) -> dict[str, Any]:
 def resolve_model_folder(path: str | Path) -> Path:
     """The model folder meant by a run folder (its newest complete checkpoint), a checkpoint, or a model folder itself.
 
+    A hub name (`owner/name` or `owner/name@revision`) is downloaded.
+
     Raises CheckpointError where there is none.
     """
-    path = Path(path)
+    path = fetched(path)
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder; give a run folder, a checkpoint or a model folder")
+        raise CheckpointError(
+            f"{path}: no such folder; give a run folder, a checkpoint, a model folder or a hub name (owner/name, or "
+            "owner/name@main where a folder called owner exists)"
+        )
     if (path / "checkpoints").is_dir():
         checkpoint = latest_complete(path)
         if checkpoint is None:

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from datasets.vocabulary import IGNORED_VOXEL
+from datasets.volume.preprocessing import RESIZE_MODES
 
 Size3 = tuple[int, int, int]
 
 CROP_SIZE: Size3 = (256, 256, 32)
 PATCH_MAX = 6
-RESIZE_MODES = ("published", "isotropic")
 
 
 class PatchGeometry(Protocol):

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from datasets.volume.anyres import PATCH_MAX, AnyresPlacement, PatchedVolume, Size3, patchify, place_mask
-from datasets.volume.geometry import VolumeGeometry
+from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
+from datasets.volume.geometry import AS_STORED, VolumeGeometry, affine_of_axes
 from datasets.volume.loading import load_volume, read_mask
-from datasets.volume.readers import DETACHED_HEADERS
-
-
-@dataclass(frozen=True)
-class VolumeOptions:
-    """How a file becomes patches; part of the cache key."""
-
-    crop_size: Size3
-    patch_max: int = PATCH_MAX
-    orientation: str = "RAS"
-    resize: str = "published"
+from datasets.volume.preprocessing import Preprocessing, SourceSteps
+from datasets.volume.readers import DETACHED_HEADERS, is_array_file
 
 
 def volume_key(path: str | Path) -> str:
@@ -42,22 +32,27 @@ def volume_key(path: str | Path) -> str:
 class VolumeLoader:
     """Files to patches and placed masks, through an optional cache folder.
 
-    read: a module's function that reads a file in place of ``load_volume``, with the same arguments and results.
+    preprocessing: how files become patches.  array_axes: of arrays without geometry, as ``read_volume`` takes it.
+    read: a module's function (path, orientation=...) that reads a file in place of ``load_volume``, with its results.
 
     A cached file is named by a digest of the source's path, size and time of change (of every slice of a DICOM folder,
-    of the voxel file beside a header) and of the options, so that an edited source or another option is read anew.
+    of the voxel file beside a header) and of how it is prepared, so that an edited source or another record is read
+    anew.
     Files appear by rename: concurrent writers cannot leave half of one.
     """
 
     def __init__(
         self,
-        options: VolumeOptions,
+        preprocessing: Preprocessing,
         cache: str | Path | None = None,
         read: Callable[..., tuple[np.ndarray, VolumeGeometry]] | None = None,
+        array_axes: str | None = None,
     ):
-        self.options = options
+        self.preprocessing = preprocessing
         self.cache = Path(cache) if cache else None
         self.read = read
+        self.array_axes = array_axes
+        affine_of_axes(array_axes or AS_STORED, (1, 1, 1))  # VolumeError at once for what are no axes
 
     def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
         """Patches, slice marks and placement of one CT, and where it lies in its file."""
@@ -71,9 +66,12 @@ class VolumeLoader:
                     AnyresPlacement.from_dict(details["placement"]),
                 )
             return patched, VolumeGeometry.from_dict(details["geometry"])
-        options = self.options
-        array, geometry = (self.read or load_volume)(path, orientation=options.orientation)
-        patched = patchify(array, options.crop_size, options.patch_max, options.resize)
+        record = self.preprocessing
+        if self.read:
+            array, geometry = self.read(path, orientation=record.orientation)
+        else:
+            array, geometry = load_volume(path, preprocessing=record, array_axes=self.array_axes)
+        patched = patchify(array, record.crop_size, record.patch_max, record.resize)
         if cached:
             details = {"placement": patched.placement.to_dict(), "geometry": geometry.to_dict()}
             tensors = {"patches": patched.patches.contiguous(), "slice_marks": patched.slice_marks.contiguous()}
@@ -105,16 +103,34 @@ class VolumeLoader:
         """
         if self.cache is None:
             return None
-        sources = []
+        sources, arrays = [], False
         for path in map(Path, paths):
             if not path.exists():
                 return None  # the reader will say it better
+            arrays = arrays or is_array_file(path)
             for file in (path, *_parts(path)):
                 status = file.stat()
                 sources.append([volume_key(file), status.st_size, status.st_mtime_ns])
-        key = json.dumps([kind, sources, extra, vars(self.options)], sort_keys=True, default=list)
+        key = json.dumps([kind, sources, extra, self._options(arrays)], sort_keys=True, default=list)
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.cache / digest[:2] / f"{digest}.safetensors"
+
+    def _options(self, arrays: bool) -> dict:
+        """What of the preprocessing goes into a cached file's name; `arrays`: a source is an array without geometry.
+
+        A CT file that is cropped, clipped and normalised goes by four values, as in caches from before the record.
+        """
+        record = self.preprocessing
+        if arrays:
+            return {**record.to_dict(), "array_axes": self.array_axes}
+        if record.ct_file != SourceSteps(record.orientation):
+            return record.to_dict()
+        return {
+            "crop_size": record.crop_size,
+            "patch_max": record.patch_max,
+            "orientation": record.orientation,
+            "resize": record.resize,
+        }
 
 
 class RecentLoader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +21,9 @@ AS_STORED = "as_stored"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Size3 = tuple[int, int, int]
 Affine = tuple[tuple[float, float, float, float], ...]
+# Who says where the voxels lie: the file itself; the format (RadChestCT's arrays: axes, no spacing); the option
+# --array_axes; nobody, so that RAS is assumed; or nobody, and the option has the array taken as it is.
+AxesFrom = Literal["file", "format", "option", "assumption", "nobody"]
 
 
 class VolumeError(InputError):
@@ -32,7 +35,8 @@ class VolumeGeometry:
     """From the source grid to the loaded array: reorient to `orientation`, then crop to [crop_start, crop_stop).
 
     shape, affine and spacing (mm) describe the loaded array, after both steps; the crop box counts voxels of the
-    oriented array.  `source_orientation` is the file's axis codes, `orientation` what was asked for.
+    oriented array.  `source_orientation` is the file's axis codes, `orientation` what was asked for.  Where
+    `axes_from` is not "file" the spacing is not known: 1 mm by convention.
     """
 
     source: str
@@ -45,10 +49,16 @@ class VolumeGeometry:
     spacing: tuple[float, float, float]
     crop_start: Size3
     crop_stop: Size3
+    axes_from: AxesFrom = "file"
 
     @classmethod
     def of_source(
-        cls, source: str, shape: Sequence[int], affine: np.ndarray, orientation: str = "RAS"
+        cls,
+        source: str,
+        shape: Sequence[int],
+        affine: np.ndarray,
+        orientation: str = "RAS",
+        axes_from: AxesFrom = "file",
     ) -> VolumeGeometry:
         """Geometry of a whole volume of `shape` (3 ints) and `affine` (4, 4), brought to `orientation`."""
         moves = reorientation(affine, orientation)
@@ -65,6 +75,7 @@ class VolumeGeometry:
             spacing=_spacing(oriented_affine),
             crop_start=(0, 0, 0),
             crop_stop=oriented_shape,
+            axes_from=axes_from,
         )
 
     def cropped(self, start: Size3, stop: Size3) -> VolumeGeometry:
@@ -82,6 +93,7 @@ class VolumeGeometry:
             spacing=self.spacing,
             crop_start=_size3(c + a for c, a in zip(self.crop_start, start, strict=True)),
             crop_stop=_size3(c + b for c, b in zip(self.crop_start, stop, strict=True)),
+            axes_from=self.axes_from,
         )
 
     @property
@@ -111,7 +123,8 @@ class VolumeGeometry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VolumeGeometry:
-        """What `to_dict` gave, also after a way through JSON."""
+        """What `to_dict` gave, also after a way through JSON; a record without `axes_from` is of a file's own axes."""
+        values = {"axes_from": "file", **values}
         return cls(**{name: _frozen(values[name]) for name in cls.__dataclass_fields__})
 
 
@@ -127,6 +140,20 @@ def reorientation(affine: np.ndarray, orientation: str) -> np.ndarray:
     if not are_axis_codes(orientation):
         raise VolumeError(f"orientation is {orientation!r}; give three axis codes such as RAS or LPS, or {AS_STORED}")
     return orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(orientation))
+
+
+def affine_of_axes(codes: str, shape: Sequence[int]) -> np.ndarray:
+    """Affine (4, 4) of an array of `shape` whose axes run along `codes`, as "LPS": voxels of 1 mm, and the voxel
+    nearest to the left, back and bottom at the origin.  "as_stored" names no axes: the identity, as for "RAS"."""
+    if codes == AS_STORED:
+        return np.eye(4)
+    if not are_axis_codes(codes):
+        raise VolumeError(f"array axes are {codes!r}; give three axis codes such as RAS or LPS, or {AS_STORED}")
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, (world, direction) in enumerate(orientations.axcodes2ornt(codes)):
+        affine[int(world), axis] = direction
+        affine[int(world), 3] = shape[axis] - 1 if direction < 0 else 0
+    return affine
 
 
 def foreground_box(array: np.ndarray) -> tuple[Size3, Size3]:

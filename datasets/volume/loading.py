@@ -6,15 +6,27 @@ a mask that lies on the source file voxel by voxel.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from datasets.volume.geometry import VolumeError, VolumeGeometry, check_affine, foreground_box, same_grid
-from datasets.volume.readers import RawVolume, file_kind, nifti_header, read_raw
+from datasets.volume.geometry import (
+    AS_STORED,
+    VolumeError,
+    VolumeGeometry,
+    affine_of_axes,
+    check_affine,
+    foreground_box,
+    same_grid,
+)
+from datasets.volume.preprocessing import Preprocessing, SourceSteps
+from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_header, read_raw
 
+log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MaskValues = Sequence[int | Sequence[int]]
 LABEL_TOLERANCE = 1e-3
@@ -22,33 +34,56 @@ SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x"
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
 
-def read_volume(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, VolumeGeometry]:
+_NO_GEOMETRY = {
+    "assumption": "an array without geometry, its axes are taken as RAS; say with --array_axes what they are (as LPS, "
+    "or as_stored where that is not known).  Its spacing is taken as 1 mm",
+    "format": "RadChestCT's arrays do not hold their spacing, it is taken as 1 mm",
+}
+_warned: set[str] = set()  # each of these is said once a process
+
+
+def read_volume(
+    path: str | Path, orientation: str = "RAS", array_axes: str | None = None
+) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT in its stored units (HU): array (1, H, W, D) float32, oriented as asked, not cropped; and its geometry.
 
     path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series.  `orientation` is three axis codes or
-    "as_stored".  .npy and .npz carry no affine: identity, taken as RAS.  Raises VolumeError where the file is missing,
-    empty, damaged, not 3D, has NaN, infinite or constant voxels, or a singular affine.
+    "as_stored".  .npy and .npz carry no affine: RadChestCT's (key ``ct``) have known axes, those of others are
+    `array_axes`, without which RAS is assumed, with a warning; "as_stored" says that they are not known, and keeps
+    them.  Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels,
+    or a singular affine.
     """
-    raw = _checked(path)
-    geometry = VolumeGeometry.of_source(str(path), raw.array.shape, raw.affine, orientation)
+    raw = _checked(path, array_axes)
+    geometry = _geometry(path, raw, orientation)
     return np.ascontiguousarray(geometry.from_source(raw.array))[None], geometry
 
 
 def load_volume(
-    path: str | Path, orientation: str = "RAS", crop_foreground: bool = True
+    path: str | Path,
+    orientation: str = "RAS",
+    crop_foreground: bool = True,
+    *,
+    preprocessing: Preprocessing | None = None,
+    array_axes: str | None = None,
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT as the encoder sees it: oriented, cropped to the bounding box of voxels > 0, normalised.
 
+    preprocessing: of a model; it decides by the kind of file, in place of `orientation` and `crop_foreground`.
+    array_axes: as `read_volume` takes it.
     Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
     """
-    raw = _checked(path)
-    geometry = VolumeGeometry.of_source(str(path), raw.array.shape, raw.affine, orientation)
-    if crop_foreground:
+    raw = _checked(path, array_axes)
+    if preprocessing is None:
+        steps = SourceSteps(orientation, crop="foreground" if crop_foreground else "none")
+    else:
+        steps = preprocessing.steps(raw.source)
+    geometry = _geometry(path, raw, steps.orientation)
+    if steps.crop == "foreground":
         geometry = geometry.cropped(*foreground_box(geometry.from_source(raw.array)))
     array = np.ascontiguousarray(geometry.from_source(raw.array))[None]
     del raw  # the source array is as large as the result; percentiles need the room
     try:
-        return _normalize_in_place(array), geometry
+        return _normalize_in_place(array, steps), geometry
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from error
 
@@ -58,13 +93,15 @@ def normalize(array: np.ndarray) -> np.ndarray:
 
     As the published loader does.  Returns a new float32 array; raises VolumeError where nothing but a constant is left.
     """
-    return _normalize_in_place(np.array(array, dtype=np.float32))
+    return _normalize_in_place(np.array(array, dtype=np.float32), SourceSteps())
 
 
-def _normalize_in_place(array: np.ndarray) -> np.ndarray:
-    if array.max() - array.min() > 1000:
+def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
+    if steps.clip == "percentiles" and array.max() - array.min() > 1000:
         low, high = np.percentile(array, (0.5, 99.5))
         np.clip(array, low, high, out=array)
+    if steps.normalisation == "none":
+        return array
     array -= np.float32(array.mean(dtype=np.float64))
     # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
     deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
@@ -99,10 +136,11 @@ def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
     """Labels (H, W, D) of a mask file on the grid of a loaded volume.
 
     A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid or
-    holds anything but whole numbers.
+    holds anything but whole numbers.  The mask of an array without geometry may be one too: of the same shape, it lies
+    on the array voxel by voxel.
     """
     raw = read_raw(path)
-    affine = check_affine(raw.affine, str(path))
+    affine = check_affine(_mask_affine(raw, geometry), str(path))
     stored = VolumeGeometry.of_source(str(path), raw.array.shape, affine, geometry.source_orientation)
     if not same_grid(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine):
         raise VolumeError(
@@ -123,7 +161,8 @@ def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
 def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> Path:
     """Write a mask (H, W, D), bool or labels 0..255, as uint8 NIfTI with shape, affine and orientation of the source.
 
-    For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS.  Returns the path.
+    For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS; for .npy and .npz the
+    array as stored, (z, y, x) of RadChestCT, without a channel axis.  Returns the path.
     """
     path, mask = Path(path), np.asarray(mask)
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -140,14 +179,41 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     return path
 
 
-def _checked(path: str | Path) -> RawVolume:
-    raw = read_raw(path)
+def _checked(path: str | Path, array_axes: str | None = None) -> RawVolume:
+    raw = read_raw(path, array_axes)
     low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
     if not (np.isfinite(low) and np.isfinite(high)):
         raise VolumeError(f"{path}: holds NaN or infinite voxels; replace them, for instance by air (-1024)")
     if low == high:
         raise VolumeError(f"{path}: every voxel is {low:g}; this is no CT")
-    return RawVolume(raw.array, check_affine(raw.affine, str(path)), raw.kind)
+    if raw.axes_from in _NO_GEOMETRY and raw.axes_from not in _warned:
+        _warned.add(raw.axes_from)
+        log.warning("%s: %s", path, _NO_GEOMETRY[raw.axes_from])
+    return replace(raw, affine=check_affine(raw.affine, str(path)))
+
+
+def _geometry(path: str | Path, raw: RawVolume, orientation: str) -> VolumeGeometry:
+    """Of the whole volume; axes that are not known cannot be brought to any others."""
+    orientation = AS_STORED if raw.axes_from == "nobody" else orientation
+    return VolumeGeometry.of_source(str(path), raw.array.shape, raw.affine, orientation, raw.axes_from)
+
+
+def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
+    """Where a mask lies: by its own affine, or where its volume lies if one of the two has no place of its own.
+
+    A NIfTI mask that was saved for an array under --array_axes has the affine of those axes; read without the option,
+    the array is assumed to have others, and the mask's voxels are the array's all the same.
+    """
+    source_affine = np.asarray(geometry.source_affine)
+    if geometry.axes_from == "file":
+        return raw.affine
+    if raw.kind in ARRAY_KINDS:
+        return source_affine
+    unknown = geometry.axes_from in ("assumption", "nobody") and raw.array.shape == geometry.source_shape
+    codes = "".join(code or "" for code in nib.aff2axcodes(raw.affine))
+    if unknown and len(codes) == 3 and np.array_equal(raw.affine, affine_of_axes(codes, raw.array.shape)):
+        return source_affine
+    return raw.affine
 
 
 def _pick(labels: np.ndarray, value: int | Sequence[int]) -> np.ndarray:

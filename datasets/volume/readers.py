@@ -17,12 +17,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.volume.dicom_series import read_dicom_series
-from datasets.volume.geometry import LPS_TO_RAS, VolumeError
+from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
+from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
 
 EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
     ".mha": "MetaImage", ".mhd": "MetaImage", ".npy": "npy", ".npz": "npz", ".dcm": "DICOM", ".ima": "DICOM",
 }  # fmt: skip
+ARRAY_KINDS = ("npy", "npz")  # arrays without geometry
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
@@ -30,23 +32,33 @@ SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
 
 @dataclass(frozen=True)
 class RawVolume:
-    """What a file holds: array (3D, float32) and affine (4, 4) from its indices to RAS+ millimetres."""
+    """What a file holds: array (3D, float32) and affine (4, 4) from its indices to RAS+ millimetres.
+
+    source: the kind of file in the sense of `datasets.volume.preprocessing`.  axes_from: who says what the affine says.
+    """
 
     array: np.ndarray
     affine: np.ndarray
     kind: str
+    source: SourceKind = "ct_file"
+    axes_from: AxesFrom = "file"
 
 
-def read_raw(path: str | Path) -> RawVolume:
-    """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume."""
+def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
+    """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume.
+
+    array_axes: axis codes of an array without geometry (.npy, .npz), or "as_stored" where they are not known; None
+    assumes RAS.  A first axis of length 1 before three others is a channel, and is left out.
+    """
     path = Path(path)
-    readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series,
-               "npy": _read_npy, "npz": _read_npz}  # fmt: skip
+    readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series}
     kind = "a volume"
     try:
         kind = file_kind(path)
         if kind == "DICOM":
             raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
+        if kind in ARRAY_KINDS:
+            return _read_array(path, kind, array_axes)
         array, affine = readers[kind](path)
     except (VolumeError, MemoryError):
         raise
@@ -75,6 +87,11 @@ def file_kind(path: Path) -> str:
     if kind is None:
         raise VolumeError(f"{path}: not a known kind of volume; give {SUPPORTED}")
     return kind
+
+
+def is_array_file(path: Path) -> bool:
+    """Whether a file is .npy or .npz by its content."""
+    return path.is_file() and _kind_by_content(path) in ARRAY_KINDS
 
 
 def _reason(error: Exception, limit: int = 160) -> str:
@@ -177,17 +194,26 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return sitk.GetArrayViewFromImage(image).T.astype(np.float32), LPS_TO_RAS @ affine
 
 
-def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    return np.load(path, allow_pickle=False), np.eye(4)
+def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
+    """A .npy or .npz with the axes that its format, the caller or the assumption gives it."""
+    array, is_rad_chest_ct = (np.load(path, allow_pickle=False), False) if kind == "npy" else _read_npz(path)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    array = _as_3d(array, path)
+    if is_rad_chest_ct:
+        return RawVolume(array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", "format")
+    axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
+    return RawVolume(array, affine_of_axes(array_axes or "RAS", array.shape), kind, "array_as_is", axes_from)
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_npz(path: Path) -> tuple[np.ndarray, bool]:
+    """The volume of an archive, as stored, and whether it is named as RadChestCT names it."""
     with np.load(path, allow_pickle=False) as arrays:
-        if "ct" in arrays.files:  # RadChestCT keeps (z, y, x)
-            array = arrays["ct"]
-            return (array.transpose(1, 2, 0) if array.ndim == 3 else array), np.eye(4)
-        array = arrays[arrays.files[0]] if len(arrays.files) == 1 else None
+        if "ct" in arrays.files:
+            return arrays["ct"], True
+        name = "arr_0" if "arr_0" in arrays.files else arrays.files[0] if len(arrays.files) == 1 else None
+        array = arrays[name] if name else None
         if not isinstance(array, np.ndarray):  # any other zip archive gives bytes
             names = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
-            raise VolumeError(f"{path}: expected an array named ct, or a single array; it holds: {names}")
-        return array, np.eye(4)
+            raise VolumeError(f"{path}: expected an array named ct or arr_0, or a single array; it holds: {names}")
+        return array, False

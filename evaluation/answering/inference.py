@@ -213,7 +213,7 @@ def _result(
     }
     if geometry is not None:
         whole = VolumeGeometry.of_source(
-            geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED
+            geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED, geometry.axes_from
         )
         for number, label in enumerate(record.labels):
             source = record.mask_source(number)

@@ -16,7 +16,7 @@ FILE = "run.json"
 def describe_checkpoint(folder: str | Path) -> dict[str, Any]:
     """A model folder and the sizes and times of its weight files: another model in the same place reads otherwise."""
     folder = Path(folder)
-    weights = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.gguf"))
+    weights = [path for ending in ("safetensors", "gguf", "bin") for path in sorted(folder.glob(f"*.{ending}"))]
     return {
         "folder": str(folder.resolve()),
         "weights": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in weights],

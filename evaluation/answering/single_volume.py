@@ -75,7 +75,10 @@ def answer_question(
         save_mask(mask, geometry, output / f"answer_{name.replace(' ', '_')}.nii.gz")
         for name, mask in zip(names, masks, strict=True)
     ]
-    overlay = _overlay(images[0], geometry, names, masks, question, output) if masks else None
+    overlay = None
+    if masks:
+        array, whole = read_volume(images[0], array_axes=dataset.array_axes)
+        overlay = _overlay(array, whole, geometry, names, masks, question, output)
     return SingleAnswer(prediction, files, overlay)
 
 
@@ -85,10 +88,15 @@ def _task_of(question: str) -> str:
 
 
 def _overlay(
-    image: str, geometry: VolumeGeometry, names: Sequence[str], masks: Sequence[np.ndarray], title: str, output: Path
+    array: np.ndarray,
+    whole: VolumeGeometry,
+    geometry: VolumeGeometry,
+    names: Sequence[str],
+    masks: Sequence[np.ndarray],
+    title: str,
+    output: Path,
 ) -> Path:
-    """The three planes of the whole volume in RAS, with the masks brought there through the source grid."""
-    array, whole = read_volume(image)
+    """The three planes of the whole volume (1, H, W, D), with the masks brought there through the source grid."""
     in_ras = {name: whole.from_source(geometry.to_source(mask)) for name, mask in zip(names, masks, strict=True)}
     window = "auto" if array.min() < _HU_LOWEST else None
     return save_overlay(array[0], in_ras, whole.spacing, output / "answer_overlay.png", window=window, title=title)

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 
 from datasets.errors import CheckpointError
 from datasets.vocabulary import NEW_TOKENS
+from models.checkpoints.preprocessing import ENTRY
 from models.checkpoints.weight_files import Convert, save_weights, tied_names
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
@@ -52,6 +53,7 @@ def save_checkpoint(
     config: dict[str, Any] = {
         "format": FORMAT,
         "vision": model.config.to_dict(),
+        ENTRY: model.vision.preprocessing.to_dict(),
         "language_model": model.language_model.config.to_dict(),
         "generation": model.language_model.generation_config.to_diff_dict(),
     }

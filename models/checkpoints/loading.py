@@ -21,10 +21,12 @@ from models.checkpoints.folder import (
     quantizing,
     read_config,
 )
+from models.checkpoints.preprocessing import stored_preprocessing
 from models.checkpoints.released import load_released
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
+from models.hub.download import fetched
 from models.language.loading import language_config_from_dict, load_language_model
 from models.language.lora import LanguageModel, LoraSettings, add_lora
 from models.language.quantization import Quantization
@@ -42,7 +44,7 @@ def load_checkpoint(
     The model is built without storage and takes the tensors of each shard as they come.
 
     Args:
-        folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder.
+        folder: what ``save_checkpoint`` wrote, or a released CTInstruct folder; or the hub name of either.
         device: where the weights go.
         dtype: of the weights; None keeps the stored one.
         make: builds the model of its parts; another one for training with extensions (`models.extensions.tuning`).
@@ -52,7 +54,7 @@ def load_checkpoint(
         CheckpointError: a file is missing or damaged, or a key is missing, unexpected or of another shape.
         InputError: the language model cannot be quantised so.
     """
-    folder = Path(folder)
+    folder = fetched(folder)
     config = read_config(folder)
     if "format" not in config and "model_type" in config:
         return load_released(folder, device, dtype, make, quantize)
@@ -64,10 +66,11 @@ def load_checkpoint(
                 f"--quantize {quantize}: {folder} is an adapter; merge it first (python -m models.checkpoint merge)"
             )
         return _load_adapted(folder, config, device, dtype, make)
+    vision = VisionConfig.from_dict(config["vision"])
+    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
     tokenizer = load_tokenizer(folder)
-    model = build_without_storage(
-        VisionConfig.from_dict(config["vision"]), language_config_from_dict(config["language_model"]), tokenizer, make
-    )
+    model = build_without_storage(vision, language_config_from_dict(config["language_model"]), tokenizer, make)
+    model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, convert=quantizing(model, quantize))
     return finish_loading(model, device, config.get("generation", {}))
 
@@ -77,9 +80,12 @@ def _load_adapted(
 ) -> CTInstruct:
     """A LoRA checkpoint: the frozen language model from where it was, everything else from the folder."""
     settings = LoraSettings.from_dict(config["lora"])
+    vision = VisionConfig.from_dict(config["vision"])
+    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
     language_model, tokenizer = load_base(settings)
     adapted = add_lora(language_model, tokenizer, settings)
-    model = build_ctinstruct(VisionConfig.from_dict(config["vision"]), adapted, tokenizer, make)
+    model = build_ctinstruct(vision, adapted, tokenizer, make)
+    model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, optional=is_frozen_base)
     model.to(device=device, dtype=dtype)
     return finish_loading(model, device, config.get("generation", {}))
@@ -87,8 +93,8 @@ def _load_adapted(
 
 def load_base(settings: LoraSettings) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """The frozen language model that an adapter belongs to; a CTInstruct folder may hold an adapter in turn."""
-    base = Path(settings.base)
+    base = fetched(settings.base)
     if (base / CONFIG).is_file() and read_config(base).get("format") == FORMAT:
         whole = load_checkpoint(base)
         return whole.language_model, whole.tokenizer
-    return load_language_model(settings.base)
+    return load_language_model(str(base))

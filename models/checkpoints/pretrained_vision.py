@@ -1,6 +1,6 @@
 """What pretraining leaves behind: a folder that instruction tuning, evaluation and further pretraining start from.
 
-    config.json                 the vision configuration
+    config.json                 the vision configuration, and how volumes were prepared
     vision.safetensors          encoder and mask decoder, named as in `VisionModel`
     objectives.safetensors      the rest of a `PretrainingModel`: projections and scales (only `save_pretraining`)
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from datasets.errors import InputError
+from models.checkpoints.preprocessing import ENTRY, read_preprocessing
 from models.configuration import VisionConfig
 from models.extensions.pretraining import pretraining_model
 from models.extensions.settings import PretrainingExtensions
@@ -46,7 +48,8 @@ def save_pretrained_vision(vision: VisionModel, folder: str | Path, training: Ma
     """Write configuration and weights of encoder and mask decoder, and how they were trained."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": FORMAT, "vision": vision.config.to_dict()}
+    config: dict[str, Any] = {"format": FORMAT, "vision": vision.config.to_dict()}
+    config[ENTRY] = vision.preprocessing.to_dict()
     if training:
         config["training"] = dict(training)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -76,13 +79,16 @@ def load_pretrained_vision(folder: str | Path) -> tuple[VisionConfig, dict[str, 
 def load_into(vision: VisionModel, folder: str | Path) -> None:
     """Give `vision` the pretrained encoder and mask decoder; its parts for the language model stay as they are.
 
-    The language model's width may differ, everything else must be the same.
+    Its preprocessing becomes the folder's, with the patches of its own configuration.  The language model's width may
+    differ, everything else must be the same.
 
     Raises PretrainedVisionError, before any weight changes, naming the first key that is missing, unexpected or of
     another shape.
     """
     _, weights = load_pretrained_vision(folder)
+    record = read_preprocessing(folder)
     _copy(weights, _pretrained_part(vision), Path(folder) / VISION_WEIGHTS)
+    vision.preprocessing = replace(record, crop_size=vision.config.crop_size, patch_max=vision.config.patch_max)
 
 
 def tokens_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear:
@@ -145,6 +151,7 @@ def load_pretraining(folder: str | Path) -> PretrainingModel:
         running_centre=_CENTRE in objectives, prevalence=0.5 if "classification_bias" in objectives else None
     )
     model = pretraining_model(VisionModel(config), extensions)
+    model.vision.preprocessing = read_preprocessing(folder)
     _copy(weights, _pretrained_part(model.vision), folder / VISION_WEIGHTS)
     _copy(objectives, _objective_part(model), folder / OBJECTIVE_WEIGHTS)
     return model.eval()

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig
 
 from datasets.errors import CheckpointError
+from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.folder import (
     CONFIG,
     build_without_storage,
@@ -25,8 +26,8 @@ from models.checkpoints.folder import (
     quantizing,
     stored_state,
 )
+from models.checkpoints.preprocessing import RELEASED_ENTRY, RELEASED_VISION, released_preprocessing, released_vision
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
-from models.configuration import VISION_PRESETS, VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.encoders.positions import sinusoidal_positions
 from models.language.quantization import Quantization
@@ -73,8 +74,8 @@ def load_released(
 ) -> CTInstruct:
     """Load a released CTInstruct folder; every tensor of it must arrive and none may be missing.
 
-    The release has no vision configuration: it is the published one, unless config.json has ``ctinstruct_vision``, as
-    ``save_released`` writes it.
+    The release has neither a vision configuration nor a preprocessing record: they are the published ones, unless
+    config.json has ``ctinstruct_vision`` and ``ctinstruct_preprocessing``, as ``save_released`` writes them.
 
     Raises:
         CheckpointError: a missing, unexpected or misshapen key, or an unusable file.
@@ -83,8 +84,11 @@ def load_released(
     config = AutoConfig.from_pretrained(folder)
     text_config = config.get_text_config()
     text_config.tie_word_embeddings = bool(getattr(config, "tie_word_embeddings", False))
-    vision = json.loads((folder / CONFIG).read_text()).get("ctinstruct_vision", VISION_PRESETS["full"].to_dict())
-    model = build_without_storage(VisionConfig.from_dict(vision), text_config, load_tokenizer(folder), make)
+    entries = json.loads((folder / CONFIG).read_text())
+    vision = released_vision(entries)
+    preprocessing = released_preprocessing(entries, vision, folder / CONFIG)
+    model = build_without_storage(vision, text_config, load_tokenizer(folder), make)
+    model.vision.preprocessing = preprocessing
     convert = quantizing(model, quantize)
     assign_weights(model, folder, device=device, dtype=dtype, rename=from_released, convert=convert)
     return finish_loading(model, device, released_generation(folder))
@@ -129,7 +133,8 @@ def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "
         "rope_theta": rope["rope_theta"],
         "rope_scaling": {"type": "mrope", "mrope_section": list(rope["mrope_section"])},
         "tie_word_embeddings": bool(getattr(text_config, "tie_word_embeddings", False)),
-        "ctinstruct_vision": model.config.to_dict(),
+        RELEASED_VISION: model.config.to_dict(),
+        RELEASED_ENTRY: model.vision.preprocessing.to_dict(),
     }
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
     model.tokenizer.save_pretrained(folder)
@@ -142,6 +147,8 @@ def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "
 
 def load_released_vision(vision: VisionModel, file: str | Path) -> None:
     """Give ``vision`` the encoder and mask decoder of a released pretraining file; the projector stays as it is.
+
+    The file says nothing of its inputs: the release's preprocessing goes with it.
 
     Raises:
         CheckpointError: a missing, unexpected or misshapen key, positions that differ from this code's formula, or an
@@ -170,3 +177,4 @@ def load_released_vision(vision: VisionModel, file: str | Path) -> None:
         optional=lambda name: name.startswith(_TUNING_PARTS),
         ignored=frozenset({_POSITIONS}),
     )
+    vision.preprocessing = Preprocessing.released(vision.config.crop_size, vision.config.patch_max)

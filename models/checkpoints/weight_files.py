@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from models.checkpoints.tensor_reading import read_tensors
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+_PICKLED_INDEX, _PICKLED_WEIGHTS = "pytorch_model.bin.index.json", "pytorch_model.bin"  # as older releases have them
 
 
 class Target(NamedTuple):
@@ -49,7 +51,7 @@ def save_weights(tensors: dict[str, Tensor], folder: Path, max_shard_size: str =
 
 
 def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[tuple[Path, str, Tensor]]:
-    """(file, key, tensor) of a folder of safetensors shards, or of one .safetensors, .pt, .pth or .bin file.
+    """(file, key, tensor) of a folder of safetensors shards, or else .bin ones, or of one such file, .pt or .pth.
 
     Pickled files are read with ``weights_only``; a training state's ``module`` or ``state_dict`` entry is looked into.
 
@@ -140,15 +142,23 @@ def _assign(model: nn.Module, names: set[str], tensor: Tensor) -> None:
 
 
 def _shards(folder: Path) -> list[Path]:
-    index = folder / WEIGHTS_INDEX
-    if not index.is_file():
-        return [folder / WEIGHTS]
-    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    """The files of a folder, safetensors before pickled ones; where there is neither, what is missing."""
+    for listing, whole in ((WEIGHTS_INDEX, WEIGHTS), (_PICKLED_INDEX, _PICKLED_WEIGHTS)):
+        index = folder / listing
+        if index.is_file():
+            try:
+                return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+                raise CheckpointError(f"{index}: not an index of weight files ({error}); copy it again") from error
+        if (folder / whole).is_file():
+            return [folder / whole]
+    return [folder / WEIGHTS]
 
 
 def _pickled(file: Path, device: torch.device | str) -> dict[str, Tensor]:
     try:
-        content = torch.load(file, map_location=device, weights_only=True, mmap=True)
+        # files from before PyTorch 1.6 are no archives, and cannot be mapped into memory
+        content = torch.load(file, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{file}: not a file of weights that loads safely ({reason})") from error

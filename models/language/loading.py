@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,8 @@ from transformers import (
 )
 
 from datasets.errors import InputError
+from models.hub.download import find_model
+from models.hub.selection import HubError
 from models.language.qwen_text import QWEN_TEXT_CLASSES
 from models.language.special_tokens import add_special_tokens
 
@@ -30,15 +31,18 @@ def load_language_model(
     """Load a causal language model and its tokenizer, with CTInstruct's tokens added and its embeddings resized.
 
     Args:
-        name: a hub name, a local folder, or a ``.gguf`` file.  Qwen2-VL, Qwen2.5-VL and Qwen3-VL load without their
-            vision tower.
+        name: a hub name (``owner/name``, ``owner/name@revision``, ``owner/name/model.gguf``), a local folder, or a
+            ``.gguf`` file.  Qwen2-VL, Qwen2.5-VL and Qwen3-VL load without their vision tower.
         dtype: of the weights.
 
     Raises:
         InputError: the name is neither a local model nor one that can be fetched.
     """
-    path = Path(name)
-    source = name
+    try:
+        path = find_model(name, bare=True)
+    except HubError as error:
+        raise InputError(f"language model {name!r} could not be loaded: {error}") from error
+    source = str(path)
     options: dict[str, Any] = {}
     if path.suffix == ".gguf":
         source, options = str(path.parent), {"gguf_file": path.name}

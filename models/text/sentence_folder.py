@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from datasets.errors import InputError
+from models.hub.download import find_model
+from models.hub.selection import TEXT_ENCODER, HubError
 
 POOLING_FLAGS = {  # the flag in 1_Pooling/config.json of each mode that is read
     "mean": "pooling_mode_mean_tokens",
@@ -47,23 +48,15 @@ class SentenceFolder:
 def fetch(name_or_folder: str | Path) -> Path:
     """A local folder as it is, or the download of a hub name (safetensors, or PyTorch's format where there are none).
 
-    Raises InputError where it is neither.
+    A name may carry a revision: `FremyCompany/BioLORD-2023@main`.  Raises InputError where it is neither.
     """
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    name, small = str(name_or_folder), ["*.json", "*.txt", "*.model", "*_Dense/*"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"]))
-        if not any(folder.glob("**/model*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"]))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        return find_model(name_or_folder, TEXT_ENCODER, bare=True)
+    except HubError as error:
         raise InputError(
-            f"text encoder {name!r} could not be loaded: give a hub name that can be fetched or the folder of a "
-            f"sentence-transformers model ({reason})"
+            f"text encoder {str(name_or_folder)!r} could not be loaded: give a hub name that can be fetched or the "
+            f"folder of a sentence-transformers model ({error})"
         ) from error
-    return folder
 
 
 def read_sentence_folder(folder: Path) -> SentenceFolder:

@@ -10,17 +10,21 @@ from torch.nn import Parameter
 
 from datasets.errors import InputError
 from datasets.label_descriptions import descriptions
+from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.pretrained_backbone import load_pretrained_backbone
 from models.checkpoints.pretrained_vision import load_into
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
 from models.encoders.attention import Transformer
 from models.extensions.pretraining import pretraining_model
 from models.extensions.settings import PretrainingExtensions
+from models.hub.download import fetched
+from models.hub.selection import VISION
 from models.pretraining import PretrainingModel
 from models.text.text_encoder import TextEncoder
 from models.text.tiny_text_encoder import build_tiny_text_encoder
 from models.vision import VisionModel
 from training import checkpoint_store, distributed
+from training.preprocessing import resolve_preprocessing
 from training.pretraining.settings import PretrainingSettings
 
 
@@ -32,6 +36,22 @@ def vision_config(settings: PretrainingSettings, encoder: str, text_width: int) 
         patch_max=settings.patch_max,
         query_width=text_width,
     )
+
+
+def preprocessing_of(settings: PretrainingSettings) -> tuple[Preprocessing, list[str]]:
+    """How volumes are prepared: as for the weights that the run starts from; and a line for each setting that differs.
+
+    Raises InputError for a setting that differs and is not overridden.
+    """
+    start = None
+    if settings.eval_only:
+        start = checkpoint_store.resolve_model_folder(settings.run_dir)
+    elif resumed := checkpoint_store.find_checkpoint(settings.run_dir, settings.resume):
+        start = resumed / "model"
+    elif settings.initial_vision:
+        start = checkpoint_store.resolve_model_folder(fetched(settings.initial_vision, VISION))
+    new = Preprocessing.standard(settings.crop_size, settings.patch_max)
+    return resolve_preprocessing(start, new, str(start), settings)
 
 
 def check_encoder(settings: PretrainingSettings, encoder: str) -> None:
@@ -65,7 +85,8 @@ def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence:
     if settings.pretrained_backbone:
         load_pretrained_backbone(model.vision, settings.pretrained_backbone)
     if settings.initial_vision:
-        load_into(model.vision, checkpoint_store.resolve_model_folder(settings.initial_vision))
+        folder = checkpoint_store.resolve_model_folder(fetched(settings.initial_vision, VISION))
+        load_into(model.vision, folder)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
+from datasets.volume.preprocessing import print_changes
 from models.checkpoints.pretrained_vision import load_pretraining, save_pretraining
 from models.pretraining import PretrainingModel
 from training import checkpoint_store, distributed, random_state
@@ -19,8 +20,16 @@ from training.departures import describe_run, print_run
 from training.distributed import Ranks
 from training.loop import train
 from training.precision import resolve_precision
+from training.preprocessing import with_preprocessing
 from training.pretraining.data import PretrainingData, read_data, with_default_phantoms
-from training.pretraining.model import build_model, check_encoder, load_text_encoder, parameter_groups, vision_config
+from training.pretraining.model import (
+    build_model,
+    check_encoder,
+    load_text_encoder,
+    parameter_groups,
+    preprocessing_of,
+    vision_config,
+)
 from training.pretraining.settings import PretrainingSettings, in_updates
 
 # model, validation data, ranks, most samples a task, tasks for zero-shot alone -> scores
@@ -44,9 +53,13 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
     data = read_data(settings)
     if data.missing and ranks.is_main:
         print(f"left out, having no manifest: {', '.join(task.name for task in data.missing)}", flush=True)
+    preprocessing, changes = preprocessing_of(settings)
+    settings = with_preprocessing(settings, preprocessing)
     about = describe_run(settings, presets, data.source, precision)
-    if ranks.is_main and not settings.eval_only:
-        print_run(about)
+    if ranks.is_main:
+        if not settings.eval_only:
+            print_run(about)
+        print_changes(changes)
 
     text_encoder = load_text_encoder(settings, data.reports)
     config = vision_config(settings, encoder, text_encoder.width)
@@ -57,8 +70,8 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
             records,
             text_encoder.encode,
             config,
-            orientation=settings.orientation,
-            resize=settings.resize,
+            preprocessing=preprocessing,
+            array_axes=settings.array_axes,
             cache=settings.cache or None,
             **options,
         )
@@ -87,6 +100,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         absent_labels=settings.absent_labels,
     )
     model = build_model(settings, config, dataset.prevalence if settings.prevalence else None)
+    model.vision.preprocessing = preprocessing
     train(
         model,
         in_updates(settings),

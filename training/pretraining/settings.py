@@ -25,7 +25,7 @@ class PretrainingSettings(TrainingSettings):
     NO_PART_OF_THE_METHOD: ClassVar[frozenset[str]] = (
         TrainingSettings.NO_PART_OF_THE_METHOD
         | {"manifest_dir", "phantoms", "cache", "skip_missing_tasks", "initial_vision", "gradient_checkpointing"}
-        | {"validation_samples", "validation_split", "eval_only"}
+        | {"validation_samples", "validation_split", "eval_only", "override_preprocessing", "array_axes"}
     )
 
     preset: Size
@@ -36,8 +36,10 @@ class PretrainingSettings(TrainingSettings):
     kinds: tuple[str, ...]
     task_weights: tuple[str, ...]
     skip_missing_tasks: bool
-    orientation: str
-    resize: Literal["published", "isotropic"]
+    orientation: str | None
+    resize: Literal["published", "isotropic"] | None
+    override_preprocessing: bool
+    array_axes: str | None
     crop_size: tuple[int, int, int]
     patch_max: int
     cache: str

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical
 from datasets.manifest import InstructionRecord, manifest_texts
+from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.folder import build_ctinstruct
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.pretrained_vision import labels_to_texts, load_into, load_pretrained_vision, tokens_to_texts
@@ -22,6 +23,9 @@ from models.ctinstruct import CTInstruct, MakeModel
 from models.extensions.grounded_start import start_grounded
 from models.extensions.projector_start import start_projector
 from models.extensions.tuning import tuning_model
+from models.hub.download import fetched
+from models.hub.names import hub_name
+from models.hub.selection import VISION
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora, lora_settings
 from models.language.tiny_language_model import build_tiny_language_model, train_tokenizer
@@ -29,6 +33,7 @@ from models.parameters import freeze_encoder, freeze_unused
 from models.text.label_embeddings import label_embeddings
 from training import checkpoint_store, distributed
 from training.precision import TYPES, resolve_precision
+from training.preprocessing import resolve_preprocessing
 from training.tuning.settings import TuningSettings
 
 
@@ -38,7 +43,9 @@ def build_model(settings: TuningSettings, records: Sequence[InstructionRecord], 
     Raises InputError for a setting that cannot take effect on this model, or weights that do not fit it.
     """
     check_start(settings)
+    preprocessing, _ = preprocessing_of(settings)  # before a large model is read
     model = _start(settings, records, ranks.device, tuning_model(settings.extensions(ranks.world_size)))
+    model.vision.preprocessing = preprocessing
     if settings.mask_slices and not model.config.masks_by_slice:
         raise InputError(
             f"--mask_slices {settings.mask_slices}: {model.config.encoder} decodes whole patches, not slices; give "
@@ -77,6 +84,30 @@ def check_start(settings: TuningSettings) -> None:
         )
 
 
+def preprocessing_of(settings: TuningSettings) -> tuple[Preprocessing, list[str]]:
+    """How volumes are prepared: as for the weights that the run starts from; and a line for each setting that differs.
+
+    Weights are not read.  Raises InputError for a setting that differs and is not overridden.
+    """
+    config = vision_preset(settings.vision, settings.encoder)
+    new = Preprocessing.standard(config.crop_size, config.patch_max)
+    folder = _checkpoint(settings)
+    start: Path | Preprocessing | None = folder
+    if folder is None and settings.pretrained_vision:
+        path = fetched(settings.pretrained_vision, VISION)
+        released = Preprocessing.released(config.crop_size, config.patch_max)  # a single file is the release's
+        start = released if path.is_file() else checkpoint_store.resolve_model_folder(path)
+    trained = str(start if isinstance(start, Path) else settings.pretrained_vision)
+    return resolve_preprocessing(start, new, trained, settings)
+
+
+def _checkpoint(settings: TuningSettings) -> Path | None:
+    """The model folder of the checkpoint that the run goes on from or starts at, or None for a new model."""
+    resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
+    start = resumed / "model" if resumed else settings.initial_checkpoint
+    return checkpoint_store.resolve_model_folder(start) if start else None
+
+
 def _start(
     settings: TuningSettings, records: Sequence[InstructionRecord], device: torch.device, make: MakeModel
 ) -> CTInstruct:
@@ -85,17 +116,20 @@ def _start(
     Weights are read in the type that DeepSpeed will hold them in: 7B of float32 on every rank would take 28 GB each.
     """
     dtype = TYPES[resolve_precision(settings, device)]
-    resumed = checkpoint_store.find_checkpoint(settings.run_dir, settings.resume)
-    start = resumed / "model" if resumed else settings.initial_checkpoint
-    if start:
-        return load_checkpoint(checkpoint_store.resolve_model_folder(start), dtype=dtype, make=make)
+    if checkpoint := _checkpoint(settings):
+        return load_checkpoint(checkpoint, dtype=dtype, make=make)
     if settings.language_model == "tiny":
         tokenizer = distributed.from_main(lambda: train_tokenizer(manifest_texts(records)))
         language_model = build_tiny_language_model(tokenizer)
     else:
         language_model, tokenizer = load_language_model(settings.language_model, dtype)
-    path = Path(settings.pretrained_vision)
+    path = fetched(settings.pretrained_vision, VISION)
     if not settings.pretrained_vision or path.is_file():
+        if settings.grounded_start or settings.projector_start == "texts":  # a hub name turned out to be such a file
+            raise InputError(
+                f"--pretrained_vision {settings.pretrained_vision}: a released file knows no texts; leave out "
+                "--grounded_start and --projector_start texts, or give the folder of a pretraining run"
+            )
         config = _with_sizes(vision_preset(settings.vision, settings.encoder), settings)
         model = build_ctinstruct(config, language_model, tokenizer, make=make)
         if settings.pretrained_vision:
@@ -130,7 +164,9 @@ def _adapt(model: CTInstruct, settings: TuningSettings) -> None:
     if lora_settings(model.language_model):
         return
     base = settings.language_model
-    if settings.initial_checkpoint:  # the very step, for the run may go on
+    if settings.initial_checkpoint and hub_name(settings.initial_checkpoint):
+        base = settings.initial_checkpoint  # anyone can load it again, from the hub
+    elif settings.initial_checkpoint:  # the very step, for the run may go on
         base = str(checkpoint_store.resolve_model_folder(settings.initial_checkpoint))
     if base == "tiny":
         raise InputError(

@@ -1,6 +1,7 @@
 """The recipe that teaches a tiny language model, made on the spot, about phantoms; the demo's second stage.
 
 It needs what the first stage left behind: `--pretrained_vision RUN --query_text_encoder RUN/text_encoder`.
+docs/demo_recipe.md lists every value beside the published one, with the reason.
 """
 
 from __future__ import annotations

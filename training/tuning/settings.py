@@ -21,6 +21,7 @@ class TuningSettings(TrainingSettings):
     NO_PART_OF_THE_METHOD: ClassVar[frozenset[str]] = (
         TrainingSettings.NO_PART_OF_THE_METHOD
         | {"manifests", "validation_manifest", "validation_samples", "cache", "initial_checkpoint", "pretrained_vision"}
+        | {"override_preprocessing", "array_axes"}
         | {"query_text_encoder", "micro_batch", "gradient_checkpointing"}  # the batch is batch_size at any micro_batch
     )
 
@@ -31,8 +32,10 @@ class TuningSettings(TrainingSettings):
     task_weights: tuple[str, ...]
     validation_manifest: str
     validation_samples: int
-    orientation: str
-    resize: Literal["published", "isotropic"]
+    orientation: str | None
+    resize: Literal["published", "isotropic"] | None
+    override_preprocessing: bool
+    array_axes: str | None
     crop_size: tuple[int, int, int] | None
     patch_max: int | None
     cache: str

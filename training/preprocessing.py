@@ -1,0 +1,37 @@
+"""How a training run prepares its volumes: as its weights are used to, unless the settings say otherwise on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from datasets.volume.preprocessing import Preprocessing
+from models.checkpoints.preprocessing import read_preprocessing
+from training.settings import TrainingSettings
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
+
+
+def resolve_preprocessing(
+    start: Path | Preprocessing | None, new: Preprocessing, trained: str, settings: Any
+) -> tuple[Preprocessing, list[str]]:
+    """The run's record, and a line for each setting that departs from what its weights were trained with.
+
+    start: the model folder that training starts from, or its record; None takes ``new``.  trained: names it.
+    settings: has orientation, resize, crop_size and patch_max, each None where it is not given, and
+    override_preprocessing.
+
+    Raises InputError for a setting that differs from the start, unless it is overridden.
+    """
+    given = {name: getattr(settings, name) for name in ("orientation", "resize", "crop_size", "patch_max")}
+    if start is None:
+        return new.with_options("a new model", True, given)[0], []
+    record = read_preprocessing(start) if isinstance(start, Path) else start
+    return record.with_options(trained, settings.override_preprocessing, given)
+
+
+def with_preprocessing(settings: Settings, record: Preprocessing) -> Settings:
+    """The settings with the orientation and resize rule that the run turned out to have, to be shown and kept."""
+    changes: dict[str, Any] = {"orientation": record.orientation, "resize": record.resize}
+    return replace(settings, **changes)
