@@ -74,7 +74,8 @@ def rehearse(folder: Path, image: Path, precision: str, quantize: str | None, si
 
     dtype = PRECISIONS[precision]
     model = parts.run("load the model", lambda: load_checkpoint(folder, dtype=dtype, quantize=quantize), speed)
-    dataset = InstructionDataset({}, model.tokenizer, model.config, with_answers=False)
+    record = model.vision.preprocessing
+    dataset = InstructionDataset({}, model.tokenizer, model.config, preprocessing=record, with_answers=False)
     volume, geometry = parts.run(
         "read the CT",
         lambda: dataset.loader.volume(image),

@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("kinds")
     parser.add_argument("steps", type=int)
     parser.add_argument("--stage", type=int, default=2)
+    parser.add_argument("--offload", default="none")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--of", type=int, help="steps of the whole run, of which this part ends earlier")
@@ -84,6 +85,7 @@ def main() -> None:
         resume="auto" if options.resume else "",
         save_interval=options.steps,
         zero_stage=options.stage,
+        offload=options.offload,
         accumulation_steps=len(kinds) // ranks.world_size,
         warmup=0.0,
         weight_decay=0.01,

@@ -40,6 +40,16 @@ def largest_difference(first: dict, second: dict) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("stage", "offload"), [("2", "optimizer"), ("3", "parameters")])
+def test_what_is_kept_on_the_cpu_learns_the_same(tmp_path, stage, offload):
+    kinds = "segmentation,text_only"
+    plain = train(tmp_path / "plain", kinds, 2, 3, ("--stage", stage))
+    offloaded = train(tmp_path / "offloaded", kinds, 2, 3, ("--stage", stage, "--offload", offload))
+    assert largest_difference(offloaded, plain) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_zero_3_saves_whole_weights_and_resumes_exactly(tmp_path):
     """The language model's weights are shared out; what is saved is the whole model, as stage 2 saves it."""
     kinds = "segmentation,text_only"

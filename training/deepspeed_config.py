@@ -54,6 +54,13 @@ def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         if settings.zero_stage == 2 and settings.accumulation_steps > 1:
             config["data_types"] = {"grad_accum_dtype": "fp32"}  # a sum of many bf16 gradients loses the small ones
+    if settings.offload != "none":
+        zero = config["zero_optimization"]
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if settings.offload == "parameters":
+            zero["offload_param"] = {"device": "cpu"}
+        # torch's AdamW steps on the CPU too; DeepSpeed's own for the CPU would be compiled, and be another sum
+        config["zero_force_ds_cpu_optimizer"] = False
     if settings.deepspeed_config:
         path = settings.deepspeed_config
         return merged(config, read_json(path), settings, world_size(), path)

@@ -86,6 +86,10 @@ def _conflicts(
     if fp16:
         options["fp16.initial_scale_power"] = ("--loss_scale_power", settings.loss_scale_power)
         options["fp16.loss_scale_window"] = ("--loss_scale_window", settings.loss_scale_window)
+    if settings.offload != "none":
+        options["zero_optimization.offload_optimizer.device"] = ("--offload", "cpu")
+        params = "cpu" if settings.offload == "parameters" else "none"
+        options["zero_optimization.offload_param.device"] = ("--offload", params)
     for name, (option, expected) in options.items():
         value = _entry(theirs, name)
         if name == "optimizer.type" and value == "Adam":

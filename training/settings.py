@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from datasets.errors import InputError
 
+OFFLOADED_STAGES = {"optimizer": (1, 2, 3), "parameters": (3,)}  # those that share out what is offloaded
+
 
 @dataclass
 class TrainingSettings:
@@ -15,7 +17,15 @@ class TrainingSettings:
     # what says where and how a run is run, and nothing about the method: no departure from a published recipe
     NO_PART_OF_THE_METHOD: ClassVar[frozenset[str]] = frozenset(
         {"preset", "recipe", "run_dir", "resume", "overwrite", "seed", "workers", "compile"}
-        | {"log_interval", "save_interval", "eval_interval", "keep_checkpoints", "max_minutes", "cuda_precision"}
+        | {
+            "log_interval",
+            "save_interval",
+            "eval_interval",
+            "keep_checkpoints",
+            "max_minutes",
+            "cuda_precision",
+            "offload",
+        }
     )
 
     run_dir: str = "runs/default"  # folder for checkpoints, TensorBoard events and the history of losses
@@ -45,6 +55,8 @@ class TrainingSettings:
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
     # DeepSpeed ZeRO: 1 shares out the optimiser state over the ranks, 2 gradients too, 3 the large model's weights too
     zero_stage: Literal[0, 1, 2, 3] = 2
+    # keep on the CPU what the device has no room for: the optimiser's state and step; or the large model's weights too
+    offload: Literal["none", "optimizer", "parameters"] = "none"
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over what these settings say
     compile: bool = False  # torch.compile: some minutes at the start, and again for a new grid of patches
     seed: int = 0  # of weights, sample order and dropout
@@ -64,6 +76,9 @@ class TrainingSettings:
         self.require_at_least(0, "schedule_updates", "keep_checkpoints")
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
+        if self.offload != "none" and self.zero_stage not in OFFLOADED_STAGES[self.offload]:
+            stages = " or ".join(map(str, OFFLOADED_STAGES[self.offload]))
+            raise InputError(f"--offload {self.offload} needs --zero_stage {stages}, not {self.zero_stage}")
         if self.min_lr_ratio > 1:
             raise InputError(f"--min_lr_ratio is {self.min_lr_ratio}: give a share of the peak, between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
-from training import distributed, zero3
+from training import distributed, offload, zero3
 from training.batches import BadInput, move_to
 from training.distributed import Ranks
 from training.precision import LossScale
@@ -49,7 +49,7 @@ def update_weights(
 
         begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)
         output = engine(move_to(batch, ranks.device))
-        engine.backward(output.loss)
+        engine.backward(offload.with_every_weight(output.loss, engine))
         loss = float(output.loss.detach())
         seen += sample_ids
         if not math.isfinite(loss):
