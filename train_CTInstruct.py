@@ -100,6 +100,7 @@ class HyperParameters(TuningSettings):
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients, 3 weights
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # what DeepSpeed keeps in the memory of the CPU
     seed: int = 42  # of weights, sample order and dropout
 
     # intervals, in optimiser steps

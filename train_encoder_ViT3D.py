@@ -99,6 +99,7 @@ class HyperParameters(PretrainingSettings):
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients too
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # what DeepSpeed keeps in the memory of the CPU
     seed: int = 0  # of weights, sample order and dropout
 
     # intervals, in draws as max_iters
