@@ -15,8 +15,6 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 OF_OTHERS = {"include", "num_accelerators", "master_port", "logdir"}  # DeepSpeed's launcher and TensorBoard
-# of parts that are written beside the pages; to be emptied when they are all here
-ANNOUNCED = {"quantize", "offload"}
 MADE_BY_THE_USER = {"data/pretraining", "data/benchmarks"}  # folders that this project has not
 SETTINGS = ("train_*.py", "evaluate_CTInstruct.py", "training/**/*.py", "benchmarks/scaling.py")
 
@@ -36,7 +34,7 @@ def test_links_lead_to_files_and_headings(page: Path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_exist(page: Path):
     """Each `--option` is a field of a script's settings, or one that some program of the project adds."""
-    known = {*_settings_fields(), *_added_options(), *OF_OTHERS, *ANNOUNCED}
+    known = {*_settings_fields(), *_added_options(), *OF_OTHERS}
     assert not sorted(set(OPTION.findall(page.read_text(encoding="utf-8"))) - known)
 
 
