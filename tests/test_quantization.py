@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from datasets.errors import CheckpointError, InputError
-from models.checkpoints.folder import save_checkpoint
+from models.checkpoints.folder import FORMAT, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
 from models.generation import generate
 from models.language.loading import load_language_model
 from models.language.quantization import QuantizedLinear, is_quantized, quantize, quantized_layers
+from tests.launch import REPOSITORY, run_well
 from tests.test_smollm2 import smollm2
 from tests.tiny_model import collate, make_sample, tiny_ctinstruct
 
@@ -104,6 +106,20 @@ def test_a_quantised_model_is_not_saved(tmp_path, folder):
         save_checkpoint(model, tmp_path)
 
 
+def test_an_adapter_is_not_quantised(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT, "lora": {}}))
+    with pytest.raises(InputError, match=r"--quantize int8: .* is an adapter; merge it first"):
+        load_checkpoint(tmp_path, quantize="int8")
+
+
+@pytest.mark.slow
+def test_the_script_answers_with_a_quantised_model(tmp_path, folder):
+    image = REPOSITORY / "data" / "instruction_sft" / "volumes" / "example_phantom.nii.gz"
+    options = ["--checkpoint", folder, "--image", image, "--question", "Where?", "--output", tmp_path]
+    run_well("evaluate_CTInstruct.py", *options, "--quantize", "int4", "--num_beams", "1", "--max_new_tokens", "4")
+    assert (tmp_path / "answer.txt").is_file()
+
+
 def test_int4_is_left_out_where_the_kernel_does_not_take_the_sizes():
     class Model(nn.Module):
         def __init__(self):
@@ -154,7 +170,7 @@ def test_error_of_logits_against_bf16_on_smollm2():
     exact.load_state_dict(source.state_dict())
     exact.tie_weights()
     ids = torch.tensor([tokenizer(TEXT).input_ids])
-    with torch.inference_mode():
+    with torch.no_grad():
         before = exact(input_ids=ids).logits
         shuffled(exact)
         assert relative_error(exact(input_ids=ids).logits, before) < 1e-4
@@ -165,7 +181,7 @@ def test_error_of_logits_against_bf16_on_smollm2():
         convert = quantized_layers(model, scheme)
         model.load_state_dict({name: convert(name, value) for name, value in exact.state_dict().items()}, assign=True)
         model.tie_weights()
-        with torch.inference_mode():
+        with torch.no_grad():
             found = model(input_ids=ids).logits[0].float()
         error, given = relative_error(found, reference), found.log_softmax(-1)
         divergence = float((expected.exp() * (expected - given)).sum(-1).mean())

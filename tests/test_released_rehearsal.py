@@ -103,6 +103,7 @@ def test_the_folder_is_deleted_after_an_error_and_kept_on_demand(tmp_path, capsy
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_the_command_deletes_its_folder_when_it_is_stopped(tmp_path, ending):
     command = [sys.executable, "-m", "benchmarks.released_rehearsal", "--scale", "tiny", "--folder", str(tmp_path)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background a child would ignore Ctrl-C
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = ""
     while "read the files plainly" not in line:  # the model is being loaded
