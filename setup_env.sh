@@ -9,7 +9,9 @@ fi
 if ! cmp -s requirements.txt .venv/requirements.installed; then
     echo "installing requirements.txt (a few minutes)"
     # torch first and alone: the others would otherwise pull the newest one in, which is several gigabytes
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check $(grep -E '^torch(vision)?[=<>]' requirements.txt)
+    # (a machine with a torch of its own may have taken the two lines out)
+    torch=$(grep -E '^torch(vision)?[=<>]' requirements.txt || true)
+    [ -z "$torch" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check $torch
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
     cp requirements.txt .venv/requirements.installed
 fi

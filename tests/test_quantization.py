@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from datasets.errors import CheckpointError, InputError
+from models import CTInstruct
 from models.checkpoints.folder import FORMAT, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
@@ -96,7 +97,8 @@ def test_a_released_folder_is_quantised_as_ours_is(tmp_path, folder):
         ours, released = (
             load_checkpoint(path, quantize="int8").language_model(input_ids=ids).logits for path in (folder, tmp_path)
         )
-    assert torch.equal(ours, released)
+        by_name = CTInstruct.from_pretrained(folder, quantize="int8").language_model(input_ids=ids).logits
+    assert torch.equal(ours, released) and torch.equal(ours, by_name)
 
 
 def test_a_quantised_model_is_not_saved(tmp_path, folder):

@@ -20,6 +20,7 @@ from models.hub.download import explain, find_model
 from models.hub.names import HubName, hub_name
 from models.hub.selection import HubError
 from models.language.lora import lora_settings
+from models.language.quantization import Quantization
 
 
 class PretrainedCTInstruct(CTInstruct):
@@ -33,6 +34,7 @@ class PretrainedCTInstruct(CTInstruct):
         name_or_folder: str | Path,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        quantize: Quantization | None = None,
     ) -> PretrainedCTInstruct:
         """A checkpoint folder or a hub name, ours or the release's, ready to answer.
 
@@ -40,12 +42,13 @@ class PretrainedCTInstruct(CTInstruct):
             name_or_folder: a model folder, or "owner/name", or "owner/name@revision" with a branch, tag or commit.
             device: where the weights go.
             dtype: of the weights; None keeps the stored one.
+            quantize: "int8" or "int4" holds the language model's linear layers in so many bits, for answering alone.
 
         Raises:
             InputError: it cannot be had or is no complete checkpoint; the message is one line.
         """
         folder = find_model(name_or_folder)
-        model = cast(PretrainedCTInstruct, load_checkpoint(folder, device, dtype, make=cls))
+        model = cast(PretrainedCTInstruct, load_checkpoint(folder, device, dtype, cls, quantize))
         model.recipe = read_config(folder).get("training")
         return model
 
