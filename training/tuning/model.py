@@ -95,7 +95,9 @@ def preprocessing_of(settings: TuningSettings) -> tuple[Preprocessing, list[str]
     start: Path | Preprocessing | None = folder
     if folder is None and settings.pretrained_vision:
         path = fetched(settings.pretrained_vision, VISION)
-        released = Preprocessing.released(config.crop_size, config.patch_max)  # a single file is the release's
+        # a single file is the release's; it does not say its sizes, so options name them
+        sizes = settings.crop_size or config.crop_size, settings.patch_max or config.patch_max
+        released = Preprocessing.released(*sizes)
         start = released if path.is_file() else checkpoint_store.resolve_model_folder(path)
     trained = str(start if isinstance(start, Path) else settings.pretrained_vision)
     return resolve_preprocessing(start, new, trained, settings)
