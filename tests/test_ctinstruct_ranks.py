@@ -16,7 +16,7 @@ def train(run_dir: Path, kinds: str, ranks: int, steps: int = 2, options: tuple[
     return load_file(run_dir / "checkpoints" / f"step_{steps:06d}" / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("kinds", ["segmentation,yes_no", "text_only,diagnosis"])
+@pytest.mark.parametrize("kinds", ["segmentation,yes_no", pytest.param("text_only,diagnosis", marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_that_accumulates(tmp_path, kinds):
     """ZeRO-2 joins gradients by order of arrival: without the idle passes the ranks would mix up parameters here."""
     two = train(tmp_path / "two", kinds, 2)

@@ -79,6 +79,7 @@ def test_an_encoder_trains_is_scored_and_serves_instruction_tuning(phantoms, tmp
     assert table[:, 64:].std() < 0.1 * table[:, :64].std()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(phantoms, tmp_path):
     """Two updates of eight draws: checkpoints, unlike max_iters and intervals, are numbered by updates."""
     whole, parts = (

@@ -74,6 +74,7 @@ def test_the_checkpoint_tells_what_departs_from_the_published_recipe(run_dir):
     assert json.loads((checkpoint / "training" / "description.json").read_text())["training"] == training
 
 
+@pytest.mark.slow
 def test_one_and_three_ranks_give_the_same_predictions(run_dir, tmp_path):
     results = []
     for ranks in (1, 3):  # two are run in test_evaluation_script.py
