@@ -180,9 +180,8 @@ def write_report(
         evaluation.name += control
     _tell_names_apart(evaluations)
     checkpoints = dict.fromkeys(str(e.run["checkpoint"]) for e in evaluations if e.run.get("checkpoint"))
-    known = published is not None and Path(published).is_file()
-    figures = read_published(published) if known else {}
-    others = read_peers(published) if known else []
+    file = None if published is None else Path(published)
+    figures, others = (read_published(file), read_peers(file)) if file and file.is_file() else ({}, [])
     summaries = {evaluation.name: evaluation.summary for evaluation in evaluations}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),

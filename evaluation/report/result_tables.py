@@ -226,7 +226,8 @@ def benchmark_table(
         published: see `read_published`.
     """
     published = _comparable(published, summaries)
-    rows, notes = [], [INTERVAL_NOTE]
+    rows: list[tuple[str, ...]] = []
+    notes = [INTERVAL_NOTE]
     for benchmark, summary in summaries.items():
         notes.append(f"{benchmark}: {_failure_note(summary['counts'])}")
         known = published.get(benchmark, {})
@@ -236,7 +237,7 @@ def benchmark_table(
                 theirs = "" if figure is None else format_number(figure, metric)
                 ours, n = format_estimate(estimate, metric), str(estimate["n"])
                 rows.append((benchmark, _group_name(task, label_set), metric_name(metric), ours, n, theirs))
-    columns = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
+    columns: tuple[str, ...] = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(title, columns, tuple(rows), (*notes, *_sources(published, summaries)), text_columns=3)
