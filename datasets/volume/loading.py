@@ -28,7 +28,7 @@ from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_hea
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
-MaskValues = Sequence[int | Sequence[int]]
+MaskValues = Sequence[int | Sequence[int] | None]
 LABEL_TOLERANCE = 1e-3
 SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
@@ -43,17 +43,19 @@ _warned: set[str] = set()  # each of these is said once a process
 
 
 def read_volume(
-    path: str | Path, orientation: str = "RAS", array_axes: str | None = None
+    path: str | Path, orientation: str = "RAS", array_axes: str | None = None, hu_offset: float = 0.0
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT in its stored units (HU): array (1, H, W, D) float32, oriented as asked, not cropped; and its geometry.
 
     path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series.  `orientation` is three axis codes or
     "as_stored".  .npy and .npz carry no affine: RadChestCT's (key ``ct``) have known axes, those of others are
     `array_axes`, without which RAS is assumed, with a warning; "as_stored" says that they are not known, and keeps
-    them.  Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels,
-    or a singular affine.
+    them.  hu_offset is added to what the file holds.
+
+    Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels, or a
+    singular affine.
     """
-    raw = _checked(path, array_axes)
+    raw = _checked(path, array_axes, hu_offset)
     geometry = _geometry(path, raw, orientation)
     return np.ascontiguousarray(geometry.from_source(raw.array))[None], geometry
 
@@ -65,14 +67,15 @@ def load_volume(
     *,
     preprocessing: Preprocessing | None = None,
     array_axes: str | None = None,
+    hu_offset: float = 0.0,
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT as the encoder sees it: oriented, cropped to the bounding box of voxels > 0, normalised.
 
     preprocessing: of a model; it decides by the kind of file, in place of `orientation` and `crop_foreground`.
-    array_axes: as `read_volume` takes it.
+    array_axes, hu_offset: as `read_volume` takes them.
     Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
     """
-    raw = _checked(path, array_axes)
+    raw = _checked(path, array_axes, hu_offset)
     if preprocessing is None:
         steps = SourceSteps(orientation, crop="foreground" if crop_foreground else "none")
     else:
@@ -116,7 +119,8 @@ def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | No
 
     path: one multi-label file, from which `values` picks one mask each (an int, or a list of ints to join); without
     `values`, one mask of all voxels that are not 0.  A list, or a mapping in its order, of files: one mask a file, of
-    its `values[i]` if given.  Files may be stored in another orientation, but must lie on the source's grid.
+    its `values[i]` if given; where that is None, of all voxels that are not 0.  Files may be stored in another
+    orientation, but must lie on the source's grid.
     """
     if isinstance(path, str | Path):
         labels = read_label_map(path, geometry)
@@ -179,7 +183,7 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     return path
 
 
-def _checked(path: str | Path, array_axes: str | None = None) -> RawVolume:
+def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0) -> RawVolume:
     raw = read_raw(path, array_axes)
     low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -189,7 +193,8 @@ def _checked(path: str | Path, array_axes: str | None = None) -> RawVolume:
     if raw.axes_from in _NO_GEOMETRY and raw.axes_from not in _warned:
         _warned.add(raw.axes_from)
         log.warning("%s: %s", path, _NO_GEOMETRY[raw.axes_from])
-    return replace(raw, affine=check_affine(raw.affine, str(path)))
+    array = raw.array + np.float32(hu_offset) if hu_offset else raw.array
+    return replace(raw, array=array, affine=check_affine(raw.affine, str(path)))
 
 
 def _geometry(path: str | Path, raw: RawVolume, orientation: str) -> VolumeGeometry:
@@ -216,8 +221,8 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
     return raw.affine
 
 
-def _pick(labels: np.ndarray, value: int | Sequence[int]) -> np.ndarray:
-    return np.isin(labels, np.atleast_1d(value))
+def _pick(labels: np.ndarray, value: int | Sequence[int] | None) -> np.ndarray:
+    return labels != 0 if value is None else np.isin(labels, np.atleast_1d(value))
 
 
 def _origin(affine: Sequence[Sequence[float]]) -> str:
