@@ -101,7 +101,7 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
     if path.name.lower().endswith(".gz") and not zipped and head[344:347] not in (b"n+1",) and head[4:7] != b"n+2":
         raise VolumeError(f"{path}: is no gzip file; download it again")
     block = zlib.decompressobj(31).decompress(head, _UNPACKED) if zipped else head
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if 348 not in sizes and 540 not in sizes:
         raise VolumeError(f"{path}: has no NIfTI header; download it again")
     kind, length = (nib.Nifti2Header, 540) if 540 in sizes else (nib.Nifti1Header, 348)
@@ -161,9 +161,9 @@ def _npz(path: Path) -> FileHeader:
 
 
 def _array_header(file: object) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)  # type: ignore[arg-type]
+    shape, _, dtype = read(file)
     return tuple(int(n) for n in shape), dtype
 
 
