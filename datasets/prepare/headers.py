@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -160,7 +161,7 @@ def _npz(path: Path) -> FileHeader:
     return FileHeader("npz", _without_channel(shape))
 
 
-def _array_header(file: object) -> tuple[tuple[int, ...], np.dtype]:
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
