@@ -158,9 +158,7 @@ def _share_of(weight: float | None) -> float | None:
     return None if weight is None else 1 / (1 + weight)
 
 
-def _with_sat_ds_split(
-    data_set: DataSet, cases: Sequence[Case], options: Options, findings: Findings
-) -> Sequence[Case]:
+def _with_sat_ds_split(data_set: DataSet, cases: Sequence[Case], options: Options, findings: Findings) -> list[Case]:
     if options.sat_ds_splits is None:
         raise InputError("--split sat_ds: give --sat_ds_splits the folder data/split_json of SAT-DS")
     path = split_file(options.sat_ds_splits, data_set)
@@ -201,7 +199,8 @@ def _note_off_grid(checked: Checked) -> None:
     if off:
         path, worst = max(off.items(), key=lambda item: item[1])
         checked.findings.warnings.append(
-            f"{len(off)} masks lie slightly off their image and are used as they are; furthest {path}, {worst:.2f} voxels"
+            f"{len(off)} masks lie slightly off their image and are used as they are; furthest is "
+            f"{path}, {worst:.2f} voxels"
         )
 
 

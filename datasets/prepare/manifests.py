@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from datasets.manifest import InstructionRecord
 from datasets.manifest_rows import complaints
-from datasets.prepare.case import Case
+from datasets.prepare.case import Case, Split
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.instruction_rows import QuestionWriter
 from datasets.prepare.pretraining_rows import pretraining_rows
@@ -79,7 +79,7 @@ def build_manifests(
                 faults.setdefault(case, []).append(line)
     for question in _question_tasks(data_set, cases, without):
         benchmark = question.name in data_set.benchmarks
-        splits = ("test",) if benchmark else ("train", "val")
+        splits: tuple[Split, ...] = ("test",) if benchmark else ("train", "val")
         for split, path in zip(splits, paths_of(question.name, data_set), strict=True):
             rows = QuestionWriter(question, benchmark, seed, present).rows(by_split[split])
             manifests.append(Manifest(path, question.name, rows))

@@ -112,7 +112,7 @@ def _masks(cases: Sequence[Case]) -> dict[str, int]:
     """How many cases have a mask of each label; it may be empty."""
     counts: Counter[str] = Counter()
     for case in cases:
-        counts.update(case.masks)
+        counts.update(list(case.masks))
         counts.update((case.record or {}).get("labels", ()))
     return dict(sorted(counts.items()))
 

@@ -47,8 +47,8 @@ def print_coverage(console: Console, covered: Sequence[Covered], found: Mapping[
     for stage in dict.fromkeys(task.stage for task in covered):
         of_stage = [task for task in covered if task.stage == stage]
         made = sum(bool(task.data_sets) for task in of_stage)
-        there = sum(any(name in found for name in task.data_sets) for task in of_stage)
-        console.print(f"{stage}: {made} of {len(of_stage)} tasks can be prepared, {there} from what was found")
+        available = sum(any(name in found for name in task.data_sets) for task in of_stage)
+        console.print(f"{stage}: {made} of {len(of_stage)} tasks can be prepared, {available} from what was found")
 
 
 def print_settings(console: Console, data_set: DataSet) -> None:

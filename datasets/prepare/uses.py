@@ -109,11 +109,15 @@ def classes_of(case: Case) -> Mapping[str, int | None]:
 
 
 def label_set_of(labels: Sequence[str]) -> str | None:
-    """The label set of diagnosis that has all these labels, whatever their case; None where none has."""
-    given = {canonical(label) for label in labels}
-    for name in diagnosis_facts():
-        if given and given <= {canonical(disease) for disease in diseases_of(name)}:
-            return name
+    """The label set of diagnosis that has all these labels; None where none has.
+
+    Of two that have them, the one that spells them so counts; otherwise the case of letters does not matter.
+    """
+    for spelled in (str, canonical):
+        given = {spelled(label) for label in labels}
+        for name in diagnosis_facts():
+            if given and given <= {spelled(disease) for disease in diseases_of(name)}:
+                return name
     return None
 
 
