@@ -7,15 +7,17 @@ Its fields for masks and targets (see `datasets.published_instructions`) are rea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from datasets.instruction_record import InstructionRecord, MaskFiles, QuestionPart
+from datasets.instruction_record import InstructionRecord, MaskFiles, QuestionPart, may_be_report
 from datasets.manifest_rows import Fault, ManifestError, complaints, read_rows, refuse_rows
 from datasets.published_instructions import PUBLISHED_FIELDS, from_published, is_published
 
+log = logging.getLogger(__name__)
 __all__ = ["InstructionRecord", "ManifestError", "MaskFiles", "QuestionPart", "load_manifest", "manifest_texts"]
 
 
@@ -34,7 +36,9 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
     known = [*InstructionRecord.model_fields, *PUBLISHED_FIELDS]
     records: list[InstructionRecord] = []
     faults: list[Fault] = []
-    for row, values in enumerate(read_rows(path)):
+    rows = read_rows(path)
+    untold = [row for row, values in enumerate(rows) if isinstance(values, dict) and "task" not in values]
+    for row, values in enumerate(rows):
         try:
             record = InstructionRecord.model_validate(
                 from_published(values, folder) if is_published(values) else values
@@ -55,6 +59,12 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
             faults.append((row, f"id: {record.id!r} was already given by row {seen[record.id]}"))
         seen.setdefault(record.id, row)
     refuse_rows(path, faults)
+    if reports := [row for row in untold if may_be_report(records[row])]:
+        log.warning(
+            "%s: %d of the records without a task (the first is row %d) have answers as long as a report, and are taken as "
+            "open_vqa; give them the task report_generation if they are reports",
+            path, len(reports), reports[0],
+        )  # fmt: skip
     if not records:
         raise ManifestError(f"{path}: the list is empty")
     return records
