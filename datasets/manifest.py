@@ -61,8 +61,8 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
     refuse_rows(path, faults)
     if reports := [row for row in untold if may_be_report(records[row])]:
         log.warning(
-            "%s: %d of the records without a task (the first is row %d) have answers as long as a report, and are taken as "
-            "open_vqa; give them the task report_generation if they are reports",
+            "%s: %d of the records without a task (the first is row %d) have answers as long as a report, and are "
+            "taken as open_vqa; give them the task report_generation if they are reports",
             path, len(reports), reports[0],
         )  # fmt: skip
     if not records:
