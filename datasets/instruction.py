@@ -155,7 +155,7 @@ class InstructionDataset(Dataset):
 
     def sample(self, record: InstructionRecord) -> InstructionSample:
         """Read the record's files and tokenise its text; raises InputError, which names the sample or the file."""
-        loaded = [self.loader.volume(path) for path in record.image_path]
+        loaded = [self.loader.volume(path, record.hu_offset) for path in record.image_path]
         volumes = [volume for volume, _ in loaded]
         geometries = [geometry for _, geometry in loaded]
         counts = [self.visual_tokens(volume) for volume in volumes]
@@ -167,7 +167,7 @@ class InstructionDataset(Dataset):
             prompt_ids=self.conversation.prompt(record.question, counts, record.id, room),
             answer_ids=answer_ids,
             volumes=volumes,
-            volume_keys=[volume_key(path) for path in record.image_path],
+            volume_keys=[volume_key(path, record.hu_offset) for path in record.image_path],
             geometries=geometries,
             label_set=record.label_set,
             mask_image=record.mask_image,

@@ -6,13 +6,15 @@ order (half-open, so y2 - y1 voxels along the first axis).  SAT-DS, which writes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 BOX_FIELD = "renorm_y1x1z1_y2x2z2"
 MASK_EXTENSIONS = (".npy", ".npz", ".nii.gz", ".nii")
 Box = tuple[int, int, int, int, int, int]
+MaskValue = int | list[int] | None  # the value or values of a label in its file; None: all voxels that are not 0
 
 
 def mask_file(folder: str, label: str, base: Path | None = None) -> str:
@@ -55,24 +57,69 @@ def check_boxes(boxes: Sequence[Sequence[Box | None]], files: Sequence[int]) -> 
         raise ValueError(f"mask_boxes: {list(bad[0])} is no box; give [y1, x1, z1, y2, x2, z2] with y1 < y2 and so on")
 
 
-def all_values(values: Sequence[int | list[int]]) -> int | list[int]:
-    """One value or list of values as it is; of several the values of all."""
+def all_values(values: Sequence[MaskValue]) -> MaskValue:
+    """One value or list of values as it is; of several the values of all, None where one of them is None."""
     if len(values) == 1:
         return values[0]
-    return [single for value in values for single in ([value] if isinstance(value, int) else value)]
+    if None in values:
+        return None
+    return [
+        single for value in values for single in (value if isinstance(value, list) else [value]) if single is not None
+    ]
+
+
+def values_by_file(structures: Sequence[str], files: int, values: Mapping[str, Any]) -> list[MaskValue]:
+    """What counts in each of the `files` of a mask that is the union of `structures`.
+
+    As many files as structures are one a structure; one file holds them all; several files of one structure are read
+    alike.  ValueError where values are given and it is not told which file they belong to.
+    """
+    given: list[MaskValue] = [values.get(name) for name in structures]
+    if files == len(structures):
+        return given
+    if files == 1:
+        return [all_values(given)]
+    if len(structures) == 1 or not any(name in values for name in structures):
+        return [given[0] if len(structures) == 1 else None] * files
+    raise ValueError(
+        f"mask_values: {files} files for the {len(structures)} structures {', '.join(structures)}; give a file "
+        "for each of them in the same order, or one file"
+    )
+
+
+def refuse_values_of_others(values: Iterable[str], labels: Sequence[str]) -> None:
+    """ValueError where a value is given for a label that is not there: a misspelt one would be without its value."""
+    if unknown := [name for name in values if name not in labels]:
+        near = get_close_matches(unknown[0], labels, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"labels are {', '.join(labels)}"
+        raise ValueError(f"mask_values: {unknown[0]!r} is not among the labels; {hint}")
 
 
 class MaskSource(NamedTuple):
     """Where one true mask is: the union of `paths`.
 
     values: the label value or values of a multi-label file; None: all voxels that are not 0.
+    by_file: the same for each path, where the paths differ in it; None where `values` is for all of them.
     boxes: for each path the box of the stored array that the file holds, None where its label is absent (the file then
     need not exist); `boxes` itself is None where the files are whole volumes.
     """
 
     paths: list[str]
-    values: int | list[int] | None = None
+    values: MaskValue = None
     boxes: list[Box | None] | None = None
+    by_file: list[MaskValue] | None = None
+
+    @classmethod
+    def of_files(cls, paths: list[str], values: list[MaskValue], boxes: list[Box | None] | None = None) -> MaskSource:
+        """With the values of each path; equal ones are said once."""
+        if all(value == values[0] for value in values):
+            return cls(paths, values[0], boxes)
+        return cls(paths, None, boxes, values)
+
+    @property
+    def file_values(self) -> list[MaskValue]:
+        """The value or values of each path."""
+        return self.by_file if self.by_file is not None else [self.values] * len(self.paths)
 
     @property
     def needed(self) -> list[str]:

@@ -155,7 +155,7 @@ class PretrainingDataset(Dataset):
     def __getitem__(self, reference: SampleReference | EvaluationReference) -> PretrainingSample:
         task, record = self.tasks[reference.task], self.records[reference.task][reference.index]
         loader = self.crops if record.preprocessed else self.images if task.is_2d else self.volumes
-        volume, geometry = loader.volume(record.image_path)
+        volume, geometry = loader.volume(record.image_path, record.hu_offset)
         check_shape(record.chwd, geometry)
         sample = PretrainingSample(
             record.image_path, task.name, task.kind, volume, geometry, record.patient_id, loss=task.loss

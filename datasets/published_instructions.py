@@ -64,6 +64,8 @@ def to_published(values: Mapping[str, Any]) -> Record:
     Raises ValueError (``field: what``) where that form cannot say what the record says.
     """
     record = dict(values)
+    if record.pop("hu_offset", 0):
+        raise ValueError("hu_offset: the published form has no words for it; write the volume in HU")
     if record.get("targets"):
         record["targets"] = _listed_targets(record["targets"], record.pop("label_set"))
     labels = record.pop("labels", [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from datasets.manifest import InstructionRecord
-from datasets.mask_files import MaskSource
-from datasets.pretraining_manifest import SegmentationRecord
+from datasets.mask_files import MaskSource, MaskValue
+from datasets.pretraining_records import SegmentationRecord
 from datasets.volume.anyres import AnyresPlacement, place_mask, resize_nearest
 from datasets.volume.cache import RecentLoader, VolumeLoader
 from datasets.volume.geometry import VolumeGeometry
@@ -52,19 +52,18 @@ def answer_masks(
     grid.
     """
     if record.whole_files is not None:
-        return loader.masks(record.whole_files, record.mask_values_of(record.labels), placement, geometry)
+        return loader.masks(record.whole_files, record.whole_values, placement, geometry)
     masks = [read_source(record.mask_source(number), geometry) for number in range(len(record.labels))]
     return place_mask(np.stack(masks), placement)
 
 
 def read_source(source: MaskSource, geometry: VolumeGeometry) -> np.ndarray:
     """The mask (H, W, D) uint8 that a source describes, on the grid of a loaded volume."""
-    values = None if source.values is None else [source.values]
     boxes = source.boxes if source.boxes is not None else [None] * len(source.paths)
     mask = np.zeros(geometry.shape, dtype=np.uint8)
-    for path, box in zip(source.paths, boxes, strict=True):
+    for path, value, box in zip(source.paths, source.file_values, boxes, strict=True):
         if source.boxes is None:
-            mask |= read_mask(path, geometry, values)[0]
+            mask |= read_mask([path], geometry, [value])[0]
         else:
             mask |= boxed_mask(path, box, geometry).astype(np.uint8)
     return mask
@@ -78,15 +77,18 @@ def _resized_masks(
         for mask in crop_masks(record.mask_folder, record.labels, record.boxes, geometry):
             yield resize_nearest(mask, placement)
         return
-    values: Sequence[int | list[int] | None] = record.values or [None] * len(record.labels)
-    label_maps: Iterable[Tensor]
+    values: Sequence[MaskValue] = record.values or [None] * len(record.labels)
     if isinstance(record.mask_path, str):  # resized once: the nearest voxel's label is the label of the nearest voxel
-        label_maps = [resize_nearest(read_label_map(record.mask_path, geometry), placement)] * len(values)
-    else:
-        files = record.mask_path or []
-        label_maps = (resize_nearest(read_label_map(path, geometry), placement) for path in files)
-    for label_map, value in zip(label_maps, values, strict=True):
-        if value is None:
-            yield label_map != 0
-        else:  # torch.isin sorts, which takes many times as long for a few values
-            yield reduce(torch.logical_or, [label_map == single for single in np.atleast_1d(value).tolist()])
+        label_map = resize_nearest(read_label_map(record.mask_path, geometry), placement)
+        yield from (_pick(label_map, value) for value in values)
+        return
+    for paths, value in zip(record.mask_files, values, strict=True):
+        label_maps = (resize_nearest(read_label_map(path, geometry), placement) for path in paths)
+        yield reduce(torch.logical_or, (_pick(label_map, value) for label_map in label_maps))
+
+
+def _pick(label_map: Tensor, value: MaskValue) -> Tensor:
+    if value is None:
+        return label_map != 0
+    # torch.isin sorts, which takes many times as long for a few values
+    return reduce(torch.logical_or, [label_map == single for single in np.atleast_1d(value).tolist()])

@@ -30,7 +30,8 @@ from training import distributed
 from training.distributed import Ranks
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "data" / "instruction_sft" / "VQA_CTRATE_example.json"
-GREEDY = GenerationOptions(num_beams=1, max_new_tokens=4)
+# The released protocol pairs one confidence with the first disease.
+GREEDY = GenerationOptions(num_beams=1, max_new_tokens=4, protocol="release")
 MADE_WITH = {"checkpoint": {"folder": "tiny"}, "num_beams": 1}
 
 
@@ -136,7 +137,7 @@ def test_a_volume_is_read_and_encoded_once_for_all_its_questions(model, records,
     monkeypatch.setattr(model.vision, "encode_many", lambda volumes: encoded.append(len(volumes)) or original(volumes))
     dataset = dataset_of(model)
     volume = dataset.loader.volume
-    monkeypatch.setattr(dataset.loader, "volume", lambda path: read.append(str(path)) or volume(path))
+    monkeypatch.setattr(dataset.loader, "volume", lambda path, *offset: read.append(str(path)) or volume(path, *offset))
     job = Job("nine", tmp_path, EXAMPLE, records)
     answer_jobs([job], model, dataset, GREEDY, rank(), MADE_WITH, batch_size=2)
     assert sorted(read) == sorted({record.image_path[0] for record in records})
@@ -235,7 +236,7 @@ def test_the_published_dice_is_of_the_first_mask_on_the_padded_grid_against_all_
     dataset = dataset_of(model)
     sample = dataset.sample(record)
     placed = dataset.loader.masks(
-        record.mask_path, record.mask_values_of(record.labels), sample.volumes[0].placement, sample.geometries[0]
+        record.mask_path, record.whole_values, sample.volumes[0].placement, sample.geometries[0]
     )
     union = (placed == 1).any(0)
     assert union.any() and (placed == -1).any(), "there is something to find, and padding to count"

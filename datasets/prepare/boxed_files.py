@@ -64,4 +64,4 @@ def _sources(record: InstructionRecord, number: int) -> list[MaskSource]:
             f"mask_path: {len(source.paths)} files for {len(record.structures[number])} structures of label {number}; "
             "the published form wants one a structure"
         )
-    return [MaskSource([path]) for path in source.paths]
+    return [MaskSource([path], value) for path, value in zip(source.paths, source.file_values, strict=True)]

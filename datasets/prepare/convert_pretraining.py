@@ -120,6 +120,8 @@ def _to_published(values: Record, kind: Kind, labels: Sequence[str] | None) -> R
     if kind == "segmentation" and "renorm_image" not in values:
         raise ValueError("image_path: a whole volume; published segmentation records are of preprocessed crops alone "
                          "(renorm_image), which SAT-DS writes")  # fmt: skip
+    if values.get("hu_offset"):
+        raise ValueError("hu_offset: the published form has no words for it; write the volume in HU")
     names = {ours: published for published, ours in NAMES[kind].items() if ours != "disease_label"}
     record = {names.get(name, name): value for name, value in values.items()}
     if kind == "classification":

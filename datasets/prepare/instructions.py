@@ -29,13 +29,14 @@ from datasets.vocabulary import diagnosis_facts, diseases_of
 _TEMPLATES = Path(__file__).resolve().parents[2] / "data" / "templates" / "instructions.json"
 _LETTERS = "ABCDEFGHIJ"
 _FIELDS = {  # of a row, by kind
-    "classification": ("image_path", "disease_label", "patient_id"),
-    "diagnosis": ("image_path", "disease_label", "patient_id"),
-    "segmentation": ("image_path", "labels", "mask_path", "mask_values", "patient_id"),
-    "report": ("image_path", "report", "patient_id"),
-    "vqa": ("image_path", "question", "answer", "choices", "patient_id"),
-    "open_vqa": ("image_path", "question", "answer", "choices", "patient_id"),
+    "classification": ("disease_label",),
+    "diagnosis": ("disease_label",),
+    "segmentation": ("labels", "mask_path", "mask_values"),
+    "report": ("report",),
+    "vqa": ("question", "answer", "choices"),
+    "open_vqa": ("question", "answer", "choices"),
 }
+_OF_ALL = ("image_path", "patient_id", "hu_offset")
 KINDS = tuple(_FIELDS)
 Record = dict[str, Any]
 
@@ -112,6 +113,8 @@ class InstructionBuilder:
             else:
                 by_label = paths if isinstance(paths, dict) else dict(zip(labels, paths, strict=True))
                 masks["mask_path"] = [by_label[label] for label in chosen]
+                if asked := {label: values[label] for label in chosen if label in values}:
+                    masks["mask_values"] = asked
             yield self._asked(row, "segmentation", question, answer, **masks)
 
     def report(self, row: Record) -> Iterator[Record]:
@@ -145,7 +148,7 @@ class InstructionBuilder:
     def _asked(self, row: Record, task: str, question: str, answer: str, **extra: Any) -> Record:
         parts = [{"type": "image"}, {"type": "text", "text": question}]
         record = {"task": task, "question": parts, "image_path": row["image_path"], "answer": answer, **extra}
-        return record | ({"patient_id": row["patient_id"]} if row.get("patient_id") else {})
+        return record | {name: row[name] for name in ("patient_id", "hu_offset") if row.get(name)}
 
 
 def _targets(row: Record) -> dict[str, int | None]:
@@ -182,10 +185,9 @@ def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) ->
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ManifestError(f"{source}: row {number}, must be a record, not {type(row).__name__}")
-        if unknown := [name for name in row if name not in _FIELDS[kind]]:
-            raise ManifestError(
-                f"{source}: row {number}, field {unknown[0]}: {unknown_field(unknown[0], _FIELDS[kind])}"
-            )
+        known = (*_OF_ALL, *_FIELDS[kind])
+        if unknown := [name for name in row if name not in known]:
+            raise ManifestError(f"{source}: row {number}, field {unknown[0]}: {unknown_field(unknown[0], known)}")
         try:
             for record in make(row):
                 record["id"] = f"{source.stem}_{number}_{record['task']}_{len(records)}"
@@ -202,11 +204,8 @@ def build(kind: str, source: Path, target: Path, builder: InstructionBuilder) ->
 def _moved(record: Record, source: Path, target: Path) -> Record:
     """Paths of a record relative to the manifest that it is written to."""
 
-    def path(name: str) -> str:
-        return os.path.relpath(source / name, target)
-
-    def moved(value: str | list[str]) -> str | list[str]:
-        return path(value) if isinstance(value, str) else [path(name) for name in value]
+    def moved(value: Any) -> Any:
+        return list(map(moved, value)) if isinstance(value, list) else os.path.relpath(source / value, target)
 
     return {key: moved(value) if key in ("image_path", "mask_path") else value for key, value in record.items()}
 

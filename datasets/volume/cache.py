@@ -15,18 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
-from datasets.volume.geometry import AS_STORED, VolumeGeometry, affine_of_axes
-from datasets.volume.loading import load_volume, read_mask
+from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, affine_of_axes
+from datasets.volume.loading import MaskValues, load_volume, read_mask
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import DETACHED_HEADERS, is_array_file
 
 
-def volume_key(path: str | Path) -> str:
+def volume_key(path: str | Path, hu_offset: float = 0.0) -> str:
     """What a volume goes by in memory: its absolute path, so that two spellings of a path name one volume.
+
+    hu_offset: that was added to what the file holds.
 
     The loader of a run reads a path in one way only, and files are taken not to change during a run.
     """
-    return os.path.abspath(path)
+    return os.path.abspath(path) + (f" {hu_offset:+g}" if hu_offset else "")
 
 
 class VolumeLoader:
@@ -54,9 +56,17 @@ class VolumeLoader:
         self.array_axes = array_axes
         affine_of_axes(array_axes or AS_STORED, (1, 1, 1))  # VolumeError at once for what are no axes
 
-    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
-        """Patches, slice marks and placement of one CT, and where it lies in its file."""
-        cached = self.cached("volume", [path], {"read": self.read.__name__} if self.read else {})
+    def volume(self, path: str | Path, hu_offset: float = 0.0) -> tuple[PatchedVolume, VolumeGeometry]:
+        """Patches, slice marks and placement of one CT, and where it lies in its file.
+
+        hu_offset: added to what the file holds, before all else.  VolumeError for one of an image that is no CT volume.
+        """
+        if hu_offset and self.read:
+            raise VolumeError(
+                f"{path}: hu_offset is for CT volumes; leave it out of a 2D image and a preprocessed crop"
+            )
+        extra = {"read": self.read.__name__} if self.read else {"hu_offset": hu_offset} if hu_offset else {}
+        cached = self.cached("volume", [path], extra)
         if cached and cached.is_file():
             with safe_open(cached, framework="pt") as file:
                 details = json.loads(file.metadata()["details"])
@@ -70,7 +80,7 @@ class VolumeLoader:
         if self.read:
             array, geometry = self.read(path, orientation=record.orientation)
         else:
-            array, geometry = load_volume(path, preprocessing=record, array_axes=self.array_axes)
+            array, geometry = load_volume(path, preprocessing=record, array_axes=self.array_axes, hu_offset=hu_offset)
         patched = patchify(array, record.crop_size, record.patch_max, record.resize)
         if cached:
             details = {"placement": patched.placement.to_dict(), "geometry": geometry.to_dict()}
@@ -81,7 +91,7 @@ class VolumeLoader:
     def masks(
         self,
         path: str | Sequence[str],
-        values: Sequence[int | Sequence[int]] | None,
+        values: MaskValues | None,
         placement: AnyresPlacement,
         geometry: VolumeGeometry,
     ) -> torch.Tensor:
@@ -141,10 +151,10 @@ class RecentLoader:
         self._keep = keep
         self._held: dict[str, tuple[PatchedVolume, VolumeGeometry]] = {}
 
-    def volume(self, path: str | Path) -> tuple[PatchedVolume, VolumeGeometry]:
+    def volume(self, path: str | Path, hu_offset: float = 0.0) -> tuple[PatchedVolume, VolumeGeometry]:
         """As `VolumeLoader.volume`; the same object again while it is held."""
-        key = volume_key(path)
-        loaded = self._held.pop(key, None) or self._loader.volume(path)
+        key = volume_key(path, hu_offset)
+        loaded = self._held.pop(key, None) or self._loader.volume(path, hu_offset)
         self._held[key] = loaded  # the latest stands last
         while len(self._held) > self._keep:
             del self._held[next(iter(self._held))]
@@ -153,7 +163,7 @@ class RecentLoader:
     def masks(
         self,
         path: str | Sequence[str],
-        values: Sequence[int | Sequence[int]] | None,
+        values: MaskValues | None,
         placement: AnyresPlacement,
         geometry: VolumeGeometry,
     ) -> torch.Tensor:

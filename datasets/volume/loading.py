@@ -20,16 +20,19 @@ from datasets.volume.geometry import (
     VolumeGeometry,
     affine_of_axes,
     check_affine,
+    corner_offset,
     foreground_box,
-    same_grid,
 )
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_header, read_raw
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
-MaskValues = Sequence[int | Sequence[int]]
+MaskValues = Sequence[int | Sequence[int] | None]
+GRID_TOLERANCE = 0.5  # in voxels, at the corner that is furthest off
+NOTED_OFFSET = 0.05  # less is what the rounding of headers leaves everywhere
 LABEL_TOLERANCE = 1e-3
+SCALED_LABEL_TOLERANCE = 0.02  # CT-ORG's slope of 6/255 makes 0.988 of 1 and 3.012 of 3
 SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
@@ -43,17 +46,19 @@ _warned: set[str] = set()  # each of these is said once a process
 
 
 def read_volume(
-    path: str | Path, orientation: str = "RAS", array_axes: str | None = None
+    path: str | Path, orientation: str = "RAS", array_axes: str | None = None, hu_offset: float = 0.0
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT in its stored units (HU): array (1, H, W, D) float32, oriented as asked, not cropped; and its geometry.
 
     path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series.  `orientation` is three axis codes or
     "as_stored".  .npy and .npz carry no affine: RadChestCT's (key ``ct``) have known axes, those of others are
     `array_axes`, without which RAS is assumed, with a warning; "as_stored" says that they are not known, and keeps
-    them.  Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels,
-    or a singular affine.
+    them.  hu_offset is added to what the file holds.
+
+    Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels, or a
+    singular affine.
     """
-    raw = _checked(path, array_axes)
+    raw = _checked(path, array_axes, hu_offset)
     geometry = _geometry(path, raw, orientation)
     return np.ascontiguousarray(geometry.from_source(raw.array))[None], geometry
 
@@ -65,14 +70,15 @@ def load_volume(
     *,
     preprocessing: Preprocessing | None = None,
     array_axes: str | None = None,
+    hu_offset: float = 0.0,
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT as the encoder sees it: oriented, cropped to the bounding box of voxels > 0, normalised.
 
     preprocessing: of a model; it decides by the kind of file, in place of `orientation` and `crop_foreground`.
-    array_axes: as `read_volume` takes it.
+    array_axes, hu_offset: as `read_volume` takes them.
     Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
     """
-    raw = _checked(path, array_axes)
+    raw = _checked(path, array_axes, hu_offset)
     if preprocessing is None:
         steps = SourceSteps(orientation, crop="foreground" if crop_foreground else "none")
     else:
@@ -116,7 +122,8 @@ def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | No
 
     path: one multi-label file, from which `values` picks one mask each (an int, or a list of ints to join); without
     `values`, one mask of all voxels that are not 0.  A list, or a mapping in its order, of files: one mask a file, of
-    its `values[i]` if given.  Files may be stored in another orientation, but must lie on the source's grid.
+    its `values[i]` if given; where that is None, of all voxels that are not 0.  Files may be stored in another
+    orientation, but must lie on the source's grid.
     """
     if isinstance(path, str | Path):
         labels = read_label_map(path, geometry)
@@ -135,22 +142,45 @@ def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | No
 def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
     """Labels (H, W, D) of a mask file on the grid of a loaded volume.
 
-    A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid or
-    holds anything but whole numbers.  The mask of an array without geometry may be one too: of the same shape, it lies
-    on the array voxel by voxel.
+    A file that is stored along other axes is moved to the source's first.  One whose header places it less than half a
+    voxel off, as rounding leaves it, is taken voxel by voxel, with a warning.  VolumeError where it is on another grid
+    or holds anything but whole numbers, up to the rounding of a stored slope.  The mask of an array without geometry
+    may be one too: of the same shape, it lies on the array voxel by voxel.
     """
     raw = read_raw(path)
     affine = check_affine(_mask_affine(raw, geometry), str(path))
     stored = VolumeGeometry.of_source(str(path), raw.array.shape, affine, geometry.source_orientation)
-    if not same_grid(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine):
-        raise VolumeError(
-            f"{path}: not on the grid of {geometry.source} (shape {stored.shape} and {geometry.source_shape}, first "
-            f"voxel at {_origin(stored.affine)} and {_origin(geometry.source_affine)} mm); resample it to the volume"
-        )
+    check_grid(path, stored, geometry)
     labels = np.rint(raw.array)  # a stored slope leaves 0.9999999 of a 1
-    if not np.abs(raw.array - labels).max() < LABEL_TOLERANCE:  # nor for NaN and infinity
-        raise VolumeError(f"{path}: holds values that are no whole numbers; a mask needs labels, so threshold it first")
+    tolerance = SCALED_LABEL_TOLERANCE if raw.scaled else LABEL_TOLERANCE
+    if not np.abs(raw.array - labels).max() < tolerance:  # nor for NaN and infinity
+        raise VolumeError(f"{path}: {_no_labels(raw.array)}")
     return geometry.from_source(stored.from_source(labels))
+
+
+def check_grid(path: str | Path, mask: VolumeGeometry, volume: VolumeGeometry) -> float:
+    """How far a mask's grid, along the axes of its volume's file, lies off that file's, in voxels (`corner_offset`).
+
+    VolumeError at `GRID_TOLERANCE` or more; the first smaller one of a process that is no rounding is a warning.
+    """
+    offset = corner_offset(volume.source_shape, volume.source_affine, mask.shape, mask.affine)
+    if offset >= GRID_TOLERANCE:
+        raise VolumeError(
+            f"{path}: not on the grid of {volume.source}: {_grid(mask.shape, mask.affine)}, the volume "
+            f"{_grid(volume.source_shape, volume.source_affine)}"
+            + (f", so a corner is {offset:.2f} voxels off" if np.isfinite(offset) else "")
+            + "; resample it to the volume (python -m datasets.prepare SET --resample_masks)"
+        )
+    if offset > NOTED_OFFSET and "off grid" not in _warned:
+        _warned.add("off grid")
+        log.warning(
+            "%s: its header places it %.2f voxels off its volume; below %g it is taken voxel by voxel.  Others are not "
+            "named: python -m datasets.manifest_check counts them",
+            path,
+            offset,
+            GRID_TOLERANCE,
+        )
+    return offset
 
 
 def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
@@ -179,7 +209,7 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     return path
 
 
-def _checked(path: str | Path, array_axes: str | None = None) -> RawVolume:
+def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0) -> RawVolume:
     raw = read_raw(path, array_axes)
     low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -189,7 +219,8 @@ def _checked(path: str | Path, array_axes: str | None = None) -> RawVolume:
     if raw.axes_from in _NO_GEOMETRY and raw.axes_from not in _warned:
         _warned.add(raw.axes_from)
         log.warning("%s: %s", path, _NO_GEOMETRY[raw.axes_from])
-    return replace(raw, affine=check_affine(raw.affine, str(path)))
+    array = raw.array + np.float32(hu_offset) if hu_offset else raw.array
+    return replace(raw, array=array, affine=check_affine(raw.affine, str(path)))
 
 
 def _geometry(path: str | Path, raw: RawVolume, orientation: str) -> VolumeGeometry:
@@ -216,12 +247,24 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
     return raw.affine
 
 
-def _pick(labels: np.ndarray, value: int | Sequence[int]) -> np.ndarray:
-    return np.isin(labels, np.atleast_1d(value))
+def _pick(labels: np.ndarray, value: int | Sequence[int] | None) -> np.ndarray:
+    return labels != 0 if value is None else np.isin(labels, np.atleast_1d(value))
 
 
-def _origin(affine: Sequence[Sequence[float]]) -> str:
-    return "(" + ", ".join(f"{row[3]:.2f}" for row in affine[:3]) + ")"
+def _grid(shape: Sequence[int], affine: Sequence[Sequence[float]]) -> str:
+    spacing = " x ".join(f"{side:.5g}" for side in nib.affines.voxel_sizes(np.asarray(affine)))
+    origin = ", ".join(f"{row[3]:.3f}" for row in affine[:3])
+    return f"shape {tuple(shape)}, spacing {spacing} mm, first voxel at ({origin}) mm"
+
+
+def _no_labels(array: np.ndarray) -> str:
+    """What to say of a mask whose values are no whole numbers."""
+    if not np.isfinite(array).all():
+        return "holds NaN or infinite values, so no whole numbers; a mask needs labels, so replace them by 0"
+    values = np.unique(array)
+    shown = ", ".join(f"{value:g}" for value in values[:4]) + (f", ... {values[-1]:g}" if len(values) > 4 else "")
+    cut = 0.5 if 0.5 < values[-1] <= 1 else values[-1] / 2
+    return f"holds values that are no whole numbers ({shown}); a mask needs labels: write 1 where it is above {cut:g}"
 
 
 def _copy_space(image: nib.Nifti1Image, geometry: VolumeGeometry) -> None:

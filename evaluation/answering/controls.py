@@ -46,6 +46,7 @@ def _without_images(record: InstructionRecord) -> InstructionRecord:
 
 def _shuffled(records: Sequence[InstructionRecord]) -> dict[str, InstructionRecord]:
     volumes: dict[str, dict[str, int]] = {}  # patient: the place of each volume among the patient's own
+    offsets = {path: record.hu_offset for record in records for path in record.image_path}
     for record in records:
         own = volumes.setdefault(record.patient_id, {})
         for path in record.image_path:
@@ -66,7 +67,7 @@ def _shuffled(records: Sequence[InstructionRecord]) -> dict[str, InstructionReco
                 f"volume {min(shared)}; give one patient_id to all questions about it"
             )
         paths = [others[own[path] % len(others)] for path in record.image_path]
-        asked[record.id] = record.model_copy(update={"image_path": paths})
+        asked[record.id] = record.model_copy(update={"image_path": paths, "hu_offset": offsets[paths[0]]})
     return asked
 
 

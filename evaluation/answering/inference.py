@@ -132,7 +132,7 @@ def answer_batches(
                     raise answer
                 geometry: VolumeGeometry | None = None
                 if record.labels and record.id in asked:
-                    geometry = dataset.loader.volume(record.image_path[record.mask_image])[1]
+                    geometry = dataset.loader.volume(record.image_path[record.mask_image], record.hu_offset)[1]
                     answer = _stretched(answer, geometry.shape)
                 elif record.labels:
                     geometry = sample.geometries[sample.mask_image]
@@ -187,6 +187,7 @@ def _described(record: InstructionRecord) -> dict[str, Any]:
         "label_set": record.label_set,
         "targets": record.targets,
         "choices": record.choices,
+        **({"hu_offset": record.hu_offset} if record.hu_offset else {}),
     }
 
 
@@ -224,6 +225,8 @@ def _result(
                 "truth_path": source.paths[0] if len(source.paths) == 1 else source.paths,
                 "truth_values": source.values,
             }
+            if source.by_file is not None:
+                entry["truth_values_by_file"] = source.by_file
             if source.boxes is not None:
                 entry["truth_boxes"] = source.boxes
             if number < len(answer.masks):

@@ -60,9 +60,11 @@ def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float
         InputError: a volume or a mask is gone or unreadable.
     """
     asked = asked_masks(records, labels)
-    truths: dict[str, str] = {}  # by volume, one file with all of the labels
+    files: dict[str, set[str]] = {}
     for image, entry in asked:
-        truths.setdefault(image, entry["truth_path"])
+        files.setdefault(image, set()).add(entry["truth_path"])
+    truths = {image: min(paths) for image, paths in files.items() if len(paths) == 1}  # one file with all of the labels
+    asked = [(image, entry) for image, entry in asked if image in truths]
     volumes = list(truths)
     following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
 
@@ -79,7 +81,7 @@ def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tupl
         (record["image_path"][record.get("mask_image") or 0], entry)
         for record in records
         for entry in record["segmentation"]
-        if entry["label"] in labels and entry.get("truth_values") is not None
+        if entry["label"] in labels and entry.get("truth_values") is not None and isinstance(entry["truth_path"], str)
     ]
 
 

@@ -49,12 +49,14 @@ def read_case(folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any],
     Raises:
         InputError, OSError: a file is gone or unreadable.
     """
-    volume, geometry = _volume(record["image_path"][record.get("mask_image") or 0])
+    volume, geometry = _volume(record["image_path"][record.get("mask_image") or 0], record.get("hu_offset") or 0.0)
     truth, problem = None, None
     if entry.get("truth_path"):
         paths, boxes = entry["truth_path"], entry.get("truth_boxes")
-        labels = read_source(MaskSource([paths] if isinstance(paths, str) else paths, values, boxes), geometry)
-        shared = values is None and isinstance(paths, str) and boxes is None and not _is_binary(paths)
+        files, by_file = [paths] if isinstance(paths, str) else paths, entry.get("truth_values_by_file")
+        labels = read_source(MaskSource(files, values, boxes, by_file), geometry)
+        untold = values is None and "truth_values" not in entry  # as older predictions leave it
+        shared = untold and isinstance(paths, str) and boxes is None and not _is_binary(paths)
         truth = None if shared else labels
         if shared:
             problem = "the true mask shares its file with others and the manifest was not given, so it is not drawn"
@@ -67,9 +69,9 @@ def read_case(folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any],
 
 
 @lru_cache(maxsize=1)  # a volume may take a gigabyte
-def _volume(path: str) -> tuple[np.ndarray, VolumeGeometry]:
+def _volume(path: str, hu_offset: float) -> tuple[np.ndarray, VolumeGeometry]:
     """A volume (H, W, D) in RAS with its geometry; often several masks of one follow each other."""
-    array, geometry = read_volume(path)
+    array, geometry = read_volume(path, hu_offset=hu_offset)
     return array[0], geometry
 
 
