@@ -61,11 +61,11 @@ def read_table(
     columns: that it must have.  key: a column that is never empty and names each row once; a repeated row is a problem
     and left out.  others: which further columns to read; none where it is None.
     """
-    findings.tables.append(path)
     seen: dict[str, int] = {}
     rows: list[Row] = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
+            findings.tables.append(path)
             records = _records(csv.reader(file, strict=True))
             _, header = next(records, (1, []))
             names = [name.strip() for name in header]
