@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,8 +18,10 @@ from datasets.mask_files import (
     refuse_values_of_others,
     values_by_file,
 )
-from datasets.vocabulary import DISEASE_CONFIDENCE, SEGMENTATION, Task, diagnosis_facts, diseases_of
+from datasets.vocabulary import DISEASE_CONFIDENCE, SEGMENTATION, TASK_TOKENS, TASKS, Task, diagnosis_facts, diseases_of
 
+YES_OR_NO = re.compile(r"\s*(yes|no)\s*([.,!]|$)", re.IGNORECASE)
+REPORT_WORDS = 40
 MaskFiles = str | list[str | list[str]]
 
 
@@ -104,17 +109,7 @@ class InstructionRecord(BaseModel):
     def _task_from_content(cls, values: Any) -> Any:
         """A record that names no task gets the one that its fields tell."""
         if isinstance(values, dict) and "task" not in values:
-            answer = values.get("answer")
-            told = (
-                "segmentation"
-                if isinstance(answer, str) and SEGMENTATION in answer
-                else "diagnosis"
-                if isinstance(answer, str) and DISEASE_CONFIDENCE in answer
-                else "multiple_choice"
-                if values.get("choices")
-                else "open_vqa"
-            )
-            return {**values, "task": told}
+            return {**values, "task": told_task(values)}
         return values
 
     @model_validator(mode="before")
@@ -230,3 +225,26 @@ class InstructionRecord(BaseModel):
         """The truth for each disease of the label set, in head order, nan where unknown."""
         truth = (self.targets.get(disease) for disease in diseases_of(self.label_set)) if self.label_set else ()
         return [float("nan") if value is None else float(value) for value in truth]
+
+
+def told_task(values: Mapping[str, Any]) -> Task:
+    """The task of a record that names none: by its tokens, choices, or an answer of yes or no; else `open_vqa`.
+
+    A report is told by ``<report_generation>`` in the question alone.
+    """
+    answer, question = str(values.get("answer")), json.dumps(values.get("question"), default=str)
+    if SEGMENTATION in answer:
+        return "segmentation"
+    if DISEASE_CONFIDENCE in answer:
+        return "diagnosis"
+    if values.get("choices"):
+        return "multiple_choice"
+    named = [task for task in TASKS if TASK_TOKENS.get(task, "") and TASK_TOKENS[task] in question]
+    if named and named[0] not in ("segmentation", "diagnosis"):
+        return named[0]
+    return "yes_no" if YES_OR_NO.match(answer) else "open_vqa"
+
+
+def may_be_report(record: InstructionRecord) -> bool:
+    """Whether an answer that is taken as an open one is as long as a report."""
+    return record.task == "open_vqa" and len(record.answer.split()) >= REPORT_WORDS

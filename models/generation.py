@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datasets.vocabulary import diseases_of
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 
+log = logging.getLogger(__name__)
 SearchProtocol = Literal["beams", "release"]
 # Of the release, for tasks that are answered in words; the others have the checkpoint's own settings alone.
 RELEASE_TEXT_SEARCH = {"top_k": 50, "temperature": 0.7}
@@ -27,8 +29,9 @@ class Prediction:
     """One answer.
 
     text: with its special tokens.  token_ids: (n,).  mask_logits: (s, X, Y, Z) on the padded grid of the question's
-    first volume, one for each ``<SEG>``, or None.  confidences: disease -> probability, for as many diseases as the
-    answer has ``<disease_confidence>`` tokens.
+    first volume, one for each ``<SEG>``, or None.  confidences: disease -> probability.  An answer with one
+    ``<disease_confidence>`` a disease gives them in head order.  One with another number gives the released protocol
+    the first diseases, as the release pairs them; ours only those that are named right before their token.
     """
 
     text: str
@@ -109,7 +112,7 @@ def generate(
         )
     hidden = _answer_hidden(model, sequences, embeddings, positions, batch.attention_mask)
     return [
-        _prediction(model, row, _before_end(sequences[row], ends), hidden, batch, encoded[row])
+        _prediction(model, row, _before_end(sequences[row], ends), hidden, batch, encoded[row], protocol)
         for row in range(len(encoded))
     ]
 
@@ -156,6 +159,7 @@ def _prediction(
     hidden: Tensor | None,
     batch: InstructionBatch,
     volumes: Sequence[EncodedVolume],
+    protocol: SearchProtocol,
 ) -> Prediction:
     text = str(model.tokenizer.decode(token_ids, skip_special_tokens=False)).strip()
     if hidden is None:
@@ -165,10 +169,35 @@ def _prediction(
     confidences: dict[str, float] = {}
     label_set = batch.label_sets[row]
     if confidence.any() and label_set is not None:
-        diseases = diseases_of(label_set)
-        probabilities = model.diagnosis_heads(states[confidence][: len(diseases)], label_set).float().sigmoid()
-        confidences = dict(zip(diseases, probabilities.tolist(), strict=False))
+        places = confidence.nonzero()[:, 0].tolist()
+        read_by = _diseases_of_tokens(model, token_ids, places, diseases_of(label_set), protocol)
+        if len(places) != len(diseases_of(label_set)):
+            log.warning(
+                "%s: %d <disease_confidence> for %d diseases of %s; %d are paired %s",
+                batch.sample_ids[row], len(places), len(diseases_of(label_set)), label_set, len(read_by),
+                "by position, as the release does" if protocol == "release" else "with the disease named before them",
+            )  # fmt: skip
+        for disease, place in read_by.items():
+            logit = model.diagnosis_heads.of_disease(states[place], disease, label_set)
+            confidences[disease] = float(logit.float().sigmoid())
     masks = None
     if segmentation.any() and volumes:
         masks = model.vision.decode_masks(volumes[batch.mask_images[row]], states[segmentation])
     return Prediction(text, token_ids, masks, confidences)
+
+
+def _diseases_of_tokens(
+    model: CTInstruct, token_ids: Tensor, places: Sequence[int], diseases: Sequence[str], protocol: SearchProtocol
+) -> dict[str, int]:
+    """The place of the token that is read for each disease, see `Prediction`."""
+    if len(places) == len(diseases) or protocol == "release":
+        return dict(zip(diseases, places, strict=False))
+    found: dict[str, int] = {}
+    start = 0
+    for place in places:
+        words = str(model.tokenizer.decode(token_ids[start:place])).lower()
+        named = max(diseases, key=lambda disease: (words.rfind(disease.lower()), len(disease)))
+        if named.lower() in words:
+            found.setdefault(named, place)
+        start = place + 1
+    return found

@@ -124,7 +124,7 @@ def test_float32_weights_answer_under_autocast(model):
         **options, prefix_allowed_tokens_fn=lambda _, given: [forced[len(given) % 2]]
     )
     sample = questions(model, "diagnosis")
-    options = GenerationOptions(1, 2)
+    options = GenerationOptions(1, 2, "release")
     (exact,) = predict(model, sample, options)
     settings = evaluate_CTInstruct.HyperParameters(precision="autocast")
     with evaluate_CTInstruct.autocast(settings, SimpleNamespace(device=torch.device("cpu"))):
@@ -137,6 +137,28 @@ def test_float32_weights_answer_under_autocast(model):
     difference = (ours.mask_logits - theirs.mask_logits.float()).std() / ours.mask_logits.std()
     assert difference < 0.2
     assert theirs.confidences == pytest.approx(ours.confidences, abs=0.05)
+
+
+def test_confidences_that_are_not_one_a_disease_go_by_the_names_before_them(model, caplog):
+    diseases = diseases_of("CT-RATE")
+    said = "Emphysema <disease_confidence>, <disease_confidence>, Lung nodule <disease_confidence>."
+    forced = model.tokenizer(said, add_special_tokens=False)["input_ids"]
+    search = model.language_model.generate
+    model.language_model.generate = lambda **options: search(
+        **options, prefix_allowed_tokens_fn=lambda _, given: [[*forced, model.tokenizer.eos_token_id][len(given)]]
+    )
+    sample = questions(model, "diagnosis")
+    assert sample[0].label_set == "CT-RATE"
+    (ours,) = predict(model, sample, GenerationOptions(1, len(forced) + 1))
+    assert list(ours.prediction.confidences) == ["Emphysema", "Lung nodule"]
+    assert "3 <disease_confidence> for 18 diseases of CT-RATE; 2 are paired with the disease named" in caplog.text
+    (released,) = predict(model, sample, GenerationOptions(1, len(forced) + 1, "release"))
+    assert list(released.prediction.confidences) == diseases[:3], "the release pairs by position"
+    states = torch.randn(18, model.diagnosis_heads.heads["CT-RATE"].in_features)
+    heads = [
+        model.diagnosis_heads.of_disease(state, name, "CT-RATE") for state, name in zip(states, diseases, strict=True)
+    ]
+    torch.testing.assert_close(torch.stack(heads), model.diagnosis_heads(states, "CT-RATE"))
 
 
 def test_a_question_tells_its_task_by_the_token_in_it():

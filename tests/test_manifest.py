@@ -45,10 +45,31 @@ def test_the_published_format_is_enough(tmp_path):
         ({**PLAIN, "answer": CONFIDENCES, "label_set": "CT-RATE"}, "diagnosis"),
         ({**PLAIN, "choices": {"A": "left", "B": "right"}}, "multiple_choice"),
         ({**PLAIN, "task": "yes_no"}, "yes_no"),
+        ({**PLAIN, "answer": "yes"}, "yes_no"),
+        ({**PLAIN, "answer": "No, there is none."}, "yes_no"),
+        ({**PLAIN, "answer": "No acute findings."}, "open_vqa"),
+        ({**PLAIN, "answer": "Yes.", "task": "open_vqa"}, "open_vqa"),
+        ({**PLAIN, "question": "Write the report. <report_generation>"}, "report_generation"),
+        ({**PLAIN, "question": "Is there gas? <binary_answer>"}, "yes_no"),
     ],
 )
 def test_the_task_is_told_by_the_fields_unless_named(tmp_path, row, task):
     assert load_manifest(write(tmp_path, [row]))[0].task == task
+
+
+def test_long_answers_without_a_task_are_counted(tmp_path, caplog):
+    report = {**PLAIN, "question": "What do you see?", "answer": "The lungs are clear. " * 10}
+    path = write(tmp_path, [PLAIN, report, {**report, "task": "open_vqa"}, {**report, "task": "report_generation"}])
+    assert [record.task for record in load_manifest(path)] == ["open_vqa"] * 3 + ["report_generation"]
+    assert "1 of the records without a task (the first is row 1)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("target", "targets"), ("mask_paths", "mask_path"), ("hu_offsett", "hu_offset")]
+)
+def test_a_field_that_no_record_has_is_named_with_the_nearest(tmp_path, wrong, near):
+    with pytest.raises(ManifestError, match=f"field {wrong}: is not a known field; did you mean '{near}'"):
+        load_manifest(write(tmp_path, [{**PLAIN, wrong: []}]))
 
 
 def test_targets_come_in_head_order_with_nan_for_unknown():

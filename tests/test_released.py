@@ -229,3 +229,12 @@ def test_a_wrong_vision_file_is_refused(tmp_path, change, complaint):
     torch.save(tensors, tmp_path / "vision.pt")
     with pytest.raises(CheckpointError, match=complaint):
         load_released_vision(VisionModel(VISION_PRESETS["tiny"]), tmp_path / "vision.pt")
+
+
+def test_a_saved_release_keeps_how_it_searches(tmp_path):
+    model = tiny_ctinstruct(seed=3).eval()
+    model.language_model.generation_config.do_sample = True
+    model.language_model.generation_config.top_k = 7
+    save_released(model, tmp_path)
+    found = load_checkpoint(tmp_path).language_model.generation_config
+    assert found.do_sample is True and found.top_k == 7

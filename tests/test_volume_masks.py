@@ -6,6 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from datasets.volume import mask_rules
+from datasets.volume.geometry import corner_offset
 from datasets.volume.loading import VolumeError, load_volume, read_mask, read_volume, restore_to_source, save_mask
 from tests.ct_files import random_affine
 from tests.ct_files import write_nifti as write
@@ -51,13 +53,61 @@ def test_mask_on_another_grid_is_refused_and_both_files_named(change, tmp_path):
     source = write(tmp_path / "ct.nii.gz", array, np.eye(4))
     affine = np.eye(4)
     if change == "shift":
-        affine[0, 3] = 0.2
+        affine[0, 3] = 0.55
     if change == "spacing":
-        affine[2, 2] = 1.1
+        affine[2, 2] = 1.11
     mask = write(tmp_path / "mask.nii.gz", array[:3] if change == "shape" else array, affine)
     _, geometry = read_volume(source)
-    with pytest.raises(VolumeError, match=r"mask\.nii\.gz.*ct\.nii\.gz"):
+    said = {
+        "shape": r"shape \(3, 5, 6\), .*shape \(4, 5, 6\), .*mm; resample",
+        "shift": r"first voxel at \(0\.550, 0\.000.*first voxel at \(0\.000.*0\.55 voxels off",
+        "spacing": r"spacing 1 x 1 x 1\.11 mm.*spacing 1 x 1 x 1 mm.*0\.55 voxels off",
+    }[change]
+    with pytest.raises(VolumeError, match=rf"mask\.nii\.gz.*ct\.nii\.gz.*{said}.*--resample_masks"):
         read_mask(mask, geometry)
+
+
+def test_a_mask_less_than_half_a_voxel_off_is_taken_voxel_by_voxel_and_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(mask_rules, "_warned", set())
+    array = np.random.default_rng(0).integers(0, 3, (40, 50, 60)).astype(np.int16)
+    affine = random_affine("LPS", (0.7, 0.7, 1.25), np.random.default_rng(0), 20)
+    _, geometry = read_volume(write(tmp_path / "ct.nii.gz", array, affine))
+    shifted, stretched = affine.copy(), affine @ np.diag([1.0003, 1, 1.0003, 1])
+    shifted[:3, 3] += affine[:3, :3] @ (0.06, -0.4, 0)
+    for name, moved in (("shifted", shifted), ("stretched", stretched), ("again", shifted)):
+        mask = write(tmp_path / f"{name}.nii.gz", array, moved)
+        np.testing.assert_array_equal(read_mask(mask, geometry)[0], geometry.from_source(array) != 0)
+    assert len(caplog.records) == 1 and "shifted.nii.gz: its header places it 0.40 voxels off" in caplog.text
+
+
+def test_the_offset_of_two_grids_is_in_voxels_of_the_first():
+    affine = np.diag([2.0, 2, 5, 1])
+    moved = affine.copy()
+    moved[2, 3] = 2.0
+    assert corner_offset((9, 9, 9), affine, (9, 9, 9), moved) == pytest.approx(0.4)
+    assert corner_offset((11, 9, 9), affine, (11, 9, 9), affine @ np.diag([1.01, 1, 1, 1])) == pytest.approx(0.1)
+    assert corner_offset((9, 9, 9), affine, (9, 9, 8), affine) == np.inf
+
+
+def test_labels_of_a_coarse_slope_are_rounded(tmp_path):
+    """CT-ORG's files: float labels 0..6 written as uint8 with slope 6/255."""
+    labels = np.random.default_rng(0).integers(0, 7, (4, 5, 6))
+    _, geometry = read_volume(write(tmp_path / "ct.nii.gz", np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.eye(4)))
+    image = nib.Nifti1Image(np.round(labels * 255 / 6).astype(np.uint8), np.eye(4))
+    image.header.set_slope_inter(6 / 255, 0)
+    nib.save(image, tmp_path / "mask.nii.gz")
+    stored = nib.load(tmp_path / "mask.nii.gz").get_fdata()
+    assert np.abs(stored - labels).max() > 0.01
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", geometry, values=[1, 3, 6])[1], labels == 3)
+
+
+@pytest.mark.parametrize(("high", "cut"), [(0.97, "0.5"), (0.4, "0.2"), (254.7, "127.35")])
+def test_a_soft_mask_is_refused_with_its_values_and_where_to_cut(tmp_path, high, cut):
+    array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    _, geometry = read_volume(write(tmp_path / "ct.nii.gz", array, np.eye(4)))
+    soft = write(tmp_path / "soft.nii.gz", (array > 60).astype(np.float32) * np.float32(high), np.eye(4))
+    with pytest.raises(VolumeError, match=rf"soft\.nii\.gz: .*\(0, {high}\).* above {cut}$"):
+        read_mask(soft, geometry)
 
 
 def test_header_rounding_is_no_other_grid(tmp_path):

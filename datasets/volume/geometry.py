@@ -181,16 +181,18 @@ def check_affine(affine: np.ndarray, source: str) -> np.ndarray:
     return affine
 
 
-def same_grid(
+def corner_offset(
     shape_a: Sequence[int], affine_a: np.ndarray | Affine, shape_b: Sequence[int], affine_b: np.ndarray | Affine
-) -> bool:
-    """Whether two grids agree: same shape, and no corner further apart than 5 % of the smallest voxel side."""
+) -> float:
+    """How far two grids are apart: the most that a corner of `b` lies off the same corner of `a` along an axis, in
+    voxels of `a`; infinity where the shapes differ.  Below 0.5 every voxel of one is nearest to the same of the other.
+    """
     if tuple(shape_a) != tuple(shape_b):
-        return False
+        return float("inf")
     extent = np.asarray(shape_a) - 1
-    corners = np.array(list(product((0, extent[0]), (0, extent[1]), (0, extent[2]), (1,))), dtype=float)
-    distance = np.linalg.norm((corners @ (np.asarray(affine_a) - np.asarray(affine_b)).T)[:, :3], axis=1).max()
-    return bool(distance <= 0.05 * min(_spacing(np.asarray(affine_a))))
+    corners = np.array(list(product((0, extent[0]), (0, extent[1]), (0, extent[2]), (1,))), dtype=float).T
+    moved = np.linalg.solve(np.asarray(affine_a), np.asarray(affine_b) @ corners)
+    return float(np.abs(moved - corners).max())
 
 
 def _size3(sizes: Iterable[int]) -> Size3:

@@ -21,15 +21,14 @@ from datasets.volume.geometry import (
     affine_of_axes,
     check_affine,
     foreground_box,
-    same_grid,
 )
+from datasets.volume.mask_rules import check_grid, whole_numbers
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_header, read_raw
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MaskValues = Sequence[int | Sequence[int] | None]
-LABEL_TOLERANCE = 1e-3
 SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
@@ -139,22 +138,16 @@ def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | No
 def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
     """Labels (H, W, D) of a mask file on the grid of a loaded volume.
 
-    A file that is stored along other axes is moved to the source's first; VolumeError where it is on another grid or
-    holds anything but whole numbers.  The mask of an array without geometry may be one too: of the same shape, it lies
-    on the array voxel by voxel.
+    A file that is stored along other axes is moved to the source's first.  One whose header places it less than half a
+    voxel off, as rounding leaves it, is taken voxel by voxel, with a warning.  VolumeError where it is on another grid
+    or holds anything but whole numbers, up to the rounding of a stored slope.  The mask of an array without geometry
+    may be one too: of the same shape, it lies on the array voxel by voxel.
     """
     raw = read_raw(path)
     affine = check_affine(_mask_affine(raw, geometry), str(path))
     stored = VolumeGeometry.of_source(str(path), raw.array.shape, affine, geometry.source_orientation)
-    if not same_grid(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine):
-        raise VolumeError(
-            f"{path}: not on the grid of {geometry.source} (shape {stored.shape} and {geometry.source_shape}, first "
-            f"voxel at {_origin(stored.affine)} and {_origin(geometry.source_affine)} mm); resample it to the volume"
-        )
-    labels = np.rint(raw.array)  # a stored slope leaves 0.9999999 of a 1
-    if not np.abs(raw.array - labels).max() < LABEL_TOLERANCE:  # nor for NaN and infinity
-        raise VolumeError(f"{path}: holds values that are no whole numbers; a mask needs labels, so threshold it first")
-    return geometry.from_source(stored.from_source(labels))
+    check_grid(path, stored, geometry)
+    return geometry.from_source(stored.from_source(whole_numbers(path, raw)))
 
 
 def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
@@ -223,10 +216,6 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
 
 def _pick(labels: np.ndarray, value: int | Sequence[int] | None) -> np.ndarray:
     return labels != 0 if value is None else np.isin(labels, np.atleast_1d(value))
-
-
-def _origin(affine: Sequence[Sequence[float]]) -> str:
-    return "(" + ", ".join(f"{row[3]:.2f}" for row in affine[:3]) + ")"
 
 
 def _copy_space(image: nib.Nifti1Image, geometry: VolumeGeometry) -> None:

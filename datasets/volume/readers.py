@@ -34,13 +34,15 @@ SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
 class RawVolume:
     """What a file holds: array (3D, float32) and affine (4, 4) from its indices to RAS+ millimetres.
 
-    source: the kind of file in the sense of `datasets.volume.preprocessing`.  axes_from: who says what the affine says.
+    source: the kind of file in the sense of `datasets.volume.preprocessing`.  scaled: the file holds other numbers, of
+    which a slope and an intercept made these.  axes_from: who says what the affine says.
     """
 
     array: np.ndarray
     affine: np.ndarray
     kind: str
     source: SourceKind = "ct_file"
+    scaled: bool = False
     axes_from: AxesFrom = "file"
 
 
@@ -60,6 +62,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
         if kind in ARRAY_KINDS:
             return _read_array(path, kind, array_axes)
         array, affine = readers[kind](path)
+        scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
         raise
     except PermissionError as error:
@@ -69,7 +72,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
         raise VolumeError(
             f"{path}: cannot be read as {kind}, damaged or truncated? ({_reason(error)}){hint}"
         ) from error
-    return RawVolume(_as_3d(array, path), affine, kind)
+    return RawVolume(_as_3d(array, path), affine, kind, scaled=scaled)
 
 
 def file_kind(path: Path) -> str:
@@ -149,6 +152,13 @@ def nifti_header(path: str | Path) -> nib.Nifti1Header:
         return image.header
 
 
+def is_scaled(path: str | Path) -> bool:
+    """Whether a NIfTI file's numbers become its voxels by a slope or an intercept."""
+    with _nifti_image(Path(path)) as image:
+        voxels = image.dataobj
+        return isinstance(voxels, nib.arrayproxy.ArrayProxy) and (voxels.slope, voxels.inter) != (1, 0)
+
+
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _nifti_image(path) as image:
         dtype = image.get_data_dtype()
@@ -201,9 +211,11 @@ def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
         array = array[0]
     array = _as_3d(array, path)
     if is_rad_chest_ct:
-        return RawVolume(array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", "format")
+        return RawVolume(
+            array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", axes_from="format"
+        )
     axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
-    return RawVolume(array, affine_of_axes(array_axes or "RAS", array.shape), kind, "array_as_is", axes_from)
+    return RawVolume(array, affine_of_axes(array_axes or "RAS", array.shape), kind, "array_as_is", axes_from=axes_from)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, bool]:

@@ -23,7 +23,7 @@ from sacrebleu.metrics import BLEU
 
 from evaluation.metrics.bootstrap import Estimate, not_computed
 from evaluation.metrics.diagnosis import rank_metrics, threshold_metrics
-from evaluation.metrics.text import wordnet_reader
+from evaluation.metrics.wordnet import wordnet_reader
 
 SUFFIX = "_release_protocol"
 TEXT_METRICS = tuple(name + SUFFIX for name in ("bleu_1", "rouge_1", "meteor", "bertscore"))

@@ -9,9 +9,10 @@ Tokenisers, for they change the figures:
 - METEOR: nltk's `wordpunct_tokenize`, lower-cased, alpha 0.9, beta 3, gamma 0.5.
 - Exact match and token F1: normalisation of SQuAD, Rajpurkar et al. 2016 (lower case, no punctuation, no articles).
 
-Nothing is fetched. BERTScore needs a model folder. METEOR's synonyms need WordNet in nltk's data path: run
-`python -m nltk.downloader wordnet` once where there is a network; without it METEOR matches exact words and stems only,
-and is then called `meteor_exact_stem`. An empty text scores 1 against an empty text and 0 against any other.
+Nothing is fetched. BERTScore needs a model folder. METEOR's synonyms need WordNet (`evaluation.metrics.wordnet`): run
+`python -m nltk.downloader wordnet` once where there is a network, or install Debian's `wordnet-base`; without it METEOR
+matches exact words and stems only, and is then called `meteor_exact_stem`. An empty text scores 1 against an empty text
+and 0 against any other.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ import re
 import string
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nltk
 import numpy as np
 from nltk.stem.porter import PorterStemmer
 from nltk.tokenize import wordpunct_tokenize
@@ -34,37 +34,14 @@ from sacrebleu.metrics import BLEU
 
 from evaluation.metrics.bertscore import bertscore
 from evaluation.metrics.bootstrap import RESAMPLES, Estimate, bootstrap_mean, bootstrap_sums, not_computed
+from evaluation.metrics.wordnet import WORDNET_HINT, NoSynonyms, wordnet_reader
 
 BLEU_ORDERS = (1, 2, 3, 4)
 ROUGE_TYPES = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rougeL": "rouge_l"}
-WORDNET_HINT = "WordNet is not installed (python -m nltk.downloader wordnet): exact words and stems only"
 
 _bleu = BLEU(tokenize="13a", lowercase=True, smooth_method="none", effective_order=True)
 _rouge = RougeScorer(list(ROUGE_TYPES), use_stemmer=False)
 _stemmer = PorterStemmer()
-
-
-class NoSynonyms:
-    """Stands in for nltk's WordNet reader where its data is absent: no word has a synonym, so METEOR keeps exact and
-    stem matches."""
-
-    def synsets(self, _word: str) -> list[Any]:
-        """The synonyms of a word, by the name that nltk calls: none."""
-        return []
-
-
-@cache
-def wordnet_reader() -> Any:
-    """nltk's WordNet if its data lies in nltk's data path, else None. Never fetches."""
-    for entry in ("corpora/wordnet.zip", "corpora/wordnet"):
-        try:
-            nltk.data.find(entry)
-        except LookupError:
-            continue
-        from nltk.corpus import wordnet
-
-        return wordnet
-    return None
 
 
 def meteor_name() -> str:

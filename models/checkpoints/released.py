@@ -137,6 +137,8 @@ def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "
         RELEASED_ENTRY: model.vision.preprocessing.to_dict(),
     }
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+    search = model.language_model.generation_config.to_diff_dict()
+    (folder / GENERATION_CONFIG).write_text(json.dumps(search, indent=2) + "\n")
     model.tokenizer.save_pretrained(folder)
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in stored_state(model).items():

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from datasets.vocabulary import diagnosis_facts
+from datasets.vocabulary import diagnosis_facts, diseases_of
 from models.masks.losses import weighted_bce
 
 
@@ -34,6 +34,12 @@ class DiagnosisHeads(nn.Module):
         count = len(hidden)
         weight, bias = head.weight[:count], head.bias[:count]
         return (hidden * weight.to(hidden.dtype)).sum(-1) + bias.to(hidden.dtype)
+
+    def of_disease(self, hidden: Tensor, disease: str, label_set: str) -> Tensor:
+        """Logit () of one hidden state (hidden,) as the head of a disease reads it."""
+        head = cast(nn.Linear, self.heads[label_set])
+        row = diseases_of(label_set).index(disease)
+        return (hidden * head.weight[row].to(hidden.dtype)).sum() + head.bias[row].to(hidden.dtype)
 
     def loss(self, hidden: Tensor, targets: Tensor, label_set: str) -> Tensor:
         """(): BCE, weighted by `positive_weights`, of the logits of hidden states (m, hidden).
