@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datasets.errors import InputError
 from datasets.prepare.data_set import DataSet
+from datasets.prepare.sets import abdomen, msd
+
+_MODULES = (abdomen, msd)
 
 
 def data_sets() -> dict[str, DataSet]:
     """By name."""
-    return {}
+    return {data_set.name: data_set for module in _MODULES for data_set in module.DATA_SETS}
 
 
 def find_data_set(name: str) -> DataSet:
