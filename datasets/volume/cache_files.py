@@ -8,6 +8,7 @@ import os
 import threading
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ def save_cached(path: Path, tensors: Mapping[str, torch.Tensor], details: str) -
         save_file(dict(tensors), temporary, metadata=metadata)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         cache = path.parent.parent
         if cache not in _full:
             _full.add(cache)
@@ -63,5 +65,5 @@ def _checksum(tensors: Mapping[str, torch.Tensor], details: str) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()), checksum)
     return checksum
