@@ -16,8 +16,8 @@ from datasets.prepare.case import Case
 from datasets.prepare.headers import FileHeader, corner_distance, read_header
 from datasets.prepare.progress import shown
 from datasets.volume.geometry import VolumeError
+from datasets.volume.mask_rules import GRID_TOLERANCE
 
-TOLERANCE = 0.5  # sides of the smallest voxel, at the corner that is furthest off
 EXACT = 0.05  # below it two grids are one
 _CHUNK = 32
 
@@ -26,8 +26,8 @@ _CHUNK = 32
 class CaseFiles:
     """What the headers of one case's files say.
 
-    faults: one line each.  off: masks that lie up to `TOLERANCE` off their image, with the distance; they are used as
-    they are.  elsewhere: masks on a grid of their own; they have to be resampled.
+    faults: one line each.  off: masks that lie less than `GRID_TOLERANCE` off their image, with the distance; they
+    are used as they are.  elsewhere: masks on a grid of their own; they have to be resampled.
     files: how many were looked at.
     """
 
@@ -96,7 +96,7 @@ def scan_case(case: Case) -> CaseFiles:
         except VolumeError as error:
             faults.append(str(error))
             continue
-        if apart is None or apart > TOLERANCE:
+        if apart is None or apart >= GRID_TOLERANCE:
             elsewhere.append(f"{path}: {_difference(case.image, image, mask_header, apart)}")
         elif apart > EXACT:
             off.append((str(path), round(apart, 3)))
@@ -132,7 +132,8 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
     if apart is None:
         shapes = [" x ".join(map(str, header.shape or ())) for header in (mask, image)]
         return f"not on the grid of {image_path}: {shapes[0]} voxels instead of {shapes[1]}"
-    return f"not on the grid of {image_path}: {apart:.2f} voxels off at the furthest corner, {TOLERANCE} are accepted"
+    off = f"{apart:.2f} voxels off at the furthest corner, less than {GRID_TOLERANCE} is accepted"
+    return f"not on the grid of {image_path}: {off}"
 
 
 def _in_pool(cases: Sequence[Case], workers: int) -> Iterator[CaseFiles]:
