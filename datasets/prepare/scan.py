@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -14,6 +12,7 @@ from datasets.errors import InputError
 from datasets.mask_files import mask_file
 from datasets.prepare.case import Case
 from datasets.prepare.headers import FileHeader, corner_distance, read_header
+from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 from datasets.volume.geometry import VolumeError
 from datasets.volume.mask_rules import GRID_TOLERANCE
@@ -61,7 +60,7 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
     """
     start = perf_counter()
     found = Scan()
-    for files in shown(_in_pool(cases, workers), len(cases), title):
+    for files in shown(in_processes(scan_case, cases, workers, _CHUNK), len(cases), title):
         faults = files.faults
         if not resample_masks:
             faults += tuple(f"{line}; resample it by --resample_masks, or leave it out by --skip_bad"
@@ -136,21 +135,6 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
     return f"not on the grid of {image_path}: {off}"
 
 
-def _in_pool(cases: Sequence[Case], workers: int) -> Iterator[CaseFiles]:
-    if workers <= 1 or len(cases) < 4 * _CHUNK:
-        yield from map(scan_case, cases)
-        return
-    # Not by fork: a process that has started threads (torch's, rich's) must not be copied.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(scan_case, cases, chunksize=_CHUNK)
-
-
 def default_workers() -> int:
     """As many as the machine has cores, at most 16: more only wait for the disk."""
     return min(os.cpu_count() or 1, 16)
-
-
-def lines_of(scan_result: Scan) -> Iterable[str]:
-    """Every fault, one a line, in the order of the cases."""
-    for lines in scan_result.faults.values():
-        yield from lines
