@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datasets.errors import InputError
 from datasets.prepare.data_set import DataSet
-from datasets.prepare.sets import abdomen, msd
+from datasets.prepare.sets import abdomen, chest, dicom_masks, msd, pelvis, pet_ct, totalsegmentator
 
-_MODULES = (abdomen, msd)
+_MODULES = (abdomen, chest, dicom_masks, msd, pelvis, pet_ct, totalsegmentator)
 
 
 def data_sets() -> dict[str, DataSet]:
