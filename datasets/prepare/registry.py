@@ -23,12 +23,13 @@ from datasets.prepare.sets import (
     radgenome,
     radimagenet,
     rp3d,
+    totalsegmentator,
 )
 
 # Of two data sets that make the same manifest `all` takes the earlier one.
 _MODULES: tuple[ModuleType, ...] = (
     *(images_2d, radimagenet, rad_chest_ct, cc_ccii, radgenome, inspect, rp3d, ct_rate, m3d),
-    *(abdomen, chest, msd, dicom_masks, pet_ct, pelvis, open_kbp),
+    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp),
 )
 
 

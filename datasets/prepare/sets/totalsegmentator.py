@@ -117,7 +117,9 @@ def _masks(image: Path, classes: Mapping[str, Sequence[str]], findings: Findings
     empty = [name for name in names if is_empty(folder / f"{name}.nii.gz")]
     if missing:
         shown = ", ".join(f"{name}.nii.gz" for name in missing[:3])
-        findings.problems.append(f"{folder}: {len(missing)} of {len(names)} masks are missing ({shown}); get them again")
+        findings.problems.append(
+            f"{folder}: {len(missing)} of {len(names)} masks are missing ({shown}); get them again"
+        )
     findings.problems += [f"{folder / name}.nii.gz: the file is empty; download it again" for name in empty]
     if missing or empty:
         return {}
@@ -146,7 +148,9 @@ def _splits(base: Path, images: Mapping[str, Path], findings: Findings) -> dict[
             findings.problems.append(f"{path}: row {row}: {id} has no {id}/ct.nii.gz; download it, or drop the row")
     for row in table.index[table["image_id"].duplicated()]:
         findings.problems.append(f"{path}: row {row + 2}: {table['image_id'][row]} is listed twice; keep one row")
-    splits = {id: _SPLITS[split] for id, split in zip(table["image_id"], table["split"], strict=True) if split in _SPLITS}
+    splits = {
+        id: _SPLITS[split] for id, split in zip(table["image_id"], table["split"], strict=True) if split in _SPLITS
+    }
     if unlisted := sorted(set(images) - set(table["image_id"])):
         findings.problems += [f"{images[id]}: {id} is not in meta.csv; remove it, or get the right meta.csv"
                               for id in unlisted]  # fmt: skip
