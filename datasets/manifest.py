@@ -8,7 +8,7 @@ Its fields for masks and targets (see `datasets.published_instructions`) are rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,27 +18,54 @@ from datasets.manifest_rows import Fault, ManifestError, complaints, read_rows, 
 from datasets.published_instructions import PUBLISHED_FIELDS, from_published, is_published
 
 log = logging.getLogger(__name__)
-__all__ = ["InstructionRecord", "ManifestError", "MaskFiles", "QuestionPart", "load_manifest", "manifest_texts"]
+__all__ = [
+    "InstructionRecord",
+    "ManifestError",
+    "MaskFiles",
+    "QuestionPart",
+    "load_manifest",
+    "manifest_texts",
+    "read_manifest",
+]
 
 
-def load_manifest(path: str | Path, check_files: bool = True) -> list[InstructionRecord]:
+def load_manifest(
+    path: str | Path, check_files: bool = True, leave_out: Collection[int] = ()
+) -> list[InstructionRecord]:
     """Read and validate a manifest; the records come back with absolute paths and with ids (``stem/row`` where absent).
 
     Args:
         path: the JSON file.
         check_files: also see that every image and mask exists.
+        leave_out: rows that are passed over, good or bad.
 
     Raises:
         ManifestError: not a JSON list of records; names file, row and field, and how many more rows are wrong.
     """
+    records, faults = read_manifest(path, check_files, leave_out)
+    refuse_rows(path, faults)
+    if not records:
+        raise ManifestError(f"{path}: the list is empty")
+    return list(records.values())
+
+
+def read_manifest(
+    path: str | Path, check_files: bool = True, leave_out: Collection[int] = ()
+) -> tuple[dict[int, InstructionRecord], list[Fault]]:
+    """The records by row, and what is wrong with the other rows; arguments as above.
+
+    Raises ManifestError for a file that holds no list.
+    """
     path = Path(path)
     folder = path.parent.resolve()
     known = [*InstructionRecord.model_fields, *PUBLISHED_FIELDS]
-    records: list[InstructionRecord] = []
+    records: dict[int, InstructionRecord] = {}
     faults: list[Fault] = []
-    rows = read_rows(path)
-    untold = [row for row, values in enumerate(rows) if isinstance(values, dict) and "task" not in values]
-    for row, values in enumerate(rows):
+    rows: dict[str, int] = {}  # by id
+    untold: list[int] = []
+    for row, values in enumerate(read_rows(path)):
+        if row in leave_out:
+            continue
         try:
             record = InstructionRecord.model_validate(
                 from_published(values, folder) if is_published(values) else values
@@ -50,24 +77,21 @@ def load_manifest(path: str | Path, check_files: bool = True) -> list[Instructio
             faults.append((row, f"field {error}"))
             continue
         record = _with_absolute_paths(record, path, row)
-        missing = _missing_files(record) if check_files else []
-        faults += [(row, complaint) for complaint in missing]
-        records.append(record)
-    seen: dict[str, int] = {}
-    for row, record in enumerate(records):
-        if not faults and record.id in seen:
-            faults.append((row, f"id: {record.id!r} was already given by row {seen[record.id]}"))
-        seen.setdefault(record.id, row)
-    refuse_rows(path, faults)
-    if reports := [row for row in untold if may_be_report(records[row])]:
+        wrong = _missing_files(record) if check_files else []
+        if record.id in rows:
+            wrong.append(f"id: {record.id!r} was already given by row {rows[record.id]}")
+        rows.setdefault(record.id, row)
+        untold += [row] if "task" not in values and may_be_report(record) else []
+        faults += [(row, complaint) for complaint in wrong]
+        if not wrong:
+            records[row] = record
+    if untold and not faults:
         log.warning(
             "%s: %d of the records without a task (the first is row %d) have answers as long as a report, and are "
             "taken as open_vqa; give them the task report_generation if they are reports",
-            path, len(reports), reports[0],
+            path, len(untold), untold[0],
         )  # fmt: skip
-    if not records:
-        raise ManifestError(f"{path}: the list is empty")
-    return records
+    return records, faults
 
 
 def manifest_texts(records: Iterable[InstructionRecord]) -> list[str]:

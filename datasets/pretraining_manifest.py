@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "PretrainingRecord",
     "SegmentationRecord",
     "load_pretraining_manifest",
+    "read_pretraining_manifest",
     "read_record",
 ]
 
@@ -39,6 +40,7 @@ def load_pretraining_manifest(
     split: str | None = None,
     drop_other_labels: bool = False,
     check_files: bool = True,
+    leave_out: Collection[int] = (),
 ) -> list[PretrainingRecord]:
     """Read and validate the manifest of one task; paths come back absolute.
 
@@ -47,23 +49,55 @@ def load_pretraining_manifest(
         split: "train", "val" or "test", where the file has several.
         drop_other_labels: leave structures that the task does not name out, and records without any other.
         check_files: also see that every image and mask exists.
+        leave_out: rows that are passed over, good or bad.
 
     Raises:
         ManifestError: names file, row and field, and how many more rows are wrong.
     """
+    where, records, faults = read_pretraining_manifest(
+        path,
+        kind,
+        labels,
+        loss,
+        split=split,
+        drop_other_labels=drop_other_labels,
+        check_files=check_files,
+        leave_out=leave_out,
+    )
+    refuse_rows(where, faults)
+    if not records:
+        raise ManifestError(f"{where}: no records")
+    return list(records.values())
+
+
+def read_pretraining_manifest(
+    path: str | Path,
+    kind: Kind,
+    labels: Sequence[str] | None = (),
+    loss: str | None = None,
+    *,
+    split: str | None = None,
+    drop_other_labels: bool = False,
+    check_files: bool = True,
+    leave_out: Collection[int] = (),
+) -> tuple[str, dict[int, PretrainingRecord], list[Fault]]:
+    """What messages call the manifest, its records by row, and what is wrong with the other rows; arguments as above.
+
+    labels: None where no task is known.  Raises ManifestError for a file that holds no list.
+    """
     path = Path(path)
     given = rows_of(path, split)
     folder = folder_of_paths(path, [values for _, values in given.numbered])
-    records: list[PretrainingRecord] = []
+    records: dict[int, PretrainingRecord] = {}
     faults: list[Fault] = []
     for row, values in given.numbered:
+        if row in leave_out:
+            continue
         record, wrong = read_record(values, kind, folder, labels, loss, drop_other_labels, check_files)
         faults += [(row, complaint) for complaint in wrong]
-        records += [record] if record is not None else []
-    refuse_rows(given.where, faults)
-    if not records:
-        raise ManifestError(f"{given.where}: no records")
-    return records
+        if record is not None:
+            records[row] = record
+    return given.where, records, faults
 
 
 def read_record(

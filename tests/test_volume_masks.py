@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from datasets.volume import loading
+from datasets.volume import mask_rules
 from datasets.volume.geometry import corner_offset
 from datasets.volume.loading import VolumeError, load_volume, read_mask, read_volume, restore_to_source, save_mask
 from tests.ct_files import random_affine
@@ -68,7 +68,7 @@ def test_mask_on_another_grid_is_refused_and_both_files_named(change, tmp_path):
 
 
 def test_a_mask_less_than_half_a_voxel_off_is_taken_voxel_by_voxel_and_said_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(loading, "_warned", set())
+    monkeypatch.setattr(mask_rules, "_warned", set())
     array = np.random.default_rng(0).integers(0, 3, (40, 50, 60)).astype(np.int16)
     affine = random_affine("LPS", (0.7, 0.7, 1.25), np.random.default_rng(0), 20)
     _, geometry = read_volume(write(tmp_path / "ct.nii.gz", array, affine))

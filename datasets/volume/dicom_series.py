@@ -34,6 +34,23 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     VolumeError for several series (named), slices that differ in size or orientation, missing or doubled slices, and
     damaged or undecodable ones; warns where the spacing is slightly uneven or the gantry was tilted.
     """
+    slices, affine = _sorted_slices(folder)
+    rows, columns = slices[0].size
+    array = np.empty((columns, rows, len(slices)), dtype=np.float32, order="F")
+    for index, header in enumerate(slices):
+        array[:, :, index] = _slice_voxels(header.path).T
+    return array, affine
+
+
+def dicom_series_grid(folder: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine of the array that `read_dicom_series` gives, from the slices' headers; raises as it does."""
+    slices, affine = _sorted_slices(folder)
+    rows, columns = slices[0].size
+    return (columns, rows, len(slices)), affine
+
+
+def _sorted_slices(folder: Path) -> tuple[list[_Slice], np.ndarray]:
+    """The slices in the order of the array, and its affine."""
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     slices = [header for path in paths for header in _slice_header(path)]
     if not slices:
@@ -45,11 +62,6 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if len(slices) == 1:
         raise VolumeError(f"{folder}: holds one DICOM slice, a 2D image; give the folder of the whole series")
     _check_spacing(np.array([header.position @ normal for header in slices]), slices, folder)
-
-    rows, columns = slices[0].size
-    array = np.empty((columns, rows, len(slices)), dtype=np.float32, order="F")
-    for index, header in enumerate(slices):
-        array[:, :, index] = _slice_voxels(header.path).T
     affine = np.eye(4)
     affine[:3, 0] = along_row * slices[0].spacing[1]
     affine[:3, 1] = along_column * slices[0].spacing[0]
@@ -60,10 +72,10 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         warnings.warn(
             f"{folder}: the gantry was tilted by {tilt:.1f} degrees; masks keep that as a sheared affine, which "
             "viewers built on ITK may draw straightened",
-            stacklevel=2,
+            stacklevel=3,
         )
     affine[:3, 3] = slices[0].position
-    return array, LPS_TO_RAS @ affine
+    return slices, LPS_TO_RAS @ affine
 
 
 def _slice_header(path: Path) -> list[_Slice]:
@@ -137,7 +149,7 @@ def _check_spacing(along_normal: np.ndarray, slices: list[_Slice], folder: Path)
         )
     if np.abs(gaps - typical).max() > 0.02 * typical + 0.01:
         warnings.warn(
-            f"{folder}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; taken as even", stacklevel=2
+            f"{folder}: slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; taken as even", stacklevel=3
         )
 
 

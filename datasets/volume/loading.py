@@ -20,19 +20,15 @@ from datasets.volume.geometry import (
     VolumeGeometry,
     affine_of_axes,
     check_affine,
-    corner_offset,
     foreground_box,
 )
+from datasets.volume.mask_rules import check_grid, whole_numbers
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_header, read_raw
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MaskValues = Sequence[int | Sequence[int] | None]
-GRID_TOLERANCE = 0.5  # in voxels, at the corner that is furthest off
-NOTED_OFFSET = 0.05  # less is what the rounding of headers leaves everywhere
-LABEL_TOLERANCE = 1e-3
-SCALED_LABEL_TOLERANCE = 0.02  # CT-ORG's slope of 6/255 makes 0.988 of 1 and 3.012 of 3
 SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                 "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
@@ -151,36 +147,7 @@ def read_label_map(path: str | Path, geometry: VolumeGeometry) -> np.ndarray:
     affine = check_affine(_mask_affine(raw, geometry), str(path))
     stored = VolumeGeometry.of_source(str(path), raw.array.shape, affine, geometry.source_orientation)
     check_grid(path, stored, geometry)
-    labels = np.rint(raw.array)  # a stored slope leaves 0.9999999 of a 1
-    tolerance = SCALED_LABEL_TOLERANCE if raw.scaled else LABEL_TOLERANCE
-    if not np.abs(raw.array - labels).max() < tolerance:  # nor for NaN and infinity
-        raise VolumeError(f"{path}: {_no_labels(raw.array)}")
-    return geometry.from_source(stored.from_source(labels))
-
-
-def check_grid(path: str | Path, mask: VolumeGeometry, volume: VolumeGeometry) -> float:
-    """How far a mask's grid, along the axes of its volume's file, lies off that file's, in voxels (`corner_offset`).
-
-    VolumeError at `GRID_TOLERANCE` or more; the first smaller one of a process that is no rounding is a warning.
-    """
-    offset = corner_offset(volume.source_shape, volume.source_affine, mask.shape, mask.affine)
-    if offset >= GRID_TOLERANCE:
-        raise VolumeError(
-            f"{path}: not on the grid of {volume.source}: {_grid(mask.shape, mask.affine)}, the volume "
-            f"{_grid(volume.source_shape, volume.source_affine)}"
-            + (f", so a corner is {offset:.2f} voxels off" if np.isfinite(offset) else "")
-            + "; resample it to the volume (python -m datasets.prepare SET --resample_masks)"
-        )
-    if offset > NOTED_OFFSET and "off grid" not in _warned:
-        _warned.add("off grid")
-        log.warning(
-            "%s: its header places it %.2f voxels off its volume; below %g it is taken voxel by voxel.  Others are not "
-            "named: python -m datasets.manifest_check counts them",
-            path,
-            offset,
-            GRID_TOLERANCE,
-        )
-    return offset
+    return geometry.from_source(stored.from_source(whole_numbers(path, raw)))
 
 
 def restore_to_source(mask: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
@@ -249,22 +216,6 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
 
 def _pick(labels: np.ndarray, value: int | Sequence[int] | None) -> np.ndarray:
     return labels != 0 if value is None else np.isin(labels, np.atleast_1d(value))
-
-
-def _grid(shape: Sequence[int], affine: Sequence[Sequence[float]]) -> str:
-    spacing = " x ".join(f"{side:.5g}" for side in nib.affines.voxel_sizes(np.asarray(affine)))
-    origin = ", ".join(f"{row[3]:.3f}" for row in affine[:3])
-    return f"shape {tuple(shape)}, spacing {spacing} mm, first voxel at ({origin}) mm"
-
-
-def _no_labels(array: np.ndarray) -> str:
-    """What to say of a mask whose values are no whole numbers."""
-    if not np.isfinite(array).all():
-        return "holds NaN or infinite values, so no whole numbers; a mask needs labels, so replace them by 0"
-    values = np.unique(array)
-    shown = ", ".join(f"{value:g}" for value in values[:4]) + (f", ... {values[-1]:g}" if len(values) > 4 else "")
-    cut = 0.5 if 0.5 < values[-1] <= 1 else values[-1] / 2
-    return f"holds values that are no whole numbers ({shown}); a mask needs labels: write 1 where it is above {cut:g}"
 
 
 def _copy_space(image: nib.Nifti1Image, geometry: VolumeGeometry) -> None:

@@ -1,0 +1,227 @@
+"""What the first bytes of an image or mask file tell: its kind, shape and place, and whether the file is whole.
+
+No voxel is decoded.  A truncated file is found by its size; a truncated gzip by its last four bytes, which hold the
+number of bytes that were packed: only where they disagree with the header is the file unpacked to its end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image, UnidentifiedImageError
+
+from datasets.volume.dicom_series import dicom_series_grid
+from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine
+from datasets.volume.readers import EXTENSIONS, ITK_READERS
+
+IMAGES = (".png", ".jpg", ".jpeg")
+SLICES_OF_A_FOLDER = (*IMAGES, ".tif", ".tiff")
+_HEAD = 65536  # bytes read from the start of a file
+_UNPACKED = 4096  # bytes of them that are looked at; a NIfTI-2 header has 540
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """shape: of the stored array, (H, W) of a picture; None where it is not told.  affine: (4, 4) to RAS+ millimetres;
+    None where the file has none."""
+
+    kind: str
+    shape: tuple[int, ...] | None = None
+    affine: np.ndarray | None = None
+
+
+def read_header(path: Path) -> FileHeader:
+    """The header of a volume, a picture, a mask or a folder of slices.
+
+    Raises VolumeError for a file that is missing, empty, truncated or not what its name says.
+    """
+    if path.is_dir():
+        return _folder(path)
+    name = path.name.lower()
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+            size = file.seek(0, 2)
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path}: no such file or folder") from error
+    except OSError as error:
+        raise VolumeError(f"{path}: cannot be read ({error.strerror})") from error
+    if not size:
+        raise VolumeError(f"{path}: the file is empty; download it again")
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            return _nifti(path, head, size)
+        if name.endswith((".npy", ".npz")):
+            return _npy(path, size) if name.endswith(".npy") else _npz(path)
+        if name.endswith(IMAGES):
+            return _picture(path)
+        kind = next((kind for extension, kind in EXTENSIONS.items() if name.endswith(extension)), "")
+        if kind in ITK_READERS:
+            return _itk(path, kind, head)
+    except VolumeError:
+        raise
+    except Exception as error:  # each library has exceptions of its own for a damaged file; the user needs one line
+        reason = " ".join(str(error).split())[-160:] or type(error).__name__
+        raise VolumeError(f"{path}: its header cannot be read, damaged or truncated? ({reason})") from error
+    return FileHeader("unknown")
+
+
+def corner_distance(image: FileHeader, mask: FileHeader) -> float | None:
+    """How far a mask lies off its image: the greatest distance between corners, in sides of the smallest voxel.
+
+    None where the shapes differ, after the mask's axes were brought to the image's order.  A mask or image that has
+    no place of its own lies on the other where the shapes are equal.
+    """
+    if image.shape is None or mask.shape is None:
+        return 0.0
+    if image.affine is None or mask.affine is None:
+        return 0.0 if tuple(image.shape) == tuple(mask.shape) else None
+    if len(image.shape) != 3 or len(mask.shape) != 3:
+        return None
+    codes = "".join(nib.aff2axcodes(image.affine))
+    moved = VolumeGeometry.of_source("", mask.shape, mask.affine, codes)
+    if tuple(moved.shape) != tuple(image.shape):
+        return None
+    ends = np.array(image.shape) - 1
+    corners = np.array([[x, y, z, 1] for x in (0, ends[0]) for y in (0, ends[1]) for z in (0, ends[2])], dtype=float)
+    apart = np.linalg.norm((corners @ (image.affine - np.asarray(moved.affine)).T)[:, :3], axis=1).max()
+    return float(apart / nib.affines.voxel_sizes(image.affine).min())
+
+
+def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
+    zipped = head[:2] == b"\x1f\x8b"
+    if path.name.lower().endswith(".gz") and not zipped and head[344:347] not in (b"n+1",) and head[4:7] != b"n+2":
+        raise VolumeError(f"{path}: is no gzip file; download it again")
+    block = zlib.decompressobj(31).decompress(head, _UNPACKED) if zipped else head
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if 348 not in sizes and 540 not in sizes:
+        raise VolumeError(f"{path}: has no NIfTI header; download it again")
+    kind, length = (nib.Nifti2Header, 540) if 540 in sizes else (nib.Nifti1Header, 348)
+    header = kind(block[:length], check=False)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if not shape or min(shape) < 1:
+        raise VolumeError(f"{path}: holds no voxels, its shape is {shape}")
+    needed = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
+    if zipped:
+        with open(path, "rb") as file:
+            file.seek(-4, 2)
+            packed = int.from_bytes(file.read(4), "little")
+        if packed != needed % 2**32:
+            _refuse_truncated(path, needed)
+    elif size < needed:
+        raise VolumeError(f"{path}: truncated, {size} of {needed} bytes; download it again")
+    return FileHeader("NIfTI", shape, check_affine(header.get_best_affine(), str(path)))
+
+
+def _refuse_truncated(path: Path, needed: int) -> None:
+    """VolumeError where a gzip file holds less than `needed` bytes; several members, or bytes behind, are allowed."""
+    count = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while count < needed and (block := file.read(2**22)):
+                count += len(block)
+    except (EOFError, OSError, zlib.error) as error:
+        reason = str(error) or type(error).__name__
+        raise VolumeError(f"{path}: truncated or damaged gzip ({reason}); download it again") from error
+    if count < needed:
+        raise VolumeError(f"{path}: truncated, {count} of {needed} bytes; download it again")
+
+
+def _npy(path: Path, size: int) -> FileHeader:
+    with open(path, "rb") as file:
+        shape, dtype = _array_header(file)
+        needed = file.tell() + math.prod(shape) * dtype.itemsize
+    if size < needed:
+        raise VolumeError(f"{path}: truncated, {size} of {needed} bytes; download it again")
+    return FileHeader("npy", _without_channel(shape))
+
+
+def _npz(path: Path) -> FileHeader:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            wanted = next((name for name in ("ct.npy", "arr_0.npy") if name in names), names[0] if names else "")
+            if not wanted.endswith(".npy"):
+                raise VolumeError(f"{path}: holds no array; download it again")
+            with archive.open(wanted) as file:
+                shape, _ = _array_header(file)
+    except zipfile.BadZipFile as error:
+        raise VolumeError(f"{path}: truncated or damaged ({error}); download it again") from error
+    return FileHeader("npz", _without_channel(shape))
+
+
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return tuple(int(n) for n in shape), dtype
+
+
+def _without_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
+
+
+def _picture(path: Path) -> FileHeader:
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            kind = str(image.format)
+    except UnidentifiedImageError as error:
+        raise VolumeError(f"{path}: is no PNG or JPEG picture; download it again") from error
+    if kind == "PNG":
+        with open(path, "rb") as file:
+            file.seek(-12, 2)
+            if b"IEND" not in file.read():
+                raise VolumeError(f"{path}: truncated, a PNG ends in IEND; download it again")
+    return FileHeader(kind, (height, width))
+
+
+def _itk(path: Path, kind: str, head: bytes) -> FileHeader:
+    for line in head.split(b"\n") if kind == "MetaImage" else ():
+        field, _, value = line.partition(b"=")
+        if field.strip() == b"ElementDataFile":
+            name = value.strip().decode(errors="replace")
+            data = path.parent / name
+            if name not in ("LOCAL", "LIST") and "%" not in name and not (data.is_file() and data.stat().st_size):
+                raise VolumeError(f"{path}: its voxels, {name}, are not beside it or empty; download them again")
+            break
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(ITK_READERS[kind])
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    dimension = reader.GetDimension()
+    if dimension < 3:
+        raise VolumeError(f"{path}: holds {dimension}D data; give one 3D volume")
+    affine = np.eye(4)
+    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+    affine[:3, :3] = direction * np.asarray(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    shape = tuple(int(n) for n in reader.GetSize()[:3])
+    return FileHeader(kind, shape, check_affine(LPS_TO_RAS @ affine, str(path)))
+
+
+def _folder(path: Path) -> FileHeader:
+    """A DICOM series, or slices as pictures."""
+    names = sorted(file.name for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not names:
+        raise VolumeError(f"{path}: the folder is empty; download it again")
+    pictures = [name for name in names if name.lower().endswith(SLICES_OF_A_FOLDER)]
+    if len(pictures) < len(names):
+        shape, affine = dicom_series_grid(path)
+        return FileHeader("DICOM series", shape, affine)
+    for name in pictures:
+        if not (path / name).stat().st_size:
+            raise VolumeError(f"{path / name}: the file is empty; download it again")
+    first = _picture(path / pictures[0])
+    return FileHeader("slices", (*(first.shape or ()), len(pictures)))
