@@ -33,7 +33,7 @@ def read_sars_cov(source: Path, settings: Mapping[str, str], findings: Findings)
 
 
 def read_ucsd(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
-    """A case a slice that the official lists name; panels of one figure (`...-p6-52%0.png`) are taken as one patient's."""
+    """A case a slice of the official lists; panels of one figure (`...-p6-52%0.png`) are taken as one patient's."""
     cases: dict[str, Case] = {}
     for folder, (is_covid, images) in _UCSD.items():
         place = _unpacked(source, images, findings)
