@@ -17,6 +17,7 @@ from datasets.prepare.sets import (
     m3d,
     msd,
     open_kbp,
+    own,
     pelvis,
     pet_ct,
     rad_chest_ct,
@@ -29,7 +30,7 @@ from datasets.prepare.sets import (
 # Of two data sets that make the same manifest `all` takes the earlier one.
 _MODULES: tuple[ModuleType, ...] = (
     *(images_2d, radimagenet, rad_chest_ct, cc_ccii, radgenome, inspect, rp3d, ct_rate, m3d),
-    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp),
+    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, own),
 )
 
 
