@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.errors import InputError
 from datasets.prepare.case import Case, Mask
+from datasets.prepare.mask_conversion import convert, resample
 from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 
@@ -21,8 +22,6 @@ class _Job:
 
     def run(self) -> str:
         """Empty, or what is wrong."""
-        from datasets.prepare.mask_conversion import convert, resample
-
         try:
             if self.mask.conversion:
                 convert(self.mask, self.case.image, self.case, self.target)

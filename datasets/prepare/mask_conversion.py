@@ -27,7 +27,7 @@ from scipy.io import loadmat
 from datasets.prepare.case import Case, Mask
 from datasets.prepare.whole_files import written_whole
 from datasets.volume.geometry import VolumeError, VolumeGeometry, corner_offset
-from datasets.volume.loading import GRID_TOLERANCE, LABEL_TOLERANCE, SCALED_LABEL_TOLERANCE
+from datasets.volume.mask_rules import GRID_TOLERANCE, LABEL_TOLERANCE, SCALED_LABEL_TOLERANCE
 from datasets.volume.readers import RawVolume, read_raw
 
 log = logging.getLogger(__name__)
