@@ -73,7 +73,7 @@ def read_and_check(
     source = source.resolve()
     checked = Checked(data_set, source, [], findings, Scan())
     try:
-        if not source.is_dir():
+        if not source.exists():
             raise InputError(f"{source}: no such folder; give --source the folder of {data_set.title} as downloaded")
         refuse_unknown_settings(data_set, options.settings)
         cases = data_set.read(source, options.settings, findings)
