@@ -7,6 +7,7 @@ a mask that lies on the source file voxel by voxel.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +160,8 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     """Write a mask (H, W, D), bool or labels 0..255, as uint8 NIfTI with shape, affine and orientation of the source.
 
     For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS; for .npy and .npz the
-    array as stored, (z, y, x) of RadChestCT, without a channel axis.  Returns the path.
+    array as stored, (z, y, x) of RadChestCT, without a channel axis.  The file is there whole or not at all.  Returns
+    the path.
     """
     path, mask = Path(path), np.asarray(mask)
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -172,7 +174,12 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     image = nib.Nifti1Image(restore_to_source(labels, geometry), affine)
     _copy_space(image, geometry)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        nib.save(image, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
