@@ -55,6 +55,7 @@ def read_table(
     findings: Findings,
     key: str | None = None,
     others: Callable[[str], bool] | None = None,
+    delimiter: str = ",",
 ) -> Table | None:
     """A CSV in UTF-8, with or without a byte order mark; None where it cannot be used, which is among the problems.
 
@@ -66,7 +67,7 @@ def read_table(
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             findings.tables.append(path)
-            records = _records(csv.reader(file, strict=True))
+            records = _records(csv.reader(file, delimiter=delimiter, strict=True))
             _, header = next(records, (1, []))
             names = [name.strip() for name in header]
             if not _has_columns(path, names, columns, findings):
