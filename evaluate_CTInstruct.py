@@ -37,6 +37,7 @@ from models.ctinstruct import CTInstruct
 from training import checkpoint_store, distributed
 from training.arguments import parse
 from training.distributed import Ranks
+from training.folder_lock import locked
 from training.script import run_script
 
 
@@ -171,12 +172,12 @@ def evaluate_jobs(
         **{name: getattr(settings, name) for name in answered_with},
     }
     jobs = [job for planned in plans.values() for job in planned]
-    with autocast(settings, ranks):
+    with locked(plans, ranks), autocast(settings, ranks):
         answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
-    if ranks.is_main:
-        for folder, planned in plans.items():
-            reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
-            print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
+        if ranks.is_main:
+            for folder, planned in plans.items():
+                reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
+                print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
 
 
 def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -14,10 +12,11 @@ from datasets.errors import InputError
 from datasets.mask_files import mask_file
 from datasets.prepare.case import Case
 from datasets.prepare.headers import FileHeader, corner_distance, read_header
+from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 from datasets.volume.geometry import VolumeError
+from datasets.volume.mask_rules import GRID_TOLERANCE
 
-TOLERANCE = 0.5  # sides of the smallest voxel, at the corner that is furthest off
 EXACT = 0.05  # below it two grids are one
 _CHUNK = 32
 
@@ -26,8 +25,8 @@ _CHUNK = 32
 class CaseFiles:
     """What the headers of one case's files say.
 
-    faults: one line each.  off: masks that lie up to `TOLERANCE` off their image, with the distance; they are used as
-    they are.  elsewhere: masks on a grid of their own; they have to be resampled.
+    faults: one line each.  off: masks that lie less than `GRID_TOLERANCE` off their image, with the distance; they
+    are used as they are.  elsewhere: masks on a grid of their own; they have to be resampled.
     files: how many were looked at.
     """
 
@@ -61,7 +60,7 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
     """
     start = perf_counter()
     found = Scan()
-    for files in shown(_in_pool(cases, workers), len(cases), title):
+    for files in shown(in_processes(scan_case, cases, workers, _CHUNK), len(cases), title):
         faults = files.faults
         if not resample_masks:
             faults += tuple(f"{line}; resample it by --resample_masks, or leave it out by --skip_bad"
@@ -96,7 +95,7 @@ def scan_case(case: Case) -> CaseFiles:
         except VolumeError as error:
             faults.append(str(error))
             continue
-        if apart is None or apart > TOLERANCE:
+        if apart is None or apart >= GRID_TOLERANCE:
             elsewhere.append(f"{path}: {_difference(case.image, image, mask_header, apart)}")
         elif apart > EXACT:
             off.append((str(path), round(apart, 3)))
@@ -132,24 +131,10 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
     if apart is None:
         shapes = [" x ".join(map(str, header.shape or ())) for header in (mask, image)]
         return f"not on the grid of {image_path}: {shapes[0]} voxels instead of {shapes[1]}"
-    return f"not on the grid of {image_path}: {apart:.2f} voxels off at the furthest corner, {TOLERANCE} are accepted"
-
-
-def _in_pool(cases: Sequence[Case], workers: int) -> Iterator[CaseFiles]:
-    if workers <= 1 or len(cases) < 4 * _CHUNK:
-        yield from map(scan_case, cases)
-        return
-    # Not by fork: a process that has started threads (torch's, rich's) must not be copied.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(scan_case, cases, chunksize=_CHUNK)
+    off = f"{apart:.2f} voxels off at the furthest corner, less than {GRID_TOLERANCE} is accepted"
+    return f"not on the grid of {image_path}: {off}"
 
 
 def default_workers() -> int:
     """As many as the machine has cores, at most 16: more only wait for the disk."""
     return min(os.cpu_count() or 1, 16)
-
-
-def lines_of(scan_result: Scan) -> Iterable[str]:
-    """Every fault, one a line, in the order of the cases."""
-    for lines in scan_result.faults.values():
-        yield from lines

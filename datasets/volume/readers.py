@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from datasets.volume.dicom_series import read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
+from datasets.volume.packed_voxels import check_packed
 from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
 
 EXTENSIONS = {
@@ -27,6 +28,7 @@ EXTENSIONS = {
 ARRAY_KINDS = ("npy", "npz")  # arrays without geometry
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+_PIECE = 2**20  # bytes read at once where they are not kept
 SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
 
 
@@ -160,7 +162,7 @@ def is_scaled(path: str | Path) -> bool:
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with _nifti_image(path) as image:
+    with _nifti_image(path, to_the_end=True) as image:
         dtype = image.get_data_dtype()
         if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
             raise VolumeError(f"{path}: voxels are of type {dtype}; give one real number a voxel")
@@ -169,8 +171,11 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def _nifti_image(path: Path) -> Iterator[nib.Nifti1Pair]:
-    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm."""
+def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pair]:
+    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm.
+
+    to_the_end: when the voxels have been read, read on, since the checksum of what was packed stands at the end.
+    """
     if path.name.lower().endswith((".hdr", ".img")):
         image = nib.load(path)  # a pair of files, found by name
         if not isinstance(image, nib.Nifti1Pair):
@@ -185,11 +190,15 @@ def _nifti_image(path: Path) -> Iterator[nib.Nifti1Pair]:
         # sizeof_hdr is 348 in NIfTI-1 and 540 in NIfTI-2, in either byte order
         version_2 = 540 in (int.from_bytes(header_size, "little"), int.from_bytes(header_size, "big"))
         yield (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_stream(stream)
+        while to_the_end and zipped and stream.read(_PIECE):
+            pass
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    kind = file_kind(path)
+    check_packed(path, kind)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(ITK_READERS[file_kind(path)])
+    reader.SetImageIO(ITK_READERS[kind])
     reader.SetFileName(str(path))
     image = reader.Execute()
     if image.GetNumberOfComponentsPerPixel() > 1:

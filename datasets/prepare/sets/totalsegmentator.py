@@ -131,24 +131,23 @@ def _splits(base: Path, images: Mapping[str, Path], findings: Findings) -> dict[
     if not path.is_file():
         findings.warnings.append(f"{path}: no such file, so the splits are drawn by patient, not those of the data set")
         return {}
-    table = read_table(path, ("image_id", "split"), findings, key="image_id", delimiter=";")
+    table = read_table(path, ("image_id", "split"), findings, "image_id", separator=";")
     if table is None:
         return {}
     splits: dict[str, Split] = {}
     for row in table.rows:
-        if row["split"] not in _SPLITS:
+        id, split = row["image_id"], row["split"]
+        if split not in _SPLITS:
+            findings.problems.append(f"{path}: row {row.number}, column split: {split!r} is not train, val or test")
+        elif id not in images:
             findings.problems.append(
-                f"{path}: row {row.number}, column split: {row['split']!r} is not train, val or test"
-            )
-        elif row["image_id"] not in images:
-            findings.problems.append(
-                f"{path}: row {row.number}: {row['image_id']} has no ct.nii.gz; download it, or drop the row"
+                f"{path}: row {row.number}: {id} has no {id}/ct.nii.gz; download it, or drop the row"
             )
         else:
-            splits[row["image_id"]] = _SPLITS[row["split"]]
+            splits[id] = _SPLITS[split]
     listed = {row["image_id"] for row in table.rows}
-    unlisted = [image for id, image in sorted(images.items()) if id not in listed]
-    findings.problems += [f"{image}: is not in meta.csv; remove it, or get the right meta.csv" for image in unlisted]
+    findings.problems += [f"{images[id]}: {id} is not in meta.csv; remove it, or get the right meta.csv"
+                          for id in sorted(set(images) - listed)]  # fmt: skip
     return splits
 
 
