@@ -11,8 +11,9 @@ import pytest
 
 from datasets.catalog import published_tasks
 from datasets.prepare.case import Case, Findings, Mask
+from datasets.prepare.found import find
 from datasets.prepare.mask_conversion import convert
-from datasets.prepare.registry import find_data_set
+from datasets.prepare.registry import data_sets, find_data_set
 from datasets.volume.loading import read_label_map, read_volume
 from tests.replicas import SEGMENTATION, Truth
 
@@ -80,7 +81,19 @@ def test_the_labels_are_those_of_the_task(replica: tuple[str, Path, Truth]) -> N
         assert labels == set(tasks[task].labels)
 
 
-def test_a_replica_is_found_by_its_marks_and_by_no_other_set(replica: tuple[str, Path, Truth]) -> None:
+# Forms of a set whose marks lie one or two folders further down.
+DEEPER = {"luna16@sat_ds": "part1", "hecktor22@sat_ds": "hecktor2022_training/hecktor2022"}
+
+
+def test_a_replica_is_found_by_its_marks_and_by_those_of_no_other_set(replica: tuple[str, Path, Truth]) -> None:
     name, folder, _ = replica
-    data_set = find_data_set(name.partition("@")[0])
-    assert all(any(folder.glob(mark)) for mark in data_set.marks)
+    found = find(folder, data_sets().values())
+    assert found == {name.partition("@")[0]: [folder / DEEPER.get(name, ".")]}
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_a_deeper_folder_is_read_as_well(name: str, tmp_path: Path) -> None:
+    truth = SEGMENTATION[name](tmp_path)
+    cases, findings = read(name, tmp_path / DEEPER[name])
+    assert findings.problems == []
+    assert sorted(case.id for case in cases) == sorted(truth.cases)

@@ -1,10 +1,10 @@
 """Masks that do not lie on their image as they are, written anew as NIfTI on the image's own grid.
 
-    rotated_matlab    FUMPE's `Mask`, (rows, columns, slices) of MATLAB.  The known rule turns it by -90 degrees in plane
-                      (`np.rot90(mask, -1)`), onto slices whose first axis runs along the columns and whose second runs
-                      along the rows from the last to the first; so a mask's row and column are those of the DICOM
-                      slice, and its k-th slice is the k-th from the feet.  Where most of the mask would then lie in lung
-                      or air, and nearly none of it by another arrangement, that is taken, with a warning.
+    rotated_matlab    FUMPE's `Mask`, (rows, columns, slices) of MATLAB.  The known rule turns it by -90 degrees in
+                      plane (`np.rot90(mask, -1)`), onto slices whose first axis runs along the columns and whose second
+                      runs along the rows from the last to the first; so a mask's row and column are those of the DICOM
+                      slice, and its k-th slice is the k-th from the feet.  Where most of the mask would then lie in
+                      lung or air, and nearly none of it by another arrangement, that is taken, with a warning.
     reversed_slices   Pancreas-CT's labels: where the label's affine places it on the image's grid, as it is; else its
                       array, slices reversed, lies on the DICOM slices sorted from feet to head.
     resample          a mask on another grid, to the image's by the nearest voxel (--resample_masks).
@@ -27,7 +27,7 @@ from scipy.io import loadmat
 from datasets.prepare.case import Case, Mask
 from datasets.prepare.whole_files import written_whole
 from datasets.volume.geometry import VolumeError, VolumeGeometry, corner_offset
-from datasets.volume.mask_rules import GRID_TOLERANCE, LABEL_TOLERANCE, SCALED_LABEL_TOLERANCE
+from datasets.volume.mask_rules import GRID_TOLERANCE, whole_numbers
 from datasets.volume.readers import RawVolume, read_raw
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def resample(mask: Path, image: Path, target: Path) -> Path:
     for path, raw in ((image, volume), (mask, labels)):
         if raw.axes_from != "file":
             raise VolumeError(f"{path}: does not say where its voxels lie, so that nothing can be resampled")
-    whole = _whole_numbers(labels, mask)
+    whole = _labels(labels, mask)
     moved = resample_from_to(
         nib.Nifti1Image(whole.astype(np.int16), labels.affine), (volume.array.shape, volume.affine), order=0
     )
@@ -130,7 +130,7 @@ def _share_of_soft_tissue(labels: np.ndarray, hu: np.ndarray) -> float:
 def _with_reversed_slices(path: Path, volume: RawVolume) -> np.ndarray:
     """Labels (columns, rows, slices) of a label file, by its affine, or by the rule of its data set."""
     raw = read_raw(path)
-    labels = _whole_numbers(raw, path)
+    labels = _labels(raw, path)
     geometry = VolumeGeometry.of_source("", volume.array.shape, volume.affine)
     stored = VolumeGeometry.of_source("", labels.shape, raw.affine, geometry.source_orientation)
     if corner_offset(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine) < GRID_TOLERANCE:
@@ -143,10 +143,8 @@ def _with_reversed_slices(path: Path, volume: RawVolume) -> np.ndarray:
     return labels[:, :, ::-1]
 
 
-def _whole_numbers(raw: RawVolume, path: Path) -> np.ndarray:
-    labels = np.rint(raw.array)
-    if not np.abs(raw.array - labels).max() < (SCALED_LABEL_TOLERANCE if raw.scaled else LABEL_TOLERANCE):
-        raise VolumeError(f"{path}: holds values that are no whole numbers; a mask needs labels, so threshold it first")
+def _labels(raw: RawVolume, path: Path) -> np.ndarray:
+    labels = whole_numbers(path, raw)
     if labels.min() < 0 or labels.max() >= 2**15:
         raise VolumeError(f"{path}: holds values from {labels.min():g} to {labels.max():g}; labels are 0 to 32767")
     return labels

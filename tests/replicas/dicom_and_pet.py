@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from scipy.io import savemat
 
 from tests.ct_files import as_orientation, write_dicom
-from tests.replicas.phantoms import label_map, only, phantom, save_nifti
+from tests.replicas.phantoms import label_map, merged, only, phantom, save_nifti
 from tests.replicas.truth import Truth
 
 FACTS = Path(__file__).resolve().parents[2] / "data" / "pretraining_tasks.json"
@@ -66,8 +67,6 @@ def pancreas_ct_placed(folder: Path) -> Truth:
 
 def save_without_place(path: Path, array: np.ndarray) -> None:
     """An array as NIfTI whose affine has a spacing alone."""
-    import nibabel as nib
-
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(np.ascontiguousarray(array.astype(np.uint8)), np.diag([0.8, 0.9, 2.5, 1.0])), path)
 
