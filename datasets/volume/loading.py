@@ -36,7 +36,7 @@ SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x"
 _NO_GEOMETRY = {
     "assumption": "an array without geometry, its axes are taken as RAS; say with --array_axes what they are (as LPS, "
     "or as_stored where that is not known).  Its spacing is taken as 1 mm",
-    "slices": "slices as images: rows are taken to run to the back, columns to the left and slices upwards, 1 mm apart; "
+    "slices": "slices as images: rows are taken to run to the back, columns to the left, slices upwards, 1 mm apart; "
     "say with --array_axes what they are (as PLI, or as_stored where that is not known)",
     "format": "RadChestCT's arrays do not hold their spacing, it is taken as 1 mm",
 }
