@@ -23,8 +23,9 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     listed = _listed(source, findings)
     if not listed:
         findings.warnings.append(
-            f"{source}: ct_train.json and ct_test.json are missing; all scans are taken and split by the seed"
+            f"{source}: {' and '.join(_LISTS)} are missing; all scans are taken, split by the seed"
         )
+    is_cleaned = bool(listed)
     cases = []
     more: list[str] = []
     scans = list(_scans(source))
@@ -35,7 +36,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
         kind, patient, _ = name.split("/")
         slices = _slices(folder)
         split, wanted = listed.pop(name, (None, None))
-        if wanted is None and (listed or findings.facts.get("scans listed")):
+        if wanted is None and is_cleaned:
             findings.excluded[name] = "is not in the cleaned lists"
             continue
         if missing := sorted(set(wanted or ()) - slices):
@@ -52,9 +53,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
             "cleaned images, or remove these slices"
         )
     if listed:
-        findings.warnings.append(
-            f"{source}: {examples(list(listed))} scans of the lists are not here; they are left out"
-        )
+        findings.warnings.append(f"{source}: {examples(listed)} scans of the lists are not here and left out")
     findings.warnings.append("slices hold no spacing, and which way they run is not recorded")
     return cases
 

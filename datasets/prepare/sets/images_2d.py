@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.prepare.case import Case, Findings, Split
 from datasets.prepare.data_set import DataSet
-from datasets.prepare.tables import examples, read_lines
+from datasets.prepare.tables import read_lines
 from datasets.prepare.trees import files_under, inside
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -33,11 +33,7 @@ def read_sars_cov(source: Path, settings: Mapping[str, str], findings: Findings)
 
 
 def read_ucsd(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
-    """A case a slice that the official lists name.
-
-    Panels of one figure (`...-p6-52%0.png`, `...%1.png`) are taken as one patient's.  The official lists put one such
-    figure into training and validation: it stays in validation.
-    """
+    """A case a slice of the official lists; panels of one figure (`...-p6-52%0.png`) are taken as one patient's."""
     cases: dict[str, Case] = {}
     for folder, (is_covid, images) in _UCSD.items():
         place = _unpacked(source, images, findings)
@@ -50,9 +46,11 @@ def read_ucsd(source: Path, settings: Mapping[str, str], findings: Findings) -> 
             for row, name in enumerate(read_lines(path, findings), 1):
                 _add_listed(place / name, f"{path}: row {row}", split, is_covid, source, cases, findings)
         if place.is_dir():
-            left = [file.name for file in files_under(place, IMAGES) if str(file.relative_to(source)) not in cases]
+            left = [
+                file.name for file in files_under(place, IMAGES) if file.relative_to(source).as_posix() not in cases
+            ]
             findings.excluded.update(dict.fromkeys((f"{images}/{name}" for name in left), "is in no official list"))
-    return _without_shared_patients(list(cases.values()), findings)
+    return list(cases.values())
 
 
 def _add_listed(
@@ -68,9 +66,9 @@ def _add_listed(
 
 
 def _slice(path: Path, source: Path, label: str, split: Split | None = None) -> Case:
-    """The patient is the figure that a slice was cut from, where its name has a panel's number behind `%`."""
-    name = str(path.relative_to(source))
-    return Case(name, re.sub(r"(%\d+)?\.\w+$", "", name), path, split, classes=label)
+    """The patient is the figure that a slice was cut from: its name without the panel's number behind `%`."""
+    name = path.relative_to(source).as_posix()
+    return Case(name, re.sub(r"%\d+(?=\.\w+$)", "", name), path, split, classes=label)
 
 
 def _unpacked(source: Path, name: str, findings: Findings) -> Path:
@@ -81,19 +79,6 @@ def _unpacked(source: Path, name: str, findings: Findings) -> Path:
         what = f"unpack {archive.name}" if archive.is_file() else "download Images-processed"
         findings.problems.append(f"{folder}: is missing; {what}")
     return folder
-
-
-def _without_shared_patients(cases: list[Case], findings: Findings) -> list[Case]:
-    """Cases less those of training whose patient is in another split too."""
-    held_out = {case.patient for case in cases if case.split != "train"}
-    shared = [case for case in cases if case.split == "train" and case.patient in held_out]
-    reason = "other panels of its figure are in another split"
-    findings.excluded.update({case.id: reason for case in shared})
-    if shared:
-        findings.warnings.append(
-            f"{examples([case.id for case in shared])} slices of the training list are left out: {reason}"
-        )
-    return [case for case in cases if case not in shared]
 
 
 DATA_SETS = (

@@ -84,7 +84,7 @@ def _split(row: Row | None, findings: Findings) -> Split | None:
     split = _SPLITS.get(row["split"].lower())
     if split is None:
         findings.problems.append(
-            f"row {row.number} of the table of splits, column split: {row['split']!r} is not one of {', '.join(_SPLITS)}"
+            f"row {row.number} of the splits, column split: {row['split']!r} is not one of {', '.join(_SPLITS)}"
         )
     return split
 
@@ -93,9 +93,7 @@ def _note_counts(
     path: Path, absent: Sequence[str], cases: Sequence[Case], volumes: Mapping[str, Path], findings: Findings
 ) -> None:
     if absent:
-        findings.warnings.append(
-            f"{path}: the volumes of {examples(absent)} impressions are not here; they are left out"
-        )
+        findings.warnings.append(f"{path}: the volumes of {examples(absent)} impressions are not here and left out")
     used = {case.image.name for case in cases}
     left = [name for name in volumes if name not in used and name.partition(".")[0] not in findings.excluded]
     if left:
@@ -109,7 +107,7 @@ DATA_SETS = (
         name="inspect",
         title="INSPECT",
         read=read,
-        marks=("**/Final_Impressions.csv",),
+        marks=("inspect2/CTPA",),
         pretraining=("INSPECT_image_text",),
         size="23,248 volumes of 19,402 patients",
         licence="Stanford research use agreement, access on request",

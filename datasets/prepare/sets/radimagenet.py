@@ -98,9 +98,7 @@ def _splits(source: Path, findings: Findings) -> dict[str, Split]:
                     findings.problems.append(f"{path}: row {row.number}: {name} is in {found[name]} already; keep one")
                 found[name] = split
     if not found:
-        findings.warnings.append(
-            f"{source}: RadiologyAI_train.csv and the others are missing; slices are split by the seed"
-        )
+        findings.warnings.append(f"{source}: RadiologyAI_*.csv are missing; the seed splits the slices")
     return found
 
 
@@ -132,7 +130,7 @@ DATA_SETS = (
         name="radimagenet",
         title="RadImageNet (CT of abdomen and lung)",
         read=read,
-        marks=("**/CT/lung",),
+        marks=("radiology_ai/CT",),
         pretraining=(TASK,),
         size="1.35 million slices in all, 50 GB",
         licence="research, access on request",

@@ -1,7 +1,7 @@
 """RP3D: volumes of Radiopaedia with the text of their article, by RadFM's public index.
 
-The index (`radiology_article_npy_{train,test}.json`) names arrays by paths of its authors' machine: an array is found by
-the end of its path.  Which of these records the published task was made of, and with which text, is not known.
+The index (`radiology_article_npy_{train,test}.json`) names arrays by paths of its authors' machine; they are found by
+the end of the path.  Which of these records the published task was made of, and with which text, is not known.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ DATA_SETS = (
         name="rp3d",
         title="RP3D (RadFM's index of Radiopaedia)",
         read=read,
-        marks=("**/radiology_article_npy_*.json",),
+        marks=("radiology_article_npy_*.json",),
         pretraining=("RP3D_image_text",),
         size="some 51,000 volumes",
         licence="images by permission of Radiopaedia alone",
@@ -120,8 +120,8 @@ DATA_SETS = (
             "text": Setting(
                 "finding;impression",
                 f"which fields make the text, parted by ; ({', '.join(_TEXTS)})",
-                "RP3D: the published task's own file is not public; RadFM's index is taken, with finding and impression as "
-                "the text (others by --set text=finding;articles)",
+                "RP3D: the published task's own file is not public; RadFM's index is taken, with finding and "
+                "impression as the text (others by --set text=finding;articles)",
             ),
             "images": Setting("", "folder that holds the arrays, where it is not the source"),
         },
