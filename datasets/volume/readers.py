@@ -31,12 +31,8 @@ SLICE_FOLDER = "slices"  # as images, of which the rows and columns are known to
 SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third is an assumption
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
-<<<<<<< HEAD
 _PIECE = 2**20  # bytes read at once where they are not kept
-SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
-=======
 SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series or with slices as PNG or JPEG, .npy or .npz"
->>>>>>> w-3
 
 
 @dataclass(frozen=True)
