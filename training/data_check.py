@@ -39,7 +39,7 @@ def _check(sources: Sequence[ManifestSource], settings: TrainingSettings) -> Bad
     faults = [line for report in reports for line in report.lines]
     if settings.skip_bad_samples and not unusable:
         return _left_out(sources, reports)
-    stopped_by = unusable or faults
+    stopped_by = faults or unusable
     if not stopped_by:
         _print_to_log([report for report in reports if report.notes])
         return {}
