@@ -65,5 +65,5 @@ def _checksum(tensors: Mapping[str, torch.Tensor], details: str) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()), checksum)
+        checksum = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
