@@ -62,6 +62,8 @@ def _read_dap(source: Path, settings: Mapping[str, str], findings: Findings) -> 
         return []
     findings.facts["numbering"] = numbering
     layout = _dap(dap_values(int(numbering)))
+    if any(next(source.glob(image.partition("/<")[0].partition("_<")[0] + "_*"), None) for image in layout.images):
+        autopet = ""  # the CTs are beside the masks, which counts before any other place
     cases = read_cases(layout, source, findings, image_source=Path(autopet) if autopet else None)
     if not cases and not autopet:
         findings.problems.append(f"{source}: the atlas has masks alone; give AutoPET's folder by --set autopet=FOLDER")
