@@ -238,6 +238,35 @@ def test_unreadable_sample_is_one_clear_line(tmp_path, options):
     assert "Traceback" not in result.stderr
 
 
+def test_an_unreadable_sample_leaves_what_was_learned_and_the_run_goes_on_exactly(tmp_path):
+    """The step is not made; once the file is mended, the run continues as one that never met it."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    hard = [*HARD, "--save_interval", "0"]
+    run(whole, *hard)
+    with pytest.raises(InputError, match=r"sample_9\.nii\.gz"):
+        run(broken, *hard, "--unreadable_index", "9")
+    step = checkpoint_store.step_of(checkpoint_store.latest_complete(broken))
+    assert 0 < step < 12
+    run(broken, *hard, "--resume")
+    assert_equal_to_the_bit(broken, whole)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_sample_that_cannot_be_read_is_replaced_and_counted(tmp_path, workers, caplog, capsys):
+    result = run(tmp_path, "--unreadable_index", "3", "--skip_bad_samples", "True", "--workers", workers)
+    assert result.status == "finished"
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    skipped = sum(4 * row["train/skipped_samples"] for row in rows if "train/skipped_samples" in row)
+    assert skipped == 1 and caplog.text.count("sample_3.nii.gz: the file is truncated") == 1
+    assert "1 samples could not be used and were replaced" in capsys.readouterr().out
+
+
+def test_where_no_sample_can_be_read_the_run_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_task, "instead_of", lambda reference, size: reference)
+    with pytest.raises(InputError, match=r"sample_3.*and 20 others in its place"):
+        run(tmp_path, "--unreadable_index", "3", "--skip_bad_samples", "True", "--max_iters", "24")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
@@ -357,3 +386,22 @@ def test_log_warmup_is_that_of_deepspeed():
         reference.step(step)
         ours = learning_rate_factor(step, 60, 10, 1e-4, "log")
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
+
+
+def test_a_resumed_run_says_what_has_changed_and_keeps_both_values(tmp_path, capfd):
+    run(tmp_path, "--max_iters", "4", "--learning_rate", "0.01")
+    capfd.readouterr()
+    run(tmp_path, "--max_iters", "8", "--learning_rate", "0.02", "--resume")
+    assert "learning_rate 0.01 -> 0.02" in capfd.readouterr().out
+    newest = run(tmp_path, "--max_iters", "12", "--learning_rate", "0.02", "--resume").checkpoint
+    changes = checkpoint_store.read_description(newest)["changed_settings"]
+    assert {"step": 4, "setting": "learning_rate", "was": 0.01, "now": 0.02} in changes
+    assert {"step": 8, "setting": "max_iters", "was": 8, "now": 12} in changes
+    assert [change["setting"] for change in changes].count("learning_rate") == 1
+
+
+def test_a_resumed_run_cannot_end_before_its_checkpoint(tmp_path):
+    run(tmp_path, "--max_iters", "6")
+    with pytest.raises(InputError, match="--max_iters 3 ends before step 6"):
+        run(tmp_path, "--max_iters", "3", "--resume")
+    assert run(tmp_path, "--max_iters", "6", "--resume").step == 6

@@ -97,6 +97,8 @@ def _all(console: Console, given: argparse.Namespace) -> int:
         for folder in folders[1:]:
             console.print(f"{name}: {folder} is passed over for {folders[0]}", markup=False)
         own = {key: value for key, value in settings.items() if key in data_set.settings}
+        for other in data_set.settings.keys() & places.keys() - own.keys():
+            own[other] = str(places[other][0])  # a setting that is called as a data set is that one's folder
         earlier = [other for other in known if other in dict(results)]
         try:
             result = preparing.prepare(data_set, folders[0], out, _options(given, own), preferred=earlier)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from datasets.errors import InputError
 from datasets.prepare.case import Case, Mask
+from datasets.prepare.mask_conversion import convert, resample
+from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 
 
@@ -22,8 +22,6 @@ class _Job:
 
     def run(self) -> str:
         """Empty, or what is wrong."""
-        from datasets.prepare.mask_conversion import convert, resample
-
         try:
             if self.mask.conversion:
                 convert(self.mask, self.case.image, self.case, self.target)
@@ -44,7 +42,9 @@ def with_converted_masks(
     jobs = [job for case in cases for job in _jobs(case, elsewhere.get(case.id, ()), folder)]
     faults: dict[str, list[str]] = {}
     made: dict[tuple[str, Path], Path] = {}
-    for job, fault in shown(zip(jobs, _run(jobs, workers), strict=True), len(jobs), "masks to convert"):
+    for job, fault in shown(
+        zip(jobs, in_processes(_Job.run, jobs, workers), strict=True), len(jobs), "masks to convert"
+    ):
         if fault:
             faults.setdefault(job.case.id, []).append(fault)
         made[job.case.id, job.mask.files[0]] = job.target
@@ -72,14 +72,6 @@ def _names(stem: str) -> Iterator[str]:
     while True:
         yield f"{stem}_{number}.nii.gz"
         number += 1
-
-
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[str]:
-    if workers <= 1 or len(jobs) < 8:
-        yield from map(_Job.run, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_Job.run, jobs)
 
 
 def _with(case: Case, made: Mapping[tuple[str, Path], Path]) -> Case:

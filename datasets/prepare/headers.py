@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from PIL import Image, UnidentifiedImageError
 
 from datasets.volume.dicom_series import dicom_series_grid
-from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine
+from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine, corner_offset
 from datasets.volume.readers import EXTENSIONS, ITK_READERS
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -76,7 +76,7 @@ def read_header(path: Path) -> FileHeader:
 
 
 def corner_distance(image: FileHeader, mask: FileHeader) -> float | None:
-    """How far a mask lies off its image: the greatest distance between corners, in sides of the smallest voxel.
+    """How far a mask lies off its image: the most that a corner is off along an axis, in voxels of the image.
 
     None where the shapes differ, after the mask's axes were brought to the image's order.  A mask or image that has
     no place of its own lies on the other where the shapes are equal.
@@ -89,12 +89,8 @@ def corner_distance(image: FileHeader, mask: FileHeader) -> float | None:
         return None
     codes = "".join(nib.aff2axcodes(image.affine))
     moved = VolumeGeometry.of_source("", mask.shape, mask.affine, codes)
-    if tuple(moved.shape) != tuple(image.shape):
-        return None
-    ends = np.array(image.shape) - 1
-    corners = np.array([[x, y, z, 1] for x in (0, ends[0]) for y in (0, ends[1]) for z in (0, ends[2])], dtype=float)
-    apart = np.linalg.norm((corners @ (image.affine - np.asarray(moved.affine)).T)[:, :3], axis=1).max()
-    return float(apart / nib.affines.voxel_sizes(image.affine).min())
+    apart = corner_offset(image.shape, image.affine, moved.shape, moved.affine)
+    return apart if apart < float("inf") else None
 
 
 def _nifti(path: Path, head: bytes, size: int) -> FileHeader:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from datasets.errors import InputError
 from datasets.prepare.case import Case
+from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 from datasets.prepare.whole_files import written_whole
 from datasets.volume.geometry import VolumeError
@@ -47,7 +46,7 @@ def present_structures(
             new.append(case)
     faults: dict[str, list[str]] = {}
     for number, (case, (present, fault)) in enumerate(
-        shown(zip(new, _in_pool(new, workers), strict=True), len(new), "structures in masks")
+        shown(zip(new, in_processes(structures_of, new, workers), strict=True), len(new), "structures in masks")
     ):
         if fault:
             faults[case.id] = [fault]
@@ -95,14 +94,6 @@ def _state(case: Case) -> str:
             status = path.stat()
             parts.append([label, mask.values, str(path), status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _in_pool(cases: Sequence[Case], workers: int) -> Iterator[tuple[list[str], str]]:
-    if workers <= 1 or len(cases) < 8:
-        yield from map(structures_of, cases)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(structures_of, cases)
 
 
 def _keep(path: Path, found: dict[str, dict]) -> None:

@@ -55,18 +55,20 @@ def read_table(
     findings: Findings,
     key: str | None = None,
     others: Callable[[str], bool] | None = None,
+    separator: str = ",",
 ) -> Table | None:
     """A CSV in UTF-8, with or without a byte order mark; None where it cannot be used, which is among the problems.
 
     columns: that it must have.  key: a column that is never empty and names each row once; a repeated row is a problem
     and left out.  others: which further columns to read; none where it is None.
+    separator: between the cells.
     """
     seen: dict[str, int] = {}
     rows: list[Row] = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             findings.tables.append(path)
-            records = _records(csv.reader(file, strict=True))
+            records = _records(csv.reader(file, strict=True, delimiter=separator))
             _, header = next(records, (1, []))
             names = [name.strip() for name in header]
             if not _has_columns(path, names, columns, findings):

@@ -7,6 +7,7 @@ a mask that lies on the source file voxel by voxel.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,8 @@ _NO_GEOMETRY = {
     "or as_stored where that is not known).  Its spacing is taken as 1 mm",
     "slices": "slices as images: rows are taken to run to the back, columns to the left, slices upwards, 1 mm apart; "
     "say with --array_axes what they are (as PLI, or as_stored where that is not known)",
+    "m3d_shape": "an array of M3D's shape, 32 x 256 x 256, without geometry: its slices are taken as the first axis, "
+    "from above, and its pictures as axial (IPL); say otherwise with --array_axes.  Its spacing is taken as 1 mm",
     "format": "RadChestCT's arrays do not hold their spacing, it is taken as 1 mm",
 }
 _warned: set[str] = set()  # each of these is said once a process
@@ -161,7 +164,8 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     """Write a mask (H, W, D), bool or labels 0..255, as uint8 NIfTI with shape, affine and orientation of the source.
 
     For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS; for .npy and .npz the
-    array as stored, (z, y, x) of RadChestCT, without a channel axis.  Returns the path.
+    array as stored, (z, y, x) of RadChestCT, without a channel axis.  The file is there whole or not at all.  Returns
+    the path.
     """
     path, mask = Path(path), np.asarray(mask)
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -174,7 +178,12 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     image = nib.Nifti1Image(restore_to_source(labels, geometry), affine)
     _copy_space(image, geometry)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        nib.save(image, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -210,7 +219,7 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
         return raw.affine
     if raw.kind in ARRAY_KINDS:
         return source_affine
-    unknown = geometry.axes_from in ("assumption", "nobody") and raw.array.shape == geometry.source_shape
+    unknown = geometry.axes_from in ("assumption", "nobody", "m3d_shape") and raw.array.shape == geometry.source_shape
     codes = "".join(code or "" for code in nib.aff2axcodes(raw.affine))
     if unknown and len(codes) == 3 and np.array_equal(raw.affine, affine_of_axes(codes, raw.array.shape)):
         return source_affine

@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume.cache import RecentLoader
 from evaluation.answering.batches import plan_batches, share
-from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark
+from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark, with_manifests
 from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import GenerationOptions, answer_batches
 from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
-from evaluation.predictions import PredictionWriter, merge_predictions, write_json
+from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
 from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import write_report
+from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
 from models.ctinstruct import CTInstruct
@@ -67,12 +69,14 @@ def plan_jobs(
     output: Path,
     limit: int = 0,
     control: Control = "none",
+    skip_missing: bool = False,
 ) -> list[Job]:
     """One job for a manifest, or one a benchmark; several benchmarks go to folders of their names in ``output``.
 
     Args:
         limit: take so many records of each, spread evenly; 0 takes all.
         control: see `evaluation.answering.controls`.
+        skip_missing: leave benchmarks without a manifest out.
     Raises:
         InputError: a manifest is absent or wrong, or has no other patient to shuffle with; all are read before the
             first is answered.
@@ -83,7 +87,7 @@ def plan_jobs(
 
     jobs = [job(Path(manifest).stem, output, Path(manifest), load_manifest(manifest))] if manifest else []
     chosen = find_benchmarks(benchmarks)
-    for benchmark in chosen:
+    for benchmark in with_manifests(chosen, benchmark_dir, skip_missing) if chosen else []:
         records, _, path = load_benchmark(benchmark.name, benchmark_dir)
         folder = output / benchmark.name if len(chosen) > 1 else output
         jobs.append(job(benchmark.name, folder, path, records, benchmark))
@@ -159,7 +163,7 @@ def score_jobs(
     Returns:
         The reports, that of all together last.
     """
-    published = read_published(PUBLISHED_RESULTS)
+    published, peers = read_published(PUBLISHED_RESULTS), read_peers(PUBLISHED_RESULTS)
     summaries, reports = {}, []
     for job in jobs:
         predictions = merge_predictions(job.folder, [record.id for record in job.records])
@@ -177,7 +181,7 @@ def score_jobs(
         summary["run"] = run
         write_json(summary, job.folder / "metrics.json")
         tables = [*paper_tables({job.name: summary}, published), *summary_tables(summary)]
-        tables = [captioned(table, job.control) for table in tables]
+        tables = [captioned(table, job.control) for table in tables] + peer_tables({job.name: summary}, peers)
         write_tables(tables, job.folder / "tables")
         reports.append(write_report([job.folder], checkpoint=checkpoint))
         summaries[job.name] = summary
@@ -187,8 +191,20 @@ def score_jobs(
     if len(jobs) > 1:
         write_json(summaries, output / "metrics.json")
         tables = [captioned(table, jobs[0].control) for table in paper_tables(summaries, published)]
+        tables += peer_tables(summaries, peers)
         write_tables(tables, output / "tables")
         for table in tables:
             print_table(table)
         reports.append(write_report([job.folder for job in jobs], output / "report.html", checkpoint=checkpoint))
     return reports
+
+
+def refuse_failed_jobs(jobs: Sequence[Job]) -> None:
+    """Raise InputError where not one record of a job was answered; call it when everything is written."""
+    for job in jobs:
+        predictions = read_predictions(job.folder / "predictions.json")
+        reasons = [record["error"] for record in predictions if record.get("error")]
+        if reasons and len(reasons) == len(predictions):
+            raise InputError(
+                f"{job.folder}: none of {len(predictions)} questions was answered; the first failed since {reasons[0]}"
+            )

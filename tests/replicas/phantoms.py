@@ -85,3 +85,9 @@ def save_nifti(path: Path, ras: np.ndarray, codes: str = "LPS", shift: float = 0
     image.set_sform(affine, code=1)
     nib.save(image, path)
     return path
+
+
+def only(truth: CaseTruth, labels: Sequence[str]) -> CaseTruth:
+    """The same with the masks of these labels alone."""
+    truth.masks = {label: truth.masks[label] for label in labels}
+    return truth

@@ -64,8 +64,8 @@ SEGTHOR = Layout(
 
 # The KiTS part shares patients with KiTS23, under numbers of its own, so that nobody can tell which.
 SEGA = Layout(
-    images=(r"<part:Dongyang|KiTS|Rider>/<folder:[^/]+>/<id:[^.]+>.nrrd",),
-    masks=(r"<part:Dongyang|KiTS|Rider>/<folder:[^/]+>/<id:[^.]+>.seg.nrrd",),
+    images=(r"<part:Dongyang|KiTS|Rider>/<folder:.+>/<id:[^.]+>.nrrd",),
+    masks=(r"<part:Dongyang|KiTS|Rider>/<folder:.+>/<id:[^.]+>.seg.nrrd",),
     labels={"aorta": 1},
     hu_offsets={"KiTS": -1000.0, "Rider": -1000.0},
 )

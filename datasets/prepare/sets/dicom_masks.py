@@ -7,7 +7,7 @@ from datasets.prepare.segmentation import Layout
 from datasets.prepare.sets.abdomen import reader
 
 NSCLC = Layout(
-    images=(r"NSCLC-Radiomics/<id:LUNG1-\d+>/<study:[^/]+>/<series:[^/]+>",),
+    images=(r"NSCLC-Radiomics/<id:LUNG1-\d+>/<study:.+>/<series:.+>",),
     label_masks={
         "thoracic cavity": r"Thoracic_Cavities/<id:LUNG1-\d+>/<id>_thor_cav_primary_reviewer.nii.gz",
         "lung effusion": r"Effusions/<id:LUNG1-\d+>/<id>_effusion_first_reviewer.nii.gz",
@@ -20,8 +20,8 @@ NSCLC = Layout(
 _WITHDRAWN = "withdrawn by its authors, for it shows the patient of another"
 PANCREAS_CT = Layout(
     images=(
-        r"PANCREAS_<number:\d{4}>/<study:[^/]+>/<series:[^/]+>",
-        r"Pancreas-CT/PANCREAS_<number:\d{4}>/<study:[^/]+>/<series:[^/]+>",
+        r"PANCREAS_<number:\d{4}>/<study:.+>/<series:.+>",
+        r"Pancreas-CT/PANCREAS_<number:\d{4}>/<study:.+>/<series:.+>",
     ),
     masks=(r"labels/label<number:\d{4}>.nii.gz", r"TCIA_pancreas_labels-02-05-2017/label<number:\d{4}>.nii.gz"),
     labels={"pancreas": 1},
@@ -55,7 +55,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         name="pancreas_ct",
         title="Pancreas-CT",
         read=reader(PANCREAS_CT),
-        marks=("*/label0*.nii.gz",),
+        marks=("*labels*/label0*.nii.gz",),
         pretraining=("PancreasCT_segmentation",),
         size="80 CTs, about 10 GB",
         licence="CC BY 3.0",

@@ -14,12 +14,12 @@ from datasets.prepare.sets.dap_labels import dap_values, numbering_of
 
 AUTOPET = Layout(
     images=(
-        r"<patient:PETCT_\w+>/<study:[^/]+>/CTres.nii.gz",
-        r"FDG-PET-CT-Lesions/<patient:PETCT_\w+>/<study:[^/]+>/CTres.nii.gz",
+        r"<patient:PETCT_\w+>/<study:.+>/CTres.nii.gz",
+        r"FDG-PET-CT-Lesions/<patient:PETCT_\w+>/<study:.+>/CTres.nii.gz",
     ),
     masks=(
-        r"<patient:PETCT_\w+>/<study:[^/]+>/SEG.nii.gz",
-        r"FDG-PET-CT-Lesions/<patient:PETCT_\w+>/<study:[^/]+>/SEG.nii.gz",
+        r"<patient:PETCT_\w+>/<study:.+>/SEG.nii.gz",
+        r"FDG-PET-CT-Lesions/<patient:PETCT_\w+>/<study:.+>/SEG.nii.gz",
     ),
     labels={"tumor": 1},
     id="{patient}/{study}",
@@ -42,10 +42,10 @@ HECKTOR22 = Layout(
 
 
 def _dap(labels: Mapping[str, Values]) -> Layout:
-    study = r"<hash:[^/_]+>/<study:(?:.*-)?><last:[^/-]+>/CT.nii.gz"
+    study = r"<hash:[^_]+>/<study:(?:.*-)?><last:[^-]+>/CT.nii.gz"
     return Layout(
         images=(f"PETCT_{study}", f"FDG-PET-CT-Lesions/PETCT_{study}", f"autoPET/autoPET_nii/PETCT_{study}"),
-        masks=(r"Atlas_final_dataset_V1_533/AutoPET_<hash:[^/_]+>_<last:[^/-]+>.nii.gz",),
+        masks=(r"Atlas_final_dataset_V1_533/AutoPET_<hash:[^_]+>_<last:[^-]+>.nii.gz",),
         labels=labels,
         id="AutoPET_{hash}_{last}",
         patient="PETCT_{hash}",
@@ -83,8 +83,8 @@ DAP_SET = DataSet(
         "numbering": Setting(
             "auto",
             "the value of the first label, muscle: 1 or 2; auto takes 2 where the first mask holds a value of 144",
-            "DAP Atlas: sources differ by one in the values of its labels; --set numbering=1 or 2 decides, and an audit "
-            "shows whether the liver is the liver",
+            "DAP Atlas: sources differ by one in the values of its labels; --set numbering=1 or 2 decides, and an "
+            "audit shows whether the liver is the liver",
         ),
     },
 )
@@ -105,7 +105,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         name="hecktor22",
         title="HECKTOR 2022",
         read=reader(HECKTOR22),
-        marks=("imagesTr/*-*__CT.nii.gz",),
+        marks=("imagesTr*/*-*__CT.nii.gz",),
         pretraining=("Hecktor22_segmentation",),
         size="524 CTs",
         licence="on agreement",

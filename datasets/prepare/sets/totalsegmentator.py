@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from datasets.prepare.case import Case, Findings, Mask, Split
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.path_patterns import find_base, find_paths
 from datasets.prepare.segmentation import is_empty
+from datasets.prepare.tables import read_table
 
 TASK, TUNING, BENCHMARK = "TotalSegmentor_segmentation", "TotalSegmentator_Organ_Seg", "TotalSegmentator"
 IMAGES = r"<id:s\d{4}>/ct.nii.gz"
@@ -117,7 +116,9 @@ def _masks(image: Path, classes: Mapping[str, Sequence[str]], findings: Findings
     empty = [name for name in names if is_empty(folder / f"{name}.nii.gz")]
     if missing:
         shown = ", ".join(f"{name}.nii.gz" for name in missing[:3])
-        findings.problems.append(f"{folder}: {len(missing)} of {len(names)} masks are missing ({shown}); get them again")
+        findings.problems.append(
+            f"{folder}: {len(missing)} of {len(names)} masks are missing ({shown}); get them again"
+        )
     findings.problems += [f"{folder / name}.nii.gz: the file is empty; download it again" for name in empty]
     if missing or empty:
         return {}
@@ -130,26 +131,23 @@ def _splits(base: Path, images: Mapping[str, Path], findings: Findings) -> dict[
     if not path.is_file():
         findings.warnings.append(f"{path}: no such file, so the splits are drawn by patient, not those of the data set")
         return {}
-    findings.tables.append(path)
-    try:
-        table = pd.read_csv(path, sep=";", dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (UnicodeDecodeError, ValueError) as error:
-        findings.problems.append(f"{path}: cannot be read as UTF-8 text with semicolons ({error}); download it again")
+    table = read_table(path, ("image_id", "split"), findings, "image_id", separator=";")
+    if table is None:
         return {}
-    if missing := [column for column in ("image_id", "split") if column not in table]:
-        findings.problems.append(f"{path}: no column {missing[0]}; its cells must be parted by semicolons")
-        return {}
-    for row, (id, split) in enumerate(zip(table["image_id"], table["split"], strict=True), start=2):
+    splits: dict[str, Split] = {}
+    for row in table.rows:
+        id, split = row["image_id"], row["split"]
         if split not in _SPLITS:
-            findings.problems.append(f"{path}: row {row}, column split: {split!r} is not train, val or test")
+            findings.problems.append(f"{path}: row {row.number}, column split: {split!r} is not train, val or test")
         elif id not in images:
-            findings.problems.append(f"{path}: row {row}: {id} has no {id}/ct.nii.gz; download it, or drop the row")
-    for row in table.index[table["image_id"].duplicated()]:
-        findings.problems.append(f"{path}: row {row + 2}: {table['image_id'][row]} is listed twice; keep one row")
-    splits = {id: _SPLITS[split] for id, split in zip(table["image_id"], table["split"], strict=True) if split in _SPLITS}
-    if unlisted := sorted(set(images) - set(table["image_id"])):
-        findings.problems += [f"{images[id]}: {id} is not in meta.csv; remove it, or get the right meta.csv"
-                              for id in unlisted]  # fmt: skip
+            findings.problems.append(
+                f"{path}: row {row.number}: {id} has no {id}/ct.nii.gz; download it, or drop the row"
+            )
+        else:
+            splits[id] = _SPLITS[split]
+    listed = {row["image_id"] for row in table.rows}
+    findings.problems += [f"{images[id]}: {id} is not in meta.csv; remove it, or get the right meta.csv"
+                          for id in sorted(set(images) - listed)]  # fmt: skip
     return splits
 
 
