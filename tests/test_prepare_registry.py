@@ -28,6 +28,8 @@ def test_data_sets_make_nothing_else_by_mistake():
             assert name in published or not pretraining_task(name).labels
         for name in data_set.instruction:
             assert question_task(name).name == name
+        if data_set.name == "own":
+            continue  # what a person has is called anything and lies anywhere
         assert data_set.marks and data_set.size and data_set.licence and data_set.address.startswith("http"), (
             data_set.name
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.errors import InputError
 from training import random_state
+from training.parent_death import signal_at_parents_death
 
 
 class Sampler(Protocol):
@@ -49,7 +52,7 @@ def batches(
         collate_fn=_Collate(collate),
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=partial(_as_loader, os.getpid()),
         generator=torch.Generator(),  # of its own: the loader would else draw from the training's random state
     )
     return iter(loader)
@@ -110,7 +113,11 @@ class _Collate:
             return BadInput(str(error))
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Launchers and Ctrl-C signal the whole process tree; the training process saves, then stops its workers."""
+def _as_loader(parent: int, _worker: int) -> None:
+    """Launchers and Ctrl-C signal the whole process tree; the training process saves, then stops its workers.
+
+    parent: the training process, with which a loader ends at once.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal_at_parents_death(signal.SIGKILL, parent)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from datasets.catalog import published_tasks
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical
 from datasets.prepare.case import Case, Findings
 from datasets.prepare.data_set import DataSet
-from datasets.prepare.sat_ds_splits import split_file, with_sat_ds_split
+from datasets.prepare.sat_ds_splits import WITHOUT_SPLIT, split_file, with_sat_ds_split
 from datasets.prepare.scan import Scan, scan
 from datasets.prepare.splits import SPLITS, TEST_SHARE, VAL_SHARE, Elsewhere, assign
 from datasets.prepare.uses import classes_of, label_set_of, labels_of
@@ -73,11 +74,11 @@ def read_and_check(
     source = source.resolve()
     checked = Checked(data_set, source, [], findings, Scan())
     try:
-        if not source.is_dir():
+        if not source.exists():
             raise InputError(f"{source}: no such folder; give --source the folder of {data_set.title} as downloaded")
         refuse_unknown_settings(data_set, options.settings)
         cases = data_set.read(source, options.settings, findings)
-        if options.split == "sat_ds":
+        if options.split == "sat_ds" and _is_of_sat_ds(data_set, findings):
             cases = _with_sat_ds_split(data_set, cases, options, findings)
     except InputError as error:
         checked.problems = [*findings.problems, str(error)]
@@ -99,7 +100,7 @@ def read_and_check(
                       options.val_share)  # fmt: skip
     checked.cases, checked.drawn = assigned.cases, assigned.drawn
     findings.excluded |= assigned.excluded
-    _note_off_grid(checked)
+    _note_headers(checked)
     return checked
 
 
@@ -158,6 +159,15 @@ def _share_of(weight: float | None) -> float | None:
     return None if weight is None else 1 / (1 + weight)
 
 
+def _is_of_sat_ds(data_set: DataSet, findings: Findings) -> bool:
+    """Whether SAT-DS has a split of the data set; where it has masks but none, a warning says which is taken."""
+    tasks = [task for task in data_set.pretraining if task.endswith("segmentation")]
+    published = {task.name for task in published_tasks()} - WITHOUT_SPLIT
+    if tasks and not published & set(tasks):
+        findings.warnings.append(f"SAT-DS has no split of {data_set.title}; the official one is taken, or one is drawn")
+    return bool(published & set(tasks))
+
+
 def _with_sat_ds_split(data_set: DataSet, cases: Sequence[Case], options: Options, findings: Findings) -> list[Case]:
     if options.sat_ds_splits is None:
         raise InputError("--split sat_ds: give --sat_ds_splits the folder data/split_json of SAT-DS")
@@ -172,10 +182,20 @@ def _with_content(cases: Sequence[Case], findings: Findings) -> list[Case]:
     kept = []
     for case in cases:
         if case.classes or case.report.strip() or case.masks or case.questions or case.record is not None:
-            kept.append(case)
+            kept.append(_absolute(case))
         else:
             findings.excluded[case.id] = NO_CONTENT
     return kept
+
+
+def _absolute(case: Case) -> Case:
+    """With absolute paths, which a setting may have given as others."""
+    if case.image.is_absolute() and all(path.is_absolute() for mask in case.masks.values() for path in mask.files):
+        return case
+    masks = {
+        label: replace(mask, files=tuple(path.absolute() for path in mask.files)) for label, mask in case.masks.items()
+    }
+    return replace(case, image=case.image.absolute(), masks=masks)
 
 
 def _duplicates(checked: Checked) -> dict[str, list[str]]:
@@ -194,7 +214,8 @@ def _duplicates(checked: Checked) -> dict[str, list[str]]:
     return faults
 
 
-def _note_off_grid(checked: Checked) -> None:
+def _note_headers(checked: Checked) -> None:
+    checked.findings.warnings += dict.fromkeys(checked.scan.notes)
     off = checked.scan.off
     if off:
         path, worst = max(off.items(), key=lambda item: item[1])

@@ -1,7 +1,7 @@
 """The manifests that a data set is made into: which there are, and their records.
 
 pretraining/<task>_{train,val,test}.json   for --manifest_dir
-instruction/<task>.json, <task>_val.json   of the tuning tasks
+instruction/<task>.json, <task>_val.json   of the tuning tasks; <task>_test.json of those without a benchmark
 instruction/mixture.json                   all tuning manifests with their published weights, for --manifests
 benchmarks/<name>.json                     for --benchmark_dir: test split
 """
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from datasets.manifest import InstructionRecord
 from datasets.manifest_rows import complaints
+from datasets.mixture import published_weights
 from datasets.prepare.case import Case, Split
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.instruction_rows import QuestionWriter
@@ -40,7 +41,8 @@ def paths_of(task: str, data_set: DataSet) -> list[str]:
     if task in data_set.pretraining:
         return [f"pretraining/{task}_{split}.json" for split in SPLITS]
     if task in data_set.instruction:
-        return [f"instruction/{task}.json", f"instruction/{task}_val.json"]
+        names = [f"instruction/{task}.json", f"instruction/{task}_val.json"]
+        return names if task in published_weights() else [*names, f"instruction/{task}_test.json"]
     return [f"benchmarks/{task}.json"]
 
 
@@ -79,9 +81,9 @@ def build_manifests(
                 faults.setdefault(case, []).append(line)
     for question in _question_tasks(data_set, cases, without):
         benchmark = question.name in data_set.benchmarks
-        splits: tuple[Split, ...] = ("test",) if benchmark else ("train", "val")
-        for split, path in zip(splits, paths_of(question.name, data_set), strict=True):
-            rows = QuestionWriter(question, benchmark, seed, present).rows(by_split[split])
+        splits: tuple[Split, ...] = ("test",) if benchmark else SPLITS
+        for split, path in zip(splits, paths_of(question.name, data_set), strict=False):
+            rows = QuestionWriter(question, split == "test", seed, present).rows(by_split[split])
             manifests.append(Manifest(path, question.name, rows))
             for case, line in _instruction_faults(rows, path).items():
                 faults.setdefault(case, []).append(line)

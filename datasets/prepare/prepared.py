@@ -125,4 +125,5 @@ def _patients(cases: Sequence[Case], pool: str) -> dict[str, list[str]]:
 
 
 def _relative(path: Path, folder: Path) -> str:
+    folder = folder.parent if folder.is_file() else folder
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

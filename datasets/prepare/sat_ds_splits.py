@@ -16,6 +16,7 @@ from datasets.errors import InputError
 from datasets.prepare.case import Case, Split
 from datasets.prepare.data_set import DataSet
 
+WITHOUT_SPLIT = {"ATM22_structure_segmentation", "RibFrac_disease_segmentation"}  # tasks that SAT-DS has no split of
 _EXTENSIONS = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mhd|mha|npz|npy|png|jpe?g|mat)$", re.IGNORECASE)
 _TASK_ENDS = re.compile(r"_(structure_|disease_)?segmentation$|_disease_classification$|_image_text$")
 

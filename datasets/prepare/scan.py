@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -27,11 +28,12 @@ class CaseFiles:
 
     faults: one line each.  off: masks that lie less than `GRID_TOLERANCE` off their image, with the distance; they
     are used as they are.  elsewhere: masks on a grid of their own; they have to be resampled.
-    files: how many were looked at.
+    notes: what may be right, but a person should know.  files: how many were looked at.
     """
 
     case: str
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     off: tuple[tuple[str, float], ...] = ()
     elsewhere: tuple[str, ...] = ()
     files: int = 0
@@ -42,6 +44,7 @@ class Scan:
     """What was found in the files of all cases, by case where something was."""
 
     faults: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     off: dict[str, float] = field(default_factory=dict)  # by mask file
     elsewhere: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: int = 0
@@ -70,6 +73,7 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
         if faults:
             found.faults[files.case] = faults
         found.off.update(files.off)
+        found.notes += files.notes
         found.files += files.files
     found.seconds = perf_counter() - start
     return found
@@ -77,8 +81,14 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
 
 def scan_case(case: Case) -> CaseFiles:
     """The headers of one case's files."""
-    if case.record is not None:
-        return _record_files(case)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        files = _record_files(case) if case.record is not None else _case_files(case)
+    notes = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    return replace(files, notes=tuple(dict.fromkeys(notes)))
+
+
+def _case_files(case: Case) -> CaseFiles:
     faults: list[str] = []
     off: list[tuple[str, float]] = []
     elsewhere: list[str] = []
@@ -99,7 +109,7 @@ def scan_case(case: Case) -> CaseFiles:
             elsewhere.append(f"{path}: {_difference(case.image, image, mask_header, apart)}")
         elif apart > EXACT:
             off.append((str(path), round(apart, 3)))
-    return CaseFiles(case.id, tuple(faults), tuple(off), tuple(elsewhere), 1 + len(conversions))
+    return CaseFiles(case.id, tuple(faults), (), tuple(off), tuple(elsewhere), 1 + len(conversions))
 
 
 def _record_files(case: Case) -> CaseFiles:

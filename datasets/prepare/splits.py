@@ -3,7 +3,7 @@
 The draw: a number in [0, 1) from the SHA-256 of seed, pool and patient.  Below `test_share` the patient is a test one,
 below `test_share + val_share` a validation one; so a patient has the same split in every data set of a pool, and other
 patients keep theirs when some are added.  A data set with official splits but no validation takes the same part of its
-training patients.  A data set of three patients or more has at least one in each split that is drawn.
+training patients.  Of fewer than 20 patients the ones with the lowest numbers are taken, so that no split is empty.
 
 No patient is in two splits: where a data set says otherwise, or another that shares its patients was prepared before,
 the split of most weight counts (test, then val), and what contradicts it is left out.
@@ -12,6 +12,7 @@ the split of most weight counts (test, then val), and what contradicts it is lef
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from datasets.prepare.case import Case, Split
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TEST_SHARE = 0.1
 VAL_SHARE = 0.1
+FEW = 20  # patients
 
 
 @dataclass(frozen=True)
@@ -98,39 +100,42 @@ def _split_of_patients(
     val_share: float,
 ) -> dict[str, Split]:
     """By patient; where no split is official and none known, drawn."""
-    places = {patient: draw(seed, pool, patient) for patient in patients}
     splits: dict[str, Split] = {}
+    undecided: dict[str, list[str]] = {"free": [], "train": []}
     for patient in patients:
-        other, place = known[patient], places[patient]
-        fixed = official.get(patient)
+        fixed, other = official.get(patient), known[patient]
         open_val = fixed == "train" and not has_val
         if fixed is not None and not open_val:
             splits[patient] = fixed
         elif other is not None and (fixed is None or other.split != "test"):
             splits[patient] = other.split
-        elif test_share <= place < test_share + val_share:
-            splits[patient] = "val"
         else:
-            splits[patient] = "test" if fixed is None and place < test_share else "train"
-    _fill(splits, [p for p in patients if known[p] is None], official, places, has_val, test_share, val_share)
+            undecided["free" if fixed is None else "train"].append(patient)
+    places = {patient: draw(seed, pool, patient) for group in undecided.values() for patient in group}
+    splits |= _drawn(undecided["free"], places, test_share, val_share)
+    # Numbers below `test_share` mean nothing where the official split has said who is tested.
+    splits |= _drawn(undecided["train"], places, 0.0, val_share, test_share)
     return splits
 
 
-def _fill(
-    splits: dict[str, Split],
-    patients: Sequence[str],
-    official: Mapping[str, Split],
-    places: Mapping[str, float],
-    has_val: bool,
-    test_share: float,
-    val_share: float,
-) -> None:
-    """A patient for each split that was to be drawn but is empty, from the training ones whose number is lowest."""
-    for split, share in (("test", test_share), ("val", val_share)):
-        if not share or split in splits.values() or len(splits) < 3 or (split == "val" and has_val):
-            continue
-        free = [p for p in patients if splits[p] == "train" and (p not in official or split == "val")]
-        if split == "test" and official:
-            continue
-        if len([p for p in splits if splits[p] == "train"]) > 1 and free:
-            splits[min(free, key=lambda p: places[p])] = "test" if split == "test" else "val"
+def _drawn(
+    patients: Sequence[str], places: Mapping[str, float], test_share: float, val_share: float, start: float = 0.0
+) -> dict[str, Split]:
+    """test for numbers from `start` on, then val, else train; of few patients the same shares by rank, rounded up."""
+    if len(patients) >= FEW:
+        ends = (start + test_share, start + test_share + val_share)
+        return {
+            patient: "test" if start <= place < ends[0] else "val" if ends[0] <= place < ends[1] else "train"
+            for patient, place in ((patient, places[patient]) for patient in patients)
+        }
+    counts: list[tuple[Split, int]] = [
+        ("test", math.ceil(test_share * len(patients))),
+        ("val", math.ceil(val_share * len(patients))),
+    ]
+    splits: dict[str, Split] = dict.fromkeys(patients, "train")
+    order = sorted(patients, key=lambda patient: places[patient])
+    for split, count in counts:
+        while count and len(order) > 1:  # one stays for training
+            splits[order.pop(0)] = split
+            count -= 1
+    return splits

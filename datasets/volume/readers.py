@@ -20,16 +20,19 @@ from datasets.volume.dicom_series import read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
 from datasets.volume.packed_voxels import check_packed
 from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
+from datasets.volume.slice_folder import read_slice_folder, slices_in
 
 EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
     ".mha": "MetaImage", ".mhd": "MetaImage", ".npy": "npy", ".npz": "npz", ".dcm": "DICOM", ".ima": "DICOM",
 }  # fmt: skip
 ARRAY_KINDS = ("npy", "npz")  # arrays without geometry
+SLICE_FOLDER = "slices"  # as images, of which the rows and columns are known to lie as radiologists look at them
+SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third is an assumption
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 _PIECE = 2**20  # bytes read at once where they are not kept
-SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
+SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series or with slices as PNG or JPEG, .npy or .npz"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
             raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
         if kind in ARRAY_KINDS:
             return _read_array(path, kind, array_axes)
+        if kind == SLICE_FOLDER:
+            return _placed(read_slice_folder(path), kind, array_axes, SLICE_FOLDER_AXES, "ct_file")
         array, affine = readers[kind](path)
         scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
@@ -80,7 +85,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
 def file_kind(path: Path) -> str:
     """The kind of a file by content, then extension; raises VolumeError for a missing, empty or unknown one."""
     if path.is_dir():
-        return "DICOM series"
+        return SLICE_FOLDER if _holds_slices_alone(path) else "DICOM series"
     if not path.is_file():
         raise VolumeError(f"{path}: no such file or folder")
     if path.stat().st_size == 0:
@@ -92,6 +97,12 @@ def file_kind(path: Path) -> str:
     if kind is None:
         raise VolumeError(f"{path}: not a known kind of volume; give {SUPPORTED}")
     return kind
+
+
+def _holds_slices_alone(folder: Path) -> bool:
+    """Whether a folder has slices as images, and nothing that may be DICOM, which has no need of an extension."""
+    slices = len(slices_in(folder))
+    return slices > 0 and slices == sum(path.is_file() and path.name[0] != "." for path in folder.iterdir())
 
 
 def is_array_file(path: Path) -> bool:
@@ -223,8 +234,13 @@ def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
         return RawVolume(
             array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", axes_from="format"
         )
+    return _placed(array, kind, array_axes, "RAS", "array_as_is")
+
+
+def _placed(array: np.ndarray, kind: str, array_axes: str | None, assumed: str, source: SourceKind) -> RawVolume:
+    """An array without geometry, with the axes that the caller or the assumption gives it."""
     axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
-    return RawVolume(array, affine_of_axes(array_axes or "RAS", array.shape), kind, "array_as_is", axes_from=axes_from)
+    return RawVolume(array, affine_of_axes(array_axes or assumed, array.shape), kind, source, axes_from=axes_from)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, bool]:
