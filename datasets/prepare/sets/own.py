@@ -15,6 +15,8 @@ Columns, of which `image` alone is needed; all files are named relative to the t
 Rows about one image add up.  A label that is not listed is absent: the labels are those of --set label_set=CT-RATE
 (or RadChestCT, or `one;two;three`), without it all that the table names.
 
+A label that pretraining has no description of needs one in data/label_descriptions.
+
 The manifests are own_image_text, own_classification and own_segmentation for pretraining, and own_Caption,
 own_Diagnosis (for labels of a known label set), own_Question_Answer and own_Seg for tuning.
 """
