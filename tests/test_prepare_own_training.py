@@ -17,7 +17,9 @@ from tests.replicas import own_data
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     truth = own_data.own(folder / "source")
-    assert main(["own", "--source", str(folder / "source"), "--out", str(folder / "out"), "--workers", "1"]) == 0
+    assert (
+        main(["own", "--source", str(folder / "source/table.csv"), "--out", str(folder / "out"), "--workers", "1"]) == 0
+    )
     return folder / "out", truth
 
 
