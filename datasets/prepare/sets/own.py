@@ -6,7 +6,8 @@ Columns, of which `image` alone is needed; all files are named relative to the t
     report    its report
     labels    what is present, as `nodule;effusion`; `none` says that nothing is, an empty field that nobody looked
     mask      `liver=liver.nii.gz;spleen=spleen.nii.gz`; `liver=organs.nii.gz#5` for value 5 of a multi-label file,
-              `kidney=organs.nii.gz#2,3` for several; without a name the structure of --set mask_label=NAME
+              `kidney=organs.nii.gz#2,3` for several; without a name the structure of --set mask_label=NAME, or the
+              row's only label
     question, answer, choices
               choices as `one;two;three`, or by letter as `A=one;B=two`; the answer is then one of them, or its letter
     patient   whose volume it is; without it each volume counts as a patient
@@ -14,6 +15,8 @@ Columns, of which `image` alone is needed; all files are named relative to the t
 
 Rows about one image add up.  A label that is not listed is absent: the labels are those of --set label_set=CT-RATE
 (or RadChestCT, or `one;two;three`), without it all that the table names.
+
+A label that pretraining has no description of needs one in data/label_descriptions.
 
 The manifests are own_image_text, own_classification and own_segmentation for pretraining, and own_Caption,
 own_Diagnosis (for labels of a known label set), own_Question_Answer and own_Seg for tuning.
@@ -40,7 +43,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     """A case an image, in the order of the table.  source: the table, or a folder with one."""
     path = _table_path(source, settings.get("table", ""))
     header = _header(path)
-    for name in header:
+    for name in header if len(header) > 1 else ():
         if name not in COLUMNS:
             hint = nearest(name, COLUMNS) or f"; known are {', '.join(COLUMNS)}"
             findings.problems.append(f"{path}: column {name!r} is not known{hint}")
@@ -52,7 +55,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     label_set = _label_set(settings.get("label_set", ""), table)
     _refuse_repeated_rows(table, findings)
     cases: dict[str, OwnCase] = {}
-    patients: dict[str, tuple[Split | None, int]] = {}
+    splits: dict[str, tuple[Split, int]] = {}
     for row in table.rows:
         if not row["image"]:
             findings.problems.append(f"{path}: row {row.number}, column image: is empty")
@@ -60,20 +63,22 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
         case = cases.setdefault(row["image"], OwnCase(row["image"]))
         try:
             add_row(case, row, path.parent, settings.get("mask_label", ""), label_set)
-            case.split = _split(row, case, patients)
+            _note_split(row, case.patient or case.image, splits)
         except ValueError as error:
             findings.problems.append(f"{path}: row {row.number}, column {error}")
     findings.facts["labels"] = label_set
-    return [_case(case, path.parent, label_set) for case in cases.values()]
+    return [_case(case, path.parent, label_set, splits) for case in cases.values()]
 
 
-def _case(case: OwnCase, folder: Path, label_set: list[str]) -> Case:
+def _case(case: OwnCase, folder: Path, label_set: list[str], splits: Mapping[str, tuple[Split, int]]) -> Case:
+    patient = case.patient or case.image
+    split, _ = splits.get(patient) or splits.get(case.image) or (None, 0)  # a later row may have named the patient
     classes = None if case.labels is None else {label: int(label in case.labels) for label in label_set}
     return Case(
         case.image,
-        case.patient or case.image,
+        patient,
         folder / case.image,
-        case.split,
+        split,
         classes=classes,
         report=case.report,
         masks=dict(case.masks),
@@ -119,19 +124,17 @@ def _refuse_repeated_rows(table: Table, findings: Findings) -> None:
         seen.setdefault(fields, row.number)
 
 
-def _split(row: Row, case: OwnCase, patients: dict[str, tuple[Split | None, int]]) -> Split | None:
-    """The row's split; ValueError for an unknown one, or where the patient was in another."""
+def _note_split(row: Row, patient: str, splits: dict[str, tuple[Split, int]]) -> None:
+    """Keep the split of a row for its patient; ValueError for an unknown one, or where an earlier row has another."""
     given = row.fields.get("split", "")
-    if given and given.lower() not in _SPLITS:
-        raise ValueError(f"split: {given!r} is not train, val or test")
+    if not given:
+        return
     split = _SPLITS.get(given.lower())
-    patient = case.patient or case.image
-    before, number = patients.setdefault(patient, (split, row.number))
+    if split is None:
+        raise ValueError(f"split: {given!r} is not train, val or test")
+    before, number = splits.setdefault(patient, (split, row.number))
     if before != split:
-        raise ValueError(
-            f"split: patient {patient} is in {split or 'no split'} here and in {before or 'none'} in row {number}"
-        )
-    return split
+        raise ValueError(f"split: patient {patient} is in {split} here, and in {before} in row {number}")
 
 
 DATA_SETS = (
