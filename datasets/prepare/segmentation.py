@@ -80,6 +80,8 @@ def read_cases(
         findings.problems.append(f"{base}: no image {_shown(layout.images)}; is this the data set, and all unpacked?")
         return []
     masks = _masks(layout, base, prefix, findings)
+    if base != source and not any(masks.values()):  # images may lie a folder further down than masks
+        masks = _masks(layout, source, prefix, findings)
     for id, reason in _left_out(layout, images, masks, rule):
         findings.excluded[id] = reason
         images.pop(id, None)
