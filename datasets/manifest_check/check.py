@@ -41,6 +41,8 @@ def _check(source: ManifestSource, workers: int, voxels_of: int, headers: bool) 
         where = str(source.path)
         return ManifestReport(where, faults=[(-1, str(error).removeprefix(f"{where}: "))])
     report = ManifestReport(content.where, faults=list(content.faults))
+    if not content.records and not content.faults:
+        report.faults.append((-1, "no records"))
     needs = {row: needs_of(record) for row, record in content.records.items()}
     if headers:
         _look_at_headers(needs, report, workers)
