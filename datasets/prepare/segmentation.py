@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.prepare.case import Case, Findings, Mask, MaskConversion, Split
+from datasets.prepare.data_set import Reader
 from datasets.prepare.path_patterns import FoundPath, find_base, find_paths, glob_of
 
 Values = int | tuple[int, ...] | None  # of a label in a mask file; None: all voxels but 0
@@ -49,6 +50,15 @@ class Layout:
 def in_order(*labels: str) -> dict[str, Values]:
     """Values for labels of which the k-th has value k, counted from 1."""
     return {label: number for number, label in enumerate(labels, start=1)}
+
+
+def reader(layout: Layout) -> Reader:
+    """A reader for a layout that has nothing to be set."""
+
+    def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
+        return read_cases(layout, source, findings)
+
+    return read
 
 
 def read_cases(

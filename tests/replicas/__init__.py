@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.replicas import abdomen, chest, dicom_and_pet
+from tests.replicas import abdomen, chest, dicom_and_pet, sat_ds, whole_body
 from tests.replicas.truth import Truth
 
 # By the name of the data set, with "@" and a word behind it where there are several forms of one.
@@ -16,5 +16,6 @@ SEGMENTATION: dict[str, Callable[[Path], Truth]] = {
     **abdomen.REPLICAS,
     **chest.REPLICAS,
     **dicom_and_pet.REPLICAS,
+    **whole_body.REPLICAS,
 }
-REPLICAS: dict[str, Callable[[Path], Truth]] = {**SEGMENTATION}
+REPLICAS: dict[str, Callable[[Path], Truth]] = {**SEGMENTATION, **sat_ds.REPLICAS}

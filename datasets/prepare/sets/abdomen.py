@@ -6,18 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets.prepare.case import Case, Findings
-from datasets.prepare.data_set import DataSet, Reader, Setting
-from datasets.prepare.segmentation import Layout, in_order, read_cases
-
-
-def reader(layout: Layout) -> Reader:
-    """A reader for a layout that has nothing to be set."""
-
-    def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
-        return read_cases(layout, source, findings)
-
-    return read
-
+from datasets.prepare.data_set import DataSet, Setting
+from datasets.prepare.segmentation import Layout, in_order, read_cases, reader
 
 ABDOMEN_CT_1K = Layout(
     images=(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from datasets.prepare.case import Case, Findings
 from datasets.prepare.data_set import DataSet, Setting
-from datasets.prepare.segmentation import Layout, in_order, read_cases
-from datasets.prepare.sets.abdomen import reader
+from datasets.prepare.segmentation import Layout, in_order, read_cases, reader
 
 ATM22 = Layout(
     images=(r"TrainBatch<batch:[12]>/imagesTr/<id:ATM_\d+_0000>.nii.gz",),

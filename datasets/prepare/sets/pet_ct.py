@@ -8,8 +8,7 @@ from pathlib import Path
 from datasets.errors import InputError
 from datasets.prepare.case import Case, Findings
 from datasets.prepare.data_set import DataSet, Setting
-from datasets.prepare.segmentation import Layout, Values, read_cases
-from datasets.prepare.sets.abdomen import reader
+from datasets.prepare.segmentation import Layout, Values, read_cases, reader
 from datasets.prepare.sets.dap_labels import dap_values, numbering_of
 
 AUTOPET = Layout(
