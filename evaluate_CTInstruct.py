@@ -38,6 +38,7 @@ from models.ctinstruct import CTInstruct
 from training import checkpoint_store, distributed
 from training.arguments import parse
 from training.distributed import Ranks
+from training.folder_lock import locked
 from training.script import run_script
 
 
@@ -173,13 +174,13 @@ def evaluate_jobs(
         **{name: getattr(settings, name) for name in answered_with},
     }
     jobs = [job for planned in plans.values() for job in planned]
-    with autocast(settings, ranks):
+    with locked(plans, ranks), autocast(settings, ranks):
         answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
-    if ranks.is_main:
-        for folder, planned in plans.items():
-            reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
-            print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
-        refuse_failed_jobs(jobs)
+        if ranks.is_main:
+            for folder, planned in plans.items():
+                reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
+                print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
+            refuse_failed_jobs(jobs)
 
 
 def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:

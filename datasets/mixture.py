@@ -12,6 +12,7 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.named_numbers import named_numbers, number_of
 from datasets.vocabulary import TASKS
 
+MIXTURE = "mixture.json"  # as `datasets.prepare` calls it; any name does
 _FACTS = Path(__file__).resolve().parent.parent / "data" / "instruction_tasks.json"
 
 
@@ -28,7 +29,8 @@ def load_mixture(
     """Read manifests as the parts of one mixture.
 
     Args:
-        manifests: ``path`` or ``path=weight``.  A manifest named like a published task (say,
+        manifests: ``path`` or ``path=weight``, or a mixture file: JSON ``{"<manifest>.json": weight, ...}`` with
+            names relative to it, as `datasets.prepare` writes.  A manifest named like a published task (say,
             ``CTRATE_Question_Answer.json``) has that task's weight unless one is given.  Without any weight, parts
             weigh as their number of records.
         task_weights: ``task=weight`` for the kinds of question (``segmentation=3``); the records of all manifests are
@@ -45,7 +47,7 @@ def load_mixture(
         raise InputError("--manifests is empty: name at least one instruction manifest")
     parts: dict[str, list[InstructionRecord]] = {}
     given: dict[str, float] = {}
-    for item in manifests:
+    for item in _with_mixture_files(manifests):
         path, weight = manifest_and_weight(item)
         name = Path(path).stem
         if name in parts:
@@ -64,6 +66,43 @@ def load_mixture(
     if unknown:
         raise InputError(f"manifest {unknown[0]} has no weight while others have: write PATH=WEIGHT for it")
     return parts, known
+
+
+def _with_mixture_files(items: Sequence[str]) -> list[str]:
+    """The items, with what a mixture file names in place of the file."""
+    expanded: list[str] = []
+    for item in items:
+        weights = _mixture_file(Path(item))
+        if weights is None:
+            expanded.append(item)
+            continue
+        for name, weight in weights.items():
+            path = Path(item).parent / name
+            if not path.is_file():
+                raise InputError(f"{item}: names {name}, and {path} is no file; prepare it again or take the line out")
+            expanded.append(f"{path}={number_of(str(weight), f'{item}, {name}')}")
+    return expanded
+
+
+def _mixture_file(path: Path) -> dict[str, float] | None:
+    """The weights in a mixture file; None for any other file, which is only opened."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        head = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head.startswith(b"{"):
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        return None  # the reader of manifests will say it
+    if not content or any(isinstance(value, list) for value in content.values()):
+        return None
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in content.values()):
+        raise InputError(
+            f'{path}: a mixture file has a weight for each manifest: {{"CTRATE_Question_Answer.json": 1.0}}'
+        )
+    return content
 
 
 def manifest_and_weight(item: str) -> tuple[str, str | None]:

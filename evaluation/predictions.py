@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -99,17 +100,23 @@ class PredictionWriter:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (held open until close)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; it needs an "id". Raises InputError without one."""
+        """Append one record; it needs an "id". Raises InputError without one, and where the disk is full."""
         if record.get("id") is None:
             raise InputError("predictions: a record has no 'id'")
         clean = to_json(record) | {"id": str(record["id"])}
-        self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: {error.strerror}; mend that and start again: what stands there is kept"
+            ) from error
         self.done.add(clean["id"])
 
     def close(self) -> None:
-        """Close the file; what was written is there already."""
-        self._file.close()
+        """Close the file; what was written is there already, and what could not be written still cannot."""
+        with suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> PredictionWriter:
         return self

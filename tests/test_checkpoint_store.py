@@ -79,6 +79,16 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, harm, problem, capsys):
         store.find_checkpoint(tmp_path, str(tmp_path / "checkpoints" / "step_000200"))
 
 
+def test_a_flipped_bit_in_a_large_file_is_noticed(tmp_path, capsys):
+    good = write(tmp_path, 100)
+    broken = write(tmp_path, 200, save_model=lambda folder: (folder / "large.bin").write_bytes(bytes(24 * 2**20)))
+    with open(broken / "model" / "large.bin", "r+b") as stream:
+        stream.seek(20 * 2**20)
+        stream.write(b"\x01")
+    assert store.latest_complete(tmp_path) == good
+    assert "large.bin has changed since it was written" in capsys.readouterr().err
+
+
 def test_a_failed_save_leaves_the_older_ones(tmp_path):
     good = write(tmp_path, 100, keep=1)
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -90,3 +91,21 @@ def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
     checkpoint = checkpoint_store.latest_complete(tmp_path)
     assert checkpoint is not None
     assert (checkpoint / "training" / "rank_001.pt").is_file()
+
+
+def test_ranks_whose_launcher_is_killed_save_and_end(tmp_path):
+    options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
+    process = launch(*toy(tmp_path, *options), ranks=2)
+    line = ""
+    while not line.startswith("step "):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+    children = psutil.Process(process.pid).children(recursive=True)
+    launcher = next(child for child in children if "deepspeed.launcher.launch" in child.cmdline())
+    below = launcher.children(recursive=True)
+    launcher.kill()
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert len(below) >= 4 and not alive, "ranks and their loaders"
+    finish(process)
+    checkpoint = checkpoint_store.latest_complete(tmp_path)
+    assert checkpoint is not None and (checkpoint / "training" / "rank_001.pt").is_file()

@@ -386,3 +386,22 @@ def test_log_warmup_is_that_of_deepspeed():
         reference.step(step)
         ours = learning_rate_factor(step, 60, 10, 1e-4, "log")
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
+
+
+def test_a_resumed_run_says_what_has_changed_and_keeps_both_values(tmp_path, capfd):
+    run(tmp_path, "--max_iters", "4", "--learning_rate", "0.01")
+    capfd.readouterr()
+    run(tmp_path, "--max_iters", "8", "--learning_rate", "0.02", "--resume")
+    assert "learning_rate 0.01 -> 0.02" in capfd.readouterr().out
+    newest = run(tmp_path, "--max_iters", "12", "--learning_rate", "0.02", "--resume").checkpoint
+    changes = checkpoint_store.read_description(newest)["changed_settings"]
+    assert {"step": 4, "setting": "learning_rate", "was": 0.01, "now": 0.02} in changes
+    assert {"step": 8, "setting": "max_iters", "was": 8, "now": 12} in changes
+    assert [change["setting"] for change in changes].count("learning_rate") == 1
+
+
+def test_a_resumed_run_cannot_end_before_its_checkpoint(tmp_path):
+    run(tmp_path, "--max_iters", "6")
+    with pytest.raises(InputError, match="--max_iters 3 ends before step 6"):
+        run(tmp_path, "--max_iters", "3", "--resume")
+    assert run(tmp_path, "--max_iters", "6", "--resume").step == 6

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from datasets.errors import InputError
 from training import random_state
+from training.parent_death import signal_at_parents_death
 
 log = logging.getLogger(__name__)
 MOST_REPLACEMENTS = 20  # of one sample; then more is wrong than some files
@@ -87,7 +90,7 @@ def batches(
         collate_fn=_Collate(collate),
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=partial(_as_loader, os.getpid()),
         generator=torch.Generator(),  # of its own: the loader would else draw from the training's random state
     )
     return iter(loader)
@@ -163,7 +166,11 @@ class _Collate:
         return Replaced(batch, reasons) if reasons else batch
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Launchers and Ctrl-C signal the whole process tree; the training process saves, then stops its workers."""
+def _as_loader(parent: int, _worker: int) -> None:
+    """Launchers and Ctrl-C signal the whole process tree; the training process saves, then stops its workers.
+
+    parent: the training process, with which a loader ends at once.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal_at_parents_death(signal.SIGKILL, parent)

@@ -6,6 +6,7 @@ The same script runs under the DeepSpeed launcher, under torchrun and as plain `
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
+from training.parent_death import signal_at_parents_death
 
 
 class SharedInputError(InputError):
@@ -49,7 +51,11 @@ def initialize() -> Ranks:
     cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads this while it is imported
-    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+    if torch.distributed.is_initialized():
+        pass
+    elif {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
+    else:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import torch
 
 from datasets.errors import InputError
-from training import checkpoint_store, distributed, random_state, training_state, zero3
+from training import checkpoint_store, distributed, random_state, resumed_settings, training_state, zero3
 from training.arguments import to_dict
 from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
+from training.folder_lock import holding_run_dir
 from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
@@ -42,6 +43,7 @@ class TrainingResult:
     checkpoint: Path
 
 
+@holding_run_dir
 def train(
     model: torch.nn.Module,
     settings: TrainingSettings,
@@ -67,9 +69,11 @@ def train(
     eval mode and without gradients; rank 0's scores are logged.  record: what a checkpoint's description.json tells of
     the run besides, as JSON types; None for the settings.
 
-    A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM, and `max_minutes`, end the run after the
-    step in hand with a checkpoint, and so does a sample that cannot be read (the step that it belongs to is not made).
-    With `settings.skip_bad_samples` another is taken in its place, as `dataset.instead_of(reference)` names it.
+    The run's folder is locked meanwhile.  A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM,
+    and `max_minutes`, end the run after the step in hand with a checkpoint, and so does a sample that cannot be read
+    (the step that it belongs to is not made).  With `settings.skip_bad_samples` another is taken in its place, as
+    `dataset.instead_of(reference)` names it.  A resumed run says which settings have changed, and keeps both values
+    with its checkpoints.
 
     Raises InputError for unusable settings, a checkpoint that does not fit the run, or a sample that cannot be read,
     and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.  In fp16 a
@@ -85,8 +89,10 @@ def train(
     fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
     fixed["weight_layout"] = WEIGHT_LAYOUT  # ZeRO's states are flat: in another order they would fit, and be wrong
     description = training_state.describe(model, fixed, sampler.fingerprint())
+    record = {"arguments": to_dict(settings)} if record is None else record
+    changes: list[dict[str, Any]] = []
     if resumed_from:
-        _check_fits(resumed_from, description)
+        changes = _check_fits(resumed_from, description, settings, record)
     engine = build_engine(model, settings, ranks.device, parameter_groups)
     loss_scale = LossScale(engine)
     if settings.compile:
@@ -117,7 +123,7 @@ def train(
                 ranks,
                 save_model=save_model,
                 rank_state=training_state.capture(engine),
-                description={**description, **({"arguments": to_dict(settings)} if record is None else record)},
+                description={**description, **record, resumed_settings.CHANGES: changes},
                 keep=settings.keep_checkpoints,
             )
 
@@ -129,6 +135,8 @@ def train(
         status: Literal["finished", "time_limit", "signal"] = "finished"
         if resumed_from:
             progress.say(f"resumed from {resumed_from}")
+            if words := resumed_settings.in_words(changes, start):
+                progress.say(words)
         random_state.seed_all(settings.seed + 7919 * (ranks.rank + 1))  # dropout differs by rank
         if resumed_from:
             random_state.set_state(state["random"])
@@ -193,15 +201,21 @@ def _starting_point(settings: TrainingSettings, ranks: Ranks) -> Path | None:
     return distributed.all_gather_object(folder)[0]
 
 
-def _check_fits(folder: Path, description: dict[str, Any]) -> None:
-    """Raise InputError on every rank where the run differs from the one that wrote the checkpoint."""
-    error = None
+def _check_fits(
+    folder: Path, description: dict[str, Any], settings: TrainingSettings, record: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Which settings the run and those before it have changed; raises InputError on every rank where it does not fit
+    the checkpoint."""
+    error, step = None, checkpoint_store.step_of(folder)
     try:
         saved = checkpoint_store.read_description(folder)
         training_state.check_same({name: saved.get(name) for name in description}, description, folder)
+        resumed_settings.check_length(step, settings.max_iters, folder)
     except InputError as problem:
         error = problem
     distributed.raise_together(error)
+    passed_over = settings.NO_PART_OF_THE_METHOD
+    return resumed_settings.changed_settings(saved, record.get("arguments"), step, passed_over)
 
 
 def _evaluate(

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,7 @@ import SimpleITK as sitk
 from PIL import Image, UnidentifiedImageError
 
 from datasets.volume.dicom_series import dicom_series_grid
-from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine
+from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine, corner_offset
 from datasets.volume.readers import EXTENSIONS, ITK_READERS
 
 IMAGES = (".png", ".jpg", ".jpeg")
@@ -75,7 +76,7 @@ def read_header(path: Path) -> FileHeader:
 
 
 def corner_distance(image: FileHeader, mask: FileHeader) -> float | None:
-    """How far a mask lies off its image: the greatest distance between corners, in sides of the smallest voxel.
+    """How far a mask lies off its image: the most that a corner is off along an axis, in voxels of the image.
 
     None where the shapes differ, after the mask's axes were brought to the image's order.  A mask or image that has
     no place of its own lies on the other where the shapes are equal.
@@ -88,12 +89,8 @@ def corner_distance(image: FileHeader, mask: FileHeader) -> float | None:
         return None
     codes = "".join(nib.aff2axcodes(image.affine))
     moved = VolumeGeometry.of_source("", mask.shape, mask.affine, codes)
-    if tuple(moved.shape) != tuple(image.shape):
-        return None
-    ends = np.array(image.shape) - 1
-    corners = np.array([[x, y, z, 1] for x in (0, ends[0]) for y in (0, ends[1]) for z in (0, ends[2])], dtype=float)
-    apart = np.linalg.norm((corners @ (image.affine - np.asarray(moved.affine)).T)[:, :3], axis=1).max()
-    return float(apart / nib.affines.voxel_sizes(image.affine).min())
+    apart = corner_offset(image.shape, image.affine, moved.shape, moved.affine)
+    return apart if apart < float("inf") else None
 
 
 def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
@@ -101,7 +98,7 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
     if path.name.lower().endswith(".gz") and not zipped and head[344:347] not in (b"n+1",) and head[4:7] != b"n+2":
         raise VolumeError(f"{path}: is no gzip file; download it again")
     block = zlib.decompressobj(31).decompress(head, _UNPACKED) if zipped else head
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if 348 not in sizes and 540 not in sizes:
         raise VolumeError(f"{path}: has no NIfTI header; download it again")
     kind, length = (nib.Nifti2Header, 540) if 540 in sizes else (nib.Nifti1Header, 348)
@@ -160,10 +157,10 @@ def _npz(path: Path) -> FileHeader:
     return FileHeader("npz", _without_channel(shape))
 
 
-def _array_header(file: object) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)  # type: ignore[arg-type]
+    shape, _, dtype = read(file)
     return tuple(int(n) for n in shape), dtype
 
 

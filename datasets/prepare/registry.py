@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from datasets.errors import InputError
 from datasets.prepare.data_set import DataSet
+from datasets.prepare.sets import (
+    abdomen,
+    cc_ccii,
+    chest,
+    ct_rate,
+    dicom_masks,
+    images_2d,
+    inspect,
+    m3d,
+    msd,
+    open_kbp,
+    own,
+    pelvis,
+    pet_ct,
+    rad_chest_ct,
+    radgenome,
+    radimagenet,
+    rp3d,
+    totalsegmentator,
+)
+
+# Of two data sets that make the same manifest `all` takes the earlier one.
+_MODULES: tuple[ModuleType, ...] = (
+    *(images_2d, radimagenet, rad_chest_ct, cc_ccii, radgenome, inspect, rp3d, ct_rate, m3d),
+    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, own),
+)
 
 
 def data_sets() -> dict[str, DataSet]:
     """By name."""
-    return {}
+    return {data_set.name: data_set for module in _MODULES for data_set in module.DATA_SETS}
 
 
 def find_data_set(name: str) -> DataSet:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -14,10 +13,11 @@ from datasets.errors import InputError
 from datasets.mask_files import mask_file
 from datasets.prepare.case import Case
 from datasets.prepare.headers import FileHeader, corner_distance, read_header
+from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 from datasets.volume.geometry import VolumeError
+from datasets.volume.mask_rules import GRID_TOLERANCE
 
-TOLERANCE = 0.5  # sides of the smallest voxel, at the corner that is furthest off
 EXACT = 0.05  # below it two grids are one
 _CHUNK = 32
 
@@ -26,13 +26,14 @@ _CHUNK = 32
 class CaseFiles:
     """What the headers of one case's files say.
 
-    faults: one line each.  off: masks that lie up to `TOLERANCE` off their image, with the distance; they are used as
-    they are.  elsewhere: masks on a grid of their own; they have to be resampled.
-    files: how many were looked at.
+    faults: one line each.  off: masks that lie less than `GRID_TOLERANCE` off their image, with the distance; they
+    are used as they are.  elsewhere: masks on a grid of their own; they have to be resampled.
+    notes: what may be right, but a person should know.  files: how many were looked at.
     """
 
     case: str
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     off: tuple[tuple[str, float], ...] = ()
     elsewhere: tuple[str, ...] = ()
     files: int = 0
@@ -43,6 +44,7 @@ class Scan:
     """What was found in the files of all cases, by case where something was."""
 
     faults: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     off: dict[str, float] = field(default_factory=dict)  # by mask file
     elsewhere: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: int = 0
@@ -61,7 +63,7 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
     """
     start = perf_counter()
     found = Scan()
-    for files in shown(_in_pool(cases, workers), len(cases), title):
+    for files in shown(in_processes(scan_case, cases, workers, _CHUNK), len(cases), title):
         faults = files.faults
         if not resample_masks:
             faults += tuple(f"{line}; resample it by --resample_masks, or leave it out by --skip_bad"
@@ -71,6 +73,7 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
         if faults:
             found.faults[files.case] = faults
         found.off.update(files.off)
+        found.notes += files.notes
         found.files += files.files
     found.seconds = perf_counter() - start
     return found
@@ -78,8 +81,14 @@ def scan(cases: Sequence[Case], workers: int = 1, resample_masks: bool = False, 
 
 def scan_case(case: Case) -> CaseFiles:
     """The headers of one case's files."""
-    if case.record is not None:
-        return _record_files(case)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        files = _record_files(case) if case.record is not None else _case_files(case)
+    notes = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    return replace(files, notes=tuple(dict.fromkeys(notes)))
+
+
+def _case_files(case: Case) -> CaseFiles:
     faults: list[str] = []
     off: list[tuple[str, float]] = []
     elsewhere: list[str] = []
@@ -96,11 +105,11 @@ def scan_case(case: Case) -> CaseFiles:
         except VolumeError as error:
             faults.append(str(error))
             continue
-        if apart is None or apart > TOLERANCE:
+        if apart is None or apart >= GRID_TOLERANCE:
             elsewhere.append(f"{path}: {_difference(case.image, image, mask_header, apart)}")
         elif apart > EXACT:
             off.append((str(path), round(apart, 3)))
-    return CaseFiles(case.id, tuple(faults), tuple(off), tuple(elsewhere), 1 + len(conversions))
+    return CaseFiles(case.id, tuple(faults), (), tuple(off), tuple(elsewhere), 1 + len(conversions))
 
 
 def _record_files(case: Case) -> CaseFiles:
@@ -132,24 +141,10 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
     if apart is None:
         shapes = [" x ".join(map(str, header.shape or ())) for header in (mask, image)]
         return f"not on the grid of {image_path}: {shapes[0]} voxels instead of {shapes[1]}"
-    return f"not on the grid of {image_path}: {apart:.2f} voxels off at the furthest corner, {TOLERANCE} are accepted"
-
-
-def _in_pool(cases: Sequence[Case], workers: int) -> Iterator[CaseFiles]:
-    if workers <= 1 or len(cases) < 4 * _CHUNK:
-        yield from map(scan_case, cases)
-        return
-    # Not by fork: a process that has started threads (torch's, rich's) must not be copied.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(scan_case, cases, chunksize=_CHUNK)
+    off = f"{apart:.2f} voxels off at the furthest corner, less than {GRID_TOLERANCE} is accepted"
+    return f"not on the grid of {image_path}: {off}"
 
 
 def default_workers() -> int:
     """As many as the machine has cores, at most 16: more only wait for the disk."""
     return min(os.cpu_count() or 1, 16)
-
-
-def lines_of(scan_result: Scan) -> Iterable[str]:
-    """Every fault, one a line, in the order of the cases."""
-    for lines in scan_result.faults.values():
-        yield from lines

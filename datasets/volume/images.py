@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets.volume.geometry import VolumeError, VolumeGeometry, foreground_box
 from datasets.volume.loading import normalize
+from datasets.volume.slice_folder import grey
 
 # Rows run to the patient's back and columns to the left, as radiologists look at a slice: axis codes PLS.
 ROWS_AND_COLUMNS = np.array([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -24,7 +25,7 @@ def load_image(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, 
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(_grey(ImageOps.exif_transpose(image)), dtype=np.float32)
+            pixels = np.asarray(grey(ImageOps.exif_transpose(image)), dtype=np.float32)
     except FileNotFoundError as error:
         raise VolumeError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
@@ -40,8 +41,3 @@ def load_image(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, 
         return normalize(geometry.from_source(array)[None]), geometry
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from error
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """One channel; modes I, I;16 and F are grey already, with more than 8 bits."""
-    return image if image.mode == "F" or image.mode.startswith("I") else image.convert("L")

@@ -7,6 +7,7 @@ a mask that lies on the source file voxel by voxel.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from datasets.volume.geometry import (
 )
 from datasets.volume.mask_rules import check_grid, whole_numbers
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
-from datasets.volume.readers import ARRAY_KINDS, RawVolume, file_kind, nifti_header, read_raw
+from datasets.volume.readers import ARRAY_KINDS, SLICE_FOLDER, RawVolume, file_kind, nifti_header, read_raw
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
@@ -36,6 +37,8 @@ SPACE_FIELDS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x"
 _NO_GEOMETRY = {
     "assumption": "an array without geometry, its axes are taken as RAS; say with --array_axes what they are (as LPS, "
     "or as_stored where that is not known).  Its spacing is taken as 1 mm",
+    "slices": "slices as images: rows are taken to run to the back, columns to the left, slices upwards, 1 mm apart; "
+    "say with --array_axes what they are (as PLI, or as_stored where that is not known)",
     "m3d_shape": "an array of M3D's shape, 32 x 256 x 256, without geometry: its slices are taken as the first axis, "
     "from above, and its pictures as axial (IPL); say otherwise with --array_axes.  Its spacing is taken as 1 mm",
     "format": "RadChestCT's arrays do not hold their spacing, it is taken as 1 mm",
@@ -48,10 +51,10 @@ def read_volume(
 ) -> tuple[np.ndarray, VolumeGeometry]:
     """A CT in its stored units (HU): array (1, H, W, D) float32, oriented as asked, not cropped; and its geometry.
 
-    path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series.  `orientation` is three axis codes or
-    "as_stored".  .npy and .npz carry no affine: RadChestCT's (key ``ct``) have known axes, those of others are
-    `array_axes`, without which RAS is assumed, with a warning; "as_stored" says that they are not known, and keeps
-    them.  hu_offset is added to what the file holds.
+    path: NIfTI, NRRD, MHA/MHD, .npy, .npz, or a folder with one DICOM series, or with slices as PNG or JPEG.
+    `orientation` is three axis codes or "as_stored".  Arrays and slices carry no affine: RadChestCT's (.npz with key
+    ``ct``) have known axes, those of others are `array_axes`, without which RAS (of slices PLS) is assumed, with a
+    warning; "as_stored" says that they are not known, and keeps them.  hu_offset is added to what the file holds.
 
     Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels, or a
     singular affine.
@@ -161,7 +164,8 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     """Write a mask (H, W, D), bool or labels 0..255, as uint8 NIfTI with shape, affine and orientation of the source.
 
     For a DICOM, NRRD or MHA source that is its array as read, with the affine turned to RAS; for .npy and .npz the
-    array as stored, (z, y, x) of RadChestCT, without a channel axis.  Returns the path.
+    array as stored, (z, y, x) of RadChestCT, without a channel axis.  The file is there whole or not at all.  Returns
+    the path.
     """
     path, mask = Path(path), np.asarray(mask)
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -174,7 +178,12 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     image = nib.Nifti1Image(restore_to_source(labels, geometry), affine)
     _copy_space(image, geometry)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        nib.save(image, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -185,9 +194,10 @@ def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float =
         raise VolumeError(f"{path}: holds NaN or infinite voxels; replace them, for instance by air (-1024)")
     if low == high:
         raise VolumeError(f"{path}: every voxel is {low:g}; this is no CT")
-    if raw.axes_from in _NO_GEOMETRY and raw.axes_from not in _warned:
-        _warned.add(raw.axes_from)
-        log.warning("%s: %s", path, _NO_GEOMETRY[raw.axes_from])
+    origin = raw.kind if raw.kind == SLICE_FOLDER and raw.axes_from == "assumption" else raw.axes_from
+    if origin in _NO_GEOMETRY and origin not in _warned:
+        _warned.add(origin)
+        log.warning("%s: %s", path, _NO_GEOMETRY[origin])
     array = raw.array + np.float32(hu_offset) if hu_offset else raw.array
     return replace(raw, array=array, affine=check_affine(raw.affine, str(path)))
 

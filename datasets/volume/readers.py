@@ -18,7 +18,9 @@ import SimpleITK as sitk
 
 from datasets.volume.dicom_series import read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
+from datasets.volume.packed_voxels import check_packed
 from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
+from datasets.volume.slice_folder import read_slice_folder, slices_in
 
 EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
@@ -27,9 +29,12 @@ EXTENSIONS = {
 M3D_SHAPE = (32, 256, 256)  # of every volume that M3D's preparation writes, with or without a channel before it
 M3D_AXES = "IPL"  # slices first, then the rows of an axial picture and its columns
 ARRAY_KINDS = ("npy", "npz")  # arrays without geometry
+SLICE_FOLDER = "slices"  # as images, of which the rows and columns are known to lie as radiologists look at them
+SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third is an assumption
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
-SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series, .npy or .npz"
+_PIECE = 2**20  # bytes read at once where they are not kept
+SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series or with slices as PNG or JPEG, .npy or .npz"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
             raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
         if kind in ARRAY_KINDS:
             return _read_array(path, kind, array_axes)
+        if kind == SLICE_FOLDER:
+            return _placed(read_slice_folder(path), kind, array_axes, SLICE_FOLDER_AXES, "ct_file")
         array, affine = readers[kind](path)
         scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
@@ -81,7 +88,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
 def file_kind(path: Path) -> str:
     """The kind of a file by content, then extension; raises VolumeError for a missing, empty or unknown one."""
     if path.is_dir():
-        return "DICOM series"
+        return SLICE_FOLDER if _holds_slices_alone(path) else "DICOM series"
     if not path.is_file():
         raise VolumeError(f"{path}: no such file or folder")
     if path.stat().st_size == 0:
@@ -93,6 +100,12 @@ def file_kind(path: Path) -> str:
     if kind is None:
         raise VolumeError(f"{path}: not a known kind of volume; give {SUPPORTED}")
     return kind
+
+
+def _holds_slices_alone(folder: Path) -> bool:
+    """Whether a folder has slices as images, and nothing that may be DICOM, which has no need of an extension."""
+    slices = len(slices_in(folder))
+    return slices > 0 and slices == sum(path.is_file() and path.name[0] != "." for path in folder.iterdir())
 
 
 def is_array_file(path: Path) -> bool:
@@ -163,7 +176,7 @@ def is_scaled(path: str | Path) -> bool:
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with _nifti_image(path) as image:
+    with _nifti_image(path, to_the_end=True) as image:
         dtype = image.get_data_dtype()
         if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
             raise VolumeError(f"{path}: voxels are of type {dtype}; give one real number a voxel")
@@ -172,8 +185,11 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def _nifti_image(path: Path) -> Iterator[nib.Nifti1Pair]:
-    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm."""
+def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pair]:
+    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm.
+
+    to_the_end: when the voxels have been read, read on, since the checksum of what was packed stands at the end.
+    """
     if path.name.lower().endswith((".hdr", ".img")):
         image = nib.load(path)  # a pair of files, found by name
         if not isinstance(image, nib.Nifti1Pair):
@@ -188,11 +204,15 @@ def _nifti_image(path: Path) -> Iterator[nib.Nifti1Pair]:
         # sizeof_hdr is 348 in NIfTI-1 and 540 in NIfTI-2, in either byte order
         version_2 = 540 in (int.from_bytes(header_size, "little"), int.from_bytes(header_size, "big"))
         yield (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_stream(stream)
+        while to_the_end and zipped and stream.read(_PIECE):
+            pass
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    kind = file_kind(path)
+    check_packed(path, kind)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(ITK_READERS[file_kind(path)])
+    reader.SetImageIO(ITK_READERS[kind])
     reader.SetFileName(str(path))
     image = reader.Execute()
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -217,10 +237,15 @@ def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
         return RawVolume(
             array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", axes_from="format"
         )
+    return _placed(array, kind, array_axes, "RAS", "array_as_is")
+
+
+def _placed(array: np.ndarray, kind: str, array_axes: str | None, assumed: str, source: SourceKind) -> RawVolume:
+    """An array without geometry, with the axes that the caller or the assumption gives it."""
     axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
-    if array_axes is None and array.shape == M3D_SHAPE:
+    if array_axes is None and kind in ARRAY_KINDS and array.shape == M3D_SHAPE:
         array_axes, axes_from = M3D_AXES, "m3d_shape"
-    return RawVolume(array, affine_of_axes(array_axes or "RAS", array.shape), kind, "array_as_is", axes_from=axes_from)
+    return RawVolume(array, affine_of_axes(array_axes or assumed, array.shape), kind, source, axes_from=axes_from)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, bool]:

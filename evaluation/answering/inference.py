@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,15 @@ from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import save_mask
 from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
+from evaluation.answering.mask_names import mask_name
 from evaluation.answering.recent_volumes import RecentEncodings
 from evaluation.metrics.release_protocol import DICE, dice_release_protocol
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import PredictionWriter
 from models.ctinstruct import CTInstruct
 from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
+
+_MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def answer_batches(
             try:
                 samples.append((record, dataset.sample(asked.get(record.id, record))))
             except Exception as error:
-                _stop_if_device_is_lost(error)
+                _stop_if_machine_fails(error)
                 if record.id not in writer.done:
                     write(record, _failed(record, error))
                     yield record.id
@@ -140,7 +143,7 @@ def answer_batches(
                 if record.labels:
                     result[DICE] = None if record.id in asked else _release_dice(record, sample, dataset, answer)
             except Exception as error:
-                _stop_if_device_is_lost(error)
+                _stop_if_machine_fails(error)
                 result = _failed(record, error)
             write(record, result)
             yield record.id
@@ -158,16 +161,21 @@ def _predict_each(
     try:
         return list(predict(model, [sample for _, sample in samples], options, encodings))
     except Exception as error:
-        _stop_if_device_is_lost(error)
+        _stop_if_machine_fails(error)
         if len(samples) == 1:
             return [error]
     return [answer for sample in samples for answer in _predict_each(model, [sample], options, encodings)]
 
 
-def _stop_if_device_is_lost(error: Exception) -> None:
-    """After a fault of the device every later sample fails as well: that is the end of the run, not of one sample."""
+def _stop_if_machine_fails(error: Exception) -> None:
+    """A fault of the device, or a full disk, is not a sample's: every later one would fail as well, so the run ends."""
     if isinstance(error, torch.AcceleratorError):
         raise error
+    if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
+        where = f"{error.filename}: " if error.filename else ""
+        raise InputError(
+            f"{where}{error.strerror}; mend that and start again: what is answered is kept, the rest is answered then"
+        ) from error
 
 
 def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
@@ -230,7 +238,7 @@ def _result(
             if source.boxes is not None:
                 entry["truth_boxes"] = source.boxes
             if number < len(answer.masks):
-                path = mask_folder / f"{_file_name(record.id)}_{_file_name(label)}.nii.gz"
+                path = mask_folder / mask_name(record.id, label, record.labels[:number].count(label))
                 save_mask(answer.masks[number], geometry, path)
                 entry["mask_path"] = str(path)
                 mask = geometry.to_source(answer.masks[number])
@@ -254,7 +262,3 @@ def _release_dice(
     placement, geometry = sample.volumes[sample.mask_image].placement, sample.geometries[sample.mask_image]
     truth = answer_masks(record, dataset.loader, placement, geometry)
     return dice_release_protocol(logits[0], truth.amax(0))
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)

@@ -26,6 +26,7 @@ from evaluation.metrics.summarize import summarize
 from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
 from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import write_report
+from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
 from models.ctinstruct import CTInstruct
@@ -162,7 +163,7 @@ def score_jobs(
     Returns:
         The reports, that of all together last.
     """
-    published = read_published(PUBLISHED_RESULTS)
+    published, peers = read_published(PUBLISHED_RESULTS), read_peers(PUBLISHED_RESULTS)
     summaries, reports = {}, []
     for job in jobs:
         predictions = merge_predictions(job.folder, [record.id for record in job.records])
@@ -180,7 +181,7 @@ def score_jobs(
         summary["run"] = run
         write_json(summary, job.folder / "metrics.json")
         tables = [*paper_tables({job.name: summary}, published), *summary_tables(summary)]
-        tables = [captioned(table, job.control) for table in tables]
+        tables = [captioned(table, job.control) for table in tables] + peer_tables({job.name: summary}, peers)
         write_tables(tables, job.folder / "tables")
         reports.append(write_report([job.folder], checkpoint=checkpoint))
         summaries[job.name] = summary
@@ -190,6 +191,7 @@ def score_jobs(
     if len(jobs) > 1:
         write_json(summaries, output / "metrics.json")
         tables = [captioned(table, jobs[0].control) for table in paper_tables(summaries, published)]
+        tables += peer_tables(summaries, peers)
         write_tables(tables, output / "tables")
         for table in tables:
             print_table(table)

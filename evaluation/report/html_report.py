@@ -21,6 +21,7 @@ from datasets.errors import InputError
 from evaluation.report.control_captions import caption
 from evaluation.report.mask_cases import read_case
 from evaluation.report.palette import MASK_COLOURS
+from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.report_data import (
     Evaluation,
     dice_values,
@@ -179,7 +180,8 @@ def write_report(
         evaluation.name += control
     _tell_names_apart(evaluations)
     checkpoints = dict.fromkeys(str(e.run["checkpoint"]) for e in evaluations if e.run.get("checkpoint"))
-    figures = read_published(published) if published is not None and Path(published).is_file() else {}
+    file = None if published is None else Path(published)
+    figures, others = (read_published(file), read_peers(file)) if file and file.is_file() else ({}, [])
     summaries = {evaluation.name: evaluation.summary for evaluation in evaluations}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
@@ -192,7 +194,8 @@ def write_report(
         title=title + (controls[0] if len(set(controls)) == 1 else ""),
         checkpoint=checkpoint or ", ".join(checkpoints) or "not recorded",
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        overview=paper_tables(summaries, figures, unknown_columns=False),
+        overview=paper_tables(summaries, figures),
+        peers=peer_tables(summaries, others),
         evaluations=[_sections(evaluation, options or ReportOptions()) for evaluation in evaluations],
         calibration_bins=CALIBRATION_BINS,
         truth_colour=MASK_COLOURS[0],

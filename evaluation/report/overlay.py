@@ -153,6 +153,7 @@ def overlay_figure(
     title: str | None = None,
     center: Sequence[int] | None = None,
     outlines: Collection[str] = (),
+    legend: bool = True,
 ) -> Figure:
     """The three planes side by side as a matplotlib Figure (no pyplot, no display, no global state).
 
@@ -163,6 +164,7 @@ def overlay_figure(
         window: see `display_window`.
         center: voxel (x, y, z) to cut through instead of the masks' centre of mass.
         outlines: names of masks drawn as a line without a fill, so that a truth can be seen around a prediction.
+        legend: whether the masks' names are written below the planes.
     Raises:
         InputError: shapes, spacing, window or centre are unusable.
     """
@@ -174,7 +176,7 @@ def overlay_figure(
     heights = [extent_mm[plane.row_axis] for plane in PLANES]
     colours = mask_colours(len(masks))
 
-    legend_rows = -(-len(masks) // 5)
+    legend_rows = -(-len(masks) // 5) if legend else 0
     # One scale for all planes: the picture's width holds the three widths, and its height the tallest plane.
     panel_inches = np.clip((FIGURE_WIDTH_INCHES - 1.2) * max(heights) / sum(widths), 2.0, 11.0)
     height_inches = panel_inches + 0.75 + 0.32 * legend_rows + (0.35 if title else 0)
@@ -210,7 +212,7 @@ def overlay_figure(
         axes.text(0.985, 0.5, plane.right, ha="right", va="center", **marks)
         axes.text(0.5, 0.985, plane.top, ha="center", va="top", **marks)
         axes.text(0.5, 0.015, plane.bottom, ha="center", va="bottom", **marks)
-    if masks:
+    if masks and legend:
         handles = [
             Patch(
                 facecolor="none" if name in outlines else (*colour, 0.5),

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from evaluation.metrics.release_protocol import DIAGNOSIS_METRICS, TEXT_METRICS
-from evaluation.report.tables import Table, format_estimate, format_number, metric_name
+from evaluation.report.tables import NO_VALUE, Table, format_estimate, format_number, metric_name
 
 PUBLISHED_RESULTS = Path(__file__).resolve().parents[2] / "data" / "published_results.json"
 TASK_NAMES = {
@@ -122,7 +122,10 @@ def confidence_table(probabilities: Mapping[str, float]) -> Table:
 
 
 def read_published(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Published figures: {benchmark: {metric: {"value": number or null, "source": text}}}.
+    """The paper's figures: {benchmark: {metric: {"value": number or null, "source": text}}}.
+
+    They are the file's entry "paper"; those of others are `evaluation.report.peer_tables`'s.  A file without that entry
+    holds the paper's figures alone.
 
     Raises:
         InputError: the file is unreadable, or a figure has no source (a figure that cannot be looked up is not
@@ -132,6 +135,7 @@ def read_published(path: str | Path) -> dict[str, dict[str, Any]]:
         published = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: cannot read published figures ({error})") from error
+    published = published.get("paper", published)
     for benchmark, metrics in published.items():
         for metric, figure in metrics.items():
             if not isinstance(figure, dict) or "value" not in figure:
@@ -146,15 +150,13 @@ def read_published(path: str | Path) -> dict[str, dict[str, Any]]:
 def paper_tables(
     summaries: Mapping[str, Mapping[str, Any]],
     published: Mapping[str, Mapping[str, Any]] | None = None,
-    unknown_columns: bool = True,
 ) -> list[Table]:
     """The matrices that have rows: benchmarks down, metrics across, and behind a metric that the paper reports a column
-    with its figure, empty where that is not known.
+    with its figure, empty where that is not known.  A column without any figure is left out.
 
     Args:
         summaries: {benchmark name: result of `summarize`}.
         published: see `read_published`.
-        unknown_columns: False leaves out columns of published figures of which none is known.
     """
     published = _comparable(published, summaries)
     tables = []
@@ -169,10 +171,9 @@ def paper_tables(
         for metric in metrics:
             if not any(metric in values for _, _, values in groups):
                 continue
-            columns.append((metric, False))
-            figures = [published[name][metric] for name, _, _ in groups if metric in published.get(name, {})]
-            if figures and (unknown_columns or any(figure["value"] is not None for figure in figures)):
-                columns.append((metric, True))
+            for column in ((metric, False), (metric, True)):
+                if any(_cell(name, values, *column, published) not in ("", NO_VALUE) for name, _, values in groups):
+                    columns.append(column)
         rows = [
             (name, task, *(_cell(name, values, *column, published) for column in columns))
             for name, task, values in groups
@@ -217,14 +218,16 @@ def benchmark_table(
     published: Mapping[str, Mapping[str, Any]] | None = None,
     title: str = "Benchmarks",
 ) -> Table:
-    """Benchmarks by metric as in a paper, with the published figure beside ours; unknown published figures stay empty.
+    """Benchmarks by metric as in a paper, the published figure beside ours; an unknown one stays empty, and without
+    any known one there is no such column.
 
     Args:
         summaries: {benchmark name: result of `summarize`}.
         published: see `read_published`.
     """
     published = _comparable(published, summaries)
-    rows, notes = [], [INTERVAL_NOTE]
+    rows: list[tuple[str, ...]] = []
+    notes = [INTERVAL_NOTE]
     for benchmark, summary in summaries.items():
         notes.append(f"{benchmark}: {_failure_note(summary['counts'])}")
         known = published.get(benchmark, {})
@@ -234,7 +237,9 @@ def benchmark_table(
                 theirs = "" if figure is None else format_number(figure, metric)
                 ours, n = format_estimate(estimate, metric), str(estimate["n"])
                 rows.append((benchmark, _group_name(task, label_set), metric_name(metric), ours, n, theirs))
-    columns = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
+    columns: tuple[str, ...] = ("Benchmark", "Task", "Metric", "Ours [95 % CI]", "n", "Published")
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(title, columns, tuple(rows), (*notes, *_sources(published, summaries)), text_columns=3)
 
 

@@ -1,0 +1,172 @@
+"""Cases as records of instruction manifests: the questions of the tuning tasks and of the benchmarks.
+
+A benchmark asks each thing once: all confidences of a volume, every structure that is present, every report, every
+question.  Training asks in more ways (see `InstructionBuilder`), for a structure at most once a volume.  All choices
+come from seed, task and case, so other cases keep their questions when some are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets.label_descriptions import canonical
+from datasets.mask_files import mask_file
+from datasets.prepare.case import Case, Question
+from datasets.prepare.instructions import InstructionBuilder
+from datasets.prepare.pretraining_rows import hu_field, mask_fields
+from datasets.prepare.uses import QuestionTask, classes_of, taken_by
+from datasets.vocabulary import SEGMENTATION, diseases_of
+
+MOST_REQUESTS = 4  # for structures, about one volume, in training
+MOST_STRUCTURES = 3  # in one of them
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class QuestionWriter:
+    """Questions of one task.
+
+    benchmark: each thing once, instead of training's ways to ask.
+    present: by case the structures that have a voxel; of a case that is not there all are taken to have one.
+    """
+
+    task: QuestionTask
+    benchmark: bool = False
+    seed: int = 0
+    present: Mapping[str, Collection[str]] | None = None
+
+    def rows(self, cases: Sequence[Case]) -> list[Record]:
+        """The records of all cases, with ids."""
+        builder = InstructionBuilder(self.seed, self.task.label_set)
+        rows: list[Record] = []
+        for case in cases:
+            if not taken_by(case, self.task.name):
+                continue
+            builder.random = _seeded(self.seed, self.task.name, case.id)
+            for number, row in enumerate(self._questions(case, builder)):
+                rows.append({"id": f"{case.id}/{number}", **row, **hu_field(case)})
+        return rows
+
+    def _questions(self, case: Case, builder: InstructionBuilder) -> Iterator[Record]:
+        row: Record = {"image_path": str(case.image), "patient_id": case.patient}
+        kind = self.task.kind
+        if kind == "diagnosis":
+            yield from self._diagnosis(case, row, builder)
+        elif kind == "segmentation":
+            yield from self._segmentation(case, row, builder)
+        elif kind == "report":
+            if case.report.strip():
+                yield from builder.report({**row, "report": case.report})
+        else:
+            for question in case.questions:
+                yield _asked(row, question, openly=kind == "open_questions", builder=builder)
+            told = any(question.task == "report_generation" for question in case.questions)
+            if case.report.strip() and kind == "questions" and not self.benchmark and not told:
+                yield from builder.report({**row, "report": case.report})
+
+    def _diagnosis(self, case: Case, row: Record, builder: InstructionBuilder) -> Iterator[Record]:
+        classes = classes_of(case)
+        if self.task.label_set:
+            known = {canonical(disease): disease for disease in diseases_of(self.task.label_set)}
+            classes = {known[canonical(label)]: value for label, value in classes.items() if canonical(label) in known}
+        if any(value is not None for value in classes.values()):
+            row = {**row, "disease_label": dict(classes)}
+            yield from builder.diagnosis(row) if self.benchmark else builder.classification(row)
+
+    def _segmentation(self, case: Case, row: Record, builder: InstructionBuilder) -> Iterator[Record]:
+        labels = self._present_structures(case)
+        if self.benchmark:
+            groups = [[label] for label in labels]
+        else:
+            groups = _groups(labels, builder.random)
+        for chosen in groups:
+            text, answer = _request(chosen, builder)
+            parts = [{"type": "image"}, {"type": "text", "text": text}]
+            record = {"task": "segmentation", "question": parts, "answer": answer, **row, "labels": chosen}
+            yield record | (_boxes(case, chosen) if case.record is not None else _masks(case, chosen))
+
+    def _present_structures(self, case: Case) -> list[str]:
+        if case.record is not None:
+            labels, boxes = case.record["labels"], case.record.get("renorm_y1x1z1_y2x2z2")
+            given = zip(labels, boxes or [True] * len(labels), strict=True)
+            return [label for label, box in given if box and self.task.takes(label)]
+        present = (self.present or {}).get(case.id)
+        return [label for label in case.masks if self.task.takes(label) and (present is None or label in present)]
+
+
+def _asked(row: Record, question: Question, openly: bool, builder: InstructionBuilder) -> Record:
+    """A question as the data set words it; its choices follow in their order where it does not name them itself."""
+    text, answer, choices = question.text.strip(), question.answer.strip(), dict(question.choices or {})
+    if choices:
+        letter = next((letter for letter in choices if answer.rstrip(".)").upper() == letter.upper()), None)
+        letter = letter or next((letter for letter, choice in choices.items() if choice == answer), None)
+        right = choices[letter] if letter else answer
+        if openly or question.task == "open_vqa" or letter is None:
+            answer, choices = right, {}
+        else:
+            answer = builder.templates["multiple_choice"]["answer"].format(letter=letter, choice=right)
+            if not all(choice.casefold() in text.casefold() for choice in choices.values()):
+                text += " Choices: " + " ".join(f"{letter}. {choice}" for letter, choice in choices.items())
+    if openly:
+        task = "open_vqa"
+    elif question.task:
+        task = question.task
+    elif choices:
+        task = "multiple_choice"
+    else:
+        task = "yes_no" if answer.strip(" .").lower() in ("yes", "no") else "open_vqa"
+    parts = [{"type": "image"}, {"type": "text", "text": text}]
+    record = {"task": task, "question": parts, "answer": answer, **row}
+    return record | ({"choices": choices} if choices else {})
+
+
+def _request(chosen: Sequence[str], builder: InstructionBuilder) -> tuple[str, str]:
+    """Question and answer of a request for structures, worded by the templates."""
+    templates = builder.templates["segmentation"]
+    named = _listed([f"the {label}" for label in chosen])
+    question = builder.random.choice(templates["questions"]).format(structures=named)
+    if len(chosen) == 1:
+        return question, builder.random.choice(templates["answer_one"])
+    sentence = _listed([templates["answer_part"].format(structure=f"the {label}") for label in chosen])
+    answer = sentence[0].upper() + sentence[1:] + "."
+    assert answer.count(SEGMENTATION) == len(chosen)
+    return question, answer
+
+
+def _groups(labels: Sequence[str], rng: random.Random) -> list[list[str]]:
+    """The structures of each request: one and several in turn, none twice, at most `MOST_REQUESTS`."""
+    rest = rng.sample(list(labels), len(labels))
+    groups: list[list[str]] = []
+    while rest and len(groups) < MOST_REQUESTS:
+        count = 1 if len(groups) % 2 == 0 else MOST_STRUCTURES
+        groups.append(rest[:count])
+        rest = rest[count:]
+    return groups
+
+
+def _masks(case: Case, chosen: Sequence[str]) -> Record:
+    return mask_fields({label: case.masks[label] for label in chosen})
+
+
+def _boxes(case: Case, chosen: Sequence[str]) -> Record:
+    """Image and masks of a preprocessed crop of SAT-DS."""
+    record = dict(case.record or {})
+    labels, boxes = record["labels"], record.get("renorm_y1x1z1_y2x2z2")
+    folder = record["renorm_segmentation_dir"]
+    fields: Record = {"mask_path": [[mask_file(folder, label)] for label in chosen]}
+    if boxes:
+        fields["mask_boxes"] = [[list(boxes[labels.index(label)])] for label in chosen]
+    return fields
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def _seeded(seed: int, task: str, case: str) -> random.Random:
+    digest = hashlib.sha256(f"{seed}/{task}/{case}".encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))

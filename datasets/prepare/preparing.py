@@ -1,0 +1,118 @@
+"""One data set from its folder as downloaded to its manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets.errors import InputError
+from datasets.prepare.checking import Checked, Options, read_and_check
+from datasets.prepare.converted_masks import with_converted_masks
+from datasets.prepare.data_set import DataSet
+from datasets.prepare.manifests import build_manifests, paths_of, segmentation_takers, tasks_of
+from datasets.prepare.prepared import Record, makers, patients_elsewhere, read_prepared, record_of
+from datasets.prepare.present_structures import NAME as PRESENT
+from datasets.prepare.present_structures import present_structures
+from datasets.prepare.uses import taken_by
+from datasets.prepare.writing import write_prepared
+
+
+@dataclass
+class Prepared:
+    """What came of it.  records: by manifest.  changed: files that are new or other than before.
+
+    left_out: tasks that another data set makes, with its name.  With `checked.problems` nothing was written.
+    """
+
+    checked: Checked
+    records: dict[str, int] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def check(data_set: DataSet, source: Path, options: Options, out: Path | None = None) -> Checked:
+    """Read and check a data set; `out` is looked at for the patients that it shares with prepared ones."""
+    records = read_prepared(out) if out is not None else {}
+    return read_and_check(data_set, source, options, patients_elsewhere(records, data_set.name, data_set.pool))
+
+
+def prepare(
+    data_set: DataSet, source: Path, out: Path, options: Options, preferred: Collection[str] | None = None
+) -> Prepared:
+    """Read, check and write a data set.
+
+    preferred: other data sets whose manifests stay theirs; what others have made is replaced.  None: a manifest that
+    another data set made is refused, or replaced under `options.replace`.
+
+    Faults are in the result's `checked.problems`; InputError where `out` cannot be used.
+    """
+    _refuse_inside(out.resolve(), source.resolve())
+    records = read_prepared(out)
+    made_by = makers(records, data_set.name)
+    taken = {
+        task: maker for task in tasks_of(data_set) for path in paths_of(task, data_set) if (maker := made_by.get(path))
+    }
+    if preferred is None:
+        _refuse_taken(taken, data_set, options)
+        left_out: dict[str, str] = {}
+    else:
+        left_out = {task: maker for task, maker in taken.items() if maker in preferred}
+    checked = check(data_set, source, options, out)
+    result = Prepared(checked, left_out=left_out)
+    if checked.problems:
+        return result
+    folder = out.resolve() / data_set.name
+    cases, faults = with_converted_masks(checked.cases, checked.scan.elsewhere, folder / "masks", options.workers)
+    checked.cases = cases
+    checked.refuse(faults, options.skip_bad)
+    present: dict[str, list[str]] = {}
+    if takers := segmentation_takers(data_set, checked.cases, left_out):
+        asked = [case for case in checked.cases if case.masks and any(taken_by(case, task.name) for task in takers)]
+        present, faults = present_structures(
+            asked, lambda label: any(task.takes(label) for task in takers), folder / PRESENT, options.workers
+        )
+        checked.refuse(faults, options.skip_bad)
+    manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out)
+    if faults and options.skip_bad:
+        checked.refuse(faults, True)
+        manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out)
+    checked.refuse(faults, options.skip_bad)
+    if not manifests and not left_out and not checked.problems:
+        checked.problems.append(f"{source}: no case has what {', '.join(tasks_of(data_set))} needs")
+    if checked.problems:
+        return result
+    result.records = {manifest.path: len(manifest.rows) for manifest in manifests}
+    stale = [path for path in (records.get(data_set.name) or {}).get("manifests", {}) if path not in result.records]
+    stale = [path for path in stale if path not in made_by]
+    result.changed = write_prepared(
+        out,
+        record_of(checked, options, {}, result.records),
+        manifests,
+        _without(records, data_set.name, result.records),
+        stale,
+    )
+    return result
+
+
+def _refuse_inside(out: Path, source: Path) -> None:
+    if out == source or out.is_relative_to(source):
+        raise InputError(f"--out {out}: lies in the source, which is left as it is; give another folder")
+
+
+def _refuse_taken(taken: Mapping[str, str], data_set: DataSet, options: Options) -> None:
+    if taken and not options.replace:
+        task, maker = next(iter(taken.items()))
+        more = f" and {len(taken) - 1} more tasks" if len(taken) > 1 else ""
+        raise InputError(f"{data_set.name}: {task}{more} was made of {maker} before; give --replace, or another --out")
+
+
+def _without(records: Mapping[str, Record], data_set: str, new: Collection[str]) -> dict[str, Record]:
+    """The records of other data sets that lose a manifest to this one."""
+    changed = {}
+    for name, record in records.items():
+        if name != data_set and set(record["manifests"]) & set(new):
+            kept = {part: {path: value for path, value in record[part].items() if path not in new}
+                    for part in ("manifests", "records")}  # fmt: skip
+            changed[name] = {**record, **kept}
+    return changed
