@@ -20,10 +20,11 @@ from rich.console import Console
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.volume.preprocessing import Preprocessing, print_changes
+from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
 from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.run_record import describe_checkpoint
-from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
+from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, refuse_failed_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
 from evaluation.metrics.report_classifier import load_report_classifier
 from evaluation.metrics.summarize import fit_thresholds_from_records
@@ -57,6 +58,7 @@ class HyperParameters:
     # CT-RATE-VQA, M3D-Cap, M3D-VQA
     manifest: str = ""
     benchmark: tuple[str, ...] = ()  # one or several names, or all; several go to folders of their names
+    skip_missing: bool = False  # leave benchmarks out that have no manifest, naming them
     benchmark_dir: str = ""  # folder of the benchmarks' manifests; data/benchmarks where empty
     limit: int = 0  # answer so many records, spread evenly over the manifest; 0 answers all
     # none; shuffled: about another patient's volume; no_image: about none.  What is right with these two is not seen.
@@ -178,6 +180,7 @@ def evaluate_jobs(
             for folder, planned in plans.items():
                 reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
                 print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
+            refuse_failed_jobs(jobs)
 
 
 def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:
@@ -199,7 +202,7 @@ def main() -> None:
         raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
     manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
     plans = {
-        folder: plan_jobs(*manifests, folder, settings.limit, control)
+        folder: plan_jobs(*manifests, folder, settings.limit, control, settings.skip_missing)
         for control, folder in folders_of(settings).items()
     }
     folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
@@ -207,6 +210,10 @@ def main() -> None:
     ranks = distributed.initialize()
     if ranks.is_main:
         print_changes(changes)
+        if left_out := {b.name for b in find_benchmarks(settings.benchmark)} - {
+            job.benchmark.name for jobs in plans.values() for job in jobs if job.benchmark
+        }:
+            print(f"left out, having no manifest: {', '.join(sorted(left_out))}", flush=True)
     quantize = None if settings.quantize == "none" else settings.quantize
     small = ranks.device.type == "cuda" or quantize is not None
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)

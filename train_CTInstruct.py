@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
-from datasets.mixture import load_mixture
+from datasets.manifest_check.needs import instruction_source
+from datasets.mixture import load_mixture, manifest_and_weight
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from datasets.volume.preprocessing import Preprocessing, print_changes
@@ -30,6 +32,7 @@ from models.text.label_embeddings import label_embeddings
 from training import distributed, random_state
 from training.arguments import parse, to_dict
 from training.batches import Sampler
+from training.data_check import check_data
 from training.departures import describe_run, print_run
 from training.loop import train
 from training.precision import resolve_precision
@@ -66,6 +69,9 @@ class HyperParameters(TuningSettings):
     max_length: int = 8192  # tokens of question and answer
     max_answer_tokens: int = 4096  # an answer is cut there
     workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
+    # look at all manifests, the headers of all files and a few masks before training; voxels: at all masks
+    check_data: Literal["headers", "voxels", "off"] = "headers"
+    skip_bad_samples: bool = False  # leave out records whose files cannot be used, and count them
 
     # model
     initial_checkpoint: str = ""  # a CTInstruct folder or hub name (owner/name@revision) to start from
@@ -165,8 +171,15 @@ def main() -> None:
     settings = with_default_phantoms(settings)
     share_out_batch(settings, ranks.world_size)
 
-    records, weights = load_mixture(settings.manifests, settings.task_weights)
-    validation = load_manifest(settings.validation_manifest) if settings.validation_manifest else []
+    paths = [manifest_and_weight(item)[0] for item in settings.manifests]
+    paths += [settings.validation_manifest] if settings.validation_manifest else []
+    bad = check_data([instruction_source(path) for path in dict.fromkeys(paths)], settings)
+    records, weights = load_mixture(settings.manifests, settings.task_weights, bad)
+    validation: list[InstructionRecord] = []
+    if settings.validation_manifest:
+        validation = load_manifest(
+            settings.validation_manifest, leave_out=bad.get((Path(settings.validation_manifest), None), ())
+        )
     all_records = [record for part in records.values() for record in part]
     source = f"manifests {', '.join(settings.manifests)}"
     preprocessing, changes = preprocessing_of(settings)

@@ -48,6 +48,9 @@ class HyperParameters(PretrainingSettings):
     absent_labels: Literal["all", "balanced"] = "all"  # balanced: absent structures at most as many as present ones
     cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
     workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
+    # look at all manifests, the headers of all files and a few masks before training; voxels: at all masks
+    check_data: Literal["headers", "voxels", "off"] = "headers"
+    skip_bad_samples: bool = False  # leave out records whose files cannot be used, and count them
     validation_samples: int = 100  # at most so many a task
     validation_split: Literal["val", "test"] = "val"  # whose manifests are validated on
     eval_only: bool = False  # evaluate run_dir's newest checkpoint and stop

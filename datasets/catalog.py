@@ -137,9 +137,15 @@ def available_tasks(
 
 
 def load_records(
-    tasks: Sequence[PretrainingTask], split: str = "train", check_files: bool = True
+    tasks: Sequence[PretrainingTask],
+    split: str = "train",
+    check_files: bool = True,
+    leave_out: Mapping[tuple[Path, str | None], Collection[int]] | None = None,
 ) -> dict[str, list[PretrainingRecord]]:
-    """The records of each task by its name; raises ManifestError, which names file, row and field."""
+    """The records of each task by its name; raises ManifestError, which names file, row and field.
+
+    leave_out: rows that are passed over, by manifest and split.
+    """
     return {
         task.name: load_pretraining_manifest(
             task.path(split),
@@ -149,6 +155,7 @@ def load_records(
             split=split,
             drop_other_labels=task.drop_other_labels,
             check_files=check_files,
+            leave_out=(leave_out or {}).get((task.path(split), split), ()),
         )
         for task in tasks
     }

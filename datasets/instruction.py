@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from datasets.conversation import MAX_ANSWER_TOKENS, MAX_LENGTH, Conversation
 from datasets.manifest import InstructionRecord
 from datasets.record_masks import answer_masks
-from datasets.sampling import SampleReference
+from datasets.sampling import SampleReference, instead_of
 from datasets.vocabulary import IGNORED_TOKEN
 from datasets.volume.anyres import PatchedVolume, PatchGeometry
 from datasets.volume.cache import RecentLoader, VolumeLoader, volume_key
@@ -145,6 +145,10 @@ class InstructionDataset(Dataset):
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.records.values())
+
+    def instead_of(self, reference: SampleReference) -> SampleReference:
+        """The sample that is taken where this one cannot be read."""
+        return instead_of(reference, len(self.records[reference.task]))
 
     def __getitem__(self, reference: SampleReference) -> InstructionSample:
         return self.sample(self.records[reference.task][reference.index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from datasets.errors import InputError
@@ -22,7 +22,9 @@ def published_weights() -> dict[str, float]:
 
 
 def load_mixture(
-    manifests: Sequence[str], task_weights: Sequence[str] = ()
+    manifests: Sequence[str],
+    task_weights: Sequence[str] = (),
+    leave_out: Mapping[tuple[Path, str | None], Collection[int]] | None = None,
 ) -> tuple[dict[str, list[InstructionRecord]], dict[str, float] | None]:
     """Read manifests as the parts of one mixture.
 
@@ -33,6 +35,7 @@ def load_mixture(
             weigh as their number of records.
         task_weights: ``task=weight`` for the kinds of question (``segmentation=3``); the records of all manifests are
             then grouped by kind, kinds not named weigh 1, and manifest weights are not allowed.
+        leave_out: rows that are passed over, by manifest (and None, since it has no splits).
 
     Returns:
         Records by part, and weight by part or None.
@@ -45,13 +48,12 @@ def load_mixture(
     parts: dict[str, list[InstructionRecord]] = {}
     given: dict[str, float] = {}
     for item in _with_mixture_files(manifests):
-        path, separator, weight = item.rpartition("=")
-        path = path if separator else item
+        path, weight = manifest_and_weight(item)
         name = Path(path).stem
         if name in parts:
             raise InputError(f"{path}: a second manifest named {name}; rename one, since parts go by their file's name")
-        parts[name] = load_manifest(path)
-        if separator:
+        parts[name] = load_manifest(path, leave_out=(leave_out or {}).get((Path(path), None), ()))
+        if weight is not None:
             given[name] = number_of(weight, f"--manifests {item}")
     if task_weights:
         if given:
@@ -101,6 +103,12 @@ def _mixture_file(path: Path) -> dict[str, float] | None:
             f'{path}: a mixture file has a weight for each manifest: {{"CTRATE_Question_Answer.json": 1.0}}'
         )
     return content
+
+
+def manifest_and_weight(item: str) -> tuple[str, str | None]:
+    """``path`` or ``path=weight`` taken apart; the weight is not looked at."""
+    path, separator, weight = item.rpartition("=")
+    return (path, weight) if separator else (item, None)
 
 
 def _by_task(

@@ -18,7 +18,7 @@ from datasets.label_descriptions import canonical, describe
 from datasets.pretraining_batch import PretrainingBatch
 from datasets.pretraining_manifest import ClassificationRecord, ImageTextRecord, PretrainingRecord, SegmentationRecord
 from datasets.record_masks import record_masks
-from datasets.sampling import SampleReference
+from datasets.sampling import SampleReference, instead_of
 from datasets.text_table import Embed, TextTable
 from datasets.vocabulary import UNKNOWN_CLASS, Kind
 from datasets.volume.anyres import PatchedVolume, PatchGeometry, content_of, pad_masks, place_content
@@ -151,6 +151,10 @@ class PretrainingDataset(Dataset):
             count = len(record.labels) if isinstance(record, SegmentationRecord) else 1
             references += [EvaluationReference(task, index, first) for first in range(0, count, self.labels_per_step)]
         return references
+
+    def instead_of(self, reference: SampleReference) -> SampleReference:
+        """The sample that is taken where this one cannot be read."""
+        return instead_of(reference, len(self.records[reference.task]))
 
     def __getitem__(self, reference: SampleReference | EvaluationReference) -> PretrainingSample:
         task, record = self.tasks[reference.task], self.records[reference.task][reference.index]

@@ -31,8 +31,8 @@ def record_masks(
     paths = sorted({path for _, path in record.files()})
     details = {"labels": record.labels, "values": record.values, "boxes": record.boxes, "files": record.mask_path}
     cached = loader.cached("sparse masks", paths, details)
-    if cached and cached.is_file():
-        return SparseMasks.open(cached)
+    if cached and (found := SparseMasks.open(cached)):
+        return found
     masks = SparseMasks.pack(_resized_masks(record, placement, geometry), placement.resized_shape)
     if cached:
         masks.save(cached)

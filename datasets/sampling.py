@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -26,6 +26,11 @@ class SampleReference:
     task: str
     index: int
     seed: int
+
+
+def instead_of(reference: SampleReference, size: int) -> SampleReference:
+    """What is taken where a sample cannot be read: the next of its task, which has `size` of them."""
+    return replace(reference, index=(reference.index + 1) % size)
 
 
 class SharedVolumeSampler:

@@ -125,6 +125,21 @@ def test_an_array_of_the_release_is_taken_as_it_is(tmp_path):
         assert geometry.source_shape == (4, 16, 12)
 
 
+@pytest.mark.parametrize("shape", [(32, 256, 256), (1, 32, 256, 256)])
+def test_an_array_of_m3ds_shape_has_its_slices_first(tmp_path, shape, caplog, monkeypatch):
+    monkeypatch.setattr(loading, "_warned", set())
+    array = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
+    np.save(tmp_path / "m3d.npy", array)
+    loaded, geometry = read_volume(tmp_path / "m3d.npy")
+    assert loaded.shape == (1, 256, 256, 32) and "M3D's shape" in caplog.text
+    np.testing.assert_array_equal(loaded[0], array.reshape(32, 256, 256).transpose(2, 1, 0)[::-1, ::-1, ::-1])
+    np.save(tmp_path / "mask.npy", array > 0.5)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "mask.npy", geometry), loaded[0] > 0.5)
+    assert read_volume(tmp_path / "m3d.npy", array_axes="RAS")[0].shape == (1, 32, 256, 256)
+    released, _ = load_volume(tmp_path / "m3d.npy", preprocessing=RELEASED)
+    np.testing.assert_array_equal(released[0], array.reshape(32, 256, 256))
+
+
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "IPL", "SAR"])
 def test_an_affine_of_axes_puts_the_lowest_corner_at_the_origin(codes):
     affine, shape = affine_of_axes(codes, (4, 5, 6)), np.array([4, 5, 6])

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from datasets.errors import InputError
-from datasets.sampling import MixtureSampler, SampleReference
+from datasets.sampling import MixtureSampler, SampleReference, instead_of
 from training import distributed, random_state
 from training.arguments import parse
 from training.loop import TrainingResult, train
@@ -102,6 +102,9 @@ class ToyData:
 
     def __init__(self, settings: ToySettings) -> None:
         self.settings = settings
+
+    def instead_of(self, reference: SampleReference) -> SampleReference:
+        return instead_of(reference, self.settings.samples)
 
     def __getitem__(self, reference: SampleReference) -> dict:
         if reference.index == self.settings.unreadable_index:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from datasets.errors import InputError
 from training import random_state
 from training.parent_death import signal_at_parents_death
+
+log = logging.getLogger(__name__)
+MOST_REPLACEMENTS = 20  # of one sample; then more is wrong than some files
+MOST_REASONS = 1000  # that are kept, so that each is said once
 
 
 class Sampler(Protocol):
@@ -27,11 +33,39 @@ class Sampler(Protocol):
         """What the references depend on beside step and rank, as JSON types."""
 
 
+@dataclasses.dataclass
+class SkippedSamples:
+    """Samples that could not be read and were replaced, on this rank: how many, and the first reasons."""
+
+    count: int = 0
+    reasons: dict[str, None] = dataclasses.field(default_factory=dict)
+
+    def add(self, reasons: Sequence[str]) -> None:
+        """Count them; what is new is logged."""
+        self.count += len(reasons)
+        for reason in reasons:
+            if reason not in self.reasons and len(self.reasons) < MOST_REASONS:
+                log.warning("another sample is taken, since this one cannot be used: %s", reason)
+                self.reasons[reason] = None
+
+
 @dataclasses.dataclass(frozen=True)
 class BadInput:
     """An InputError from a worker process: as an exception it would lose its one clear line on the way."""
 
     message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Replaced:
+    """A sample, or a batch, and why others than it were passed over."""
+
+    value: Any
+    reasons: list[str]
+
+    def pin_memory(self) -> Replaced:
+        """With the value pinned, as DataLoader does it by itself for other values."""
+        return Replaced(pin_memory(self.value), self.reasons)
 
 
 def batches(
@@ -44,10 +78,14 @@ def batches(
     accumulation_steps: int,
     workers: int,
     pin_memory: bool,
+    skip_bad: bool = False,
 ) -> Iterator[Any]:
-    """The batches of the steps from first_step up to, not including, last_step, one a micro-step, or BadInput."""
+    """The batches of the steps from first_step up to, not including, last_step, one a micro-step, or BadInput.
+
+    skip_bad: a sample that cannot be read is replaced by `dataset.instead_of(reference)`; the batch then is `Replaced`.
+    """
     loader = DataLoader(
-        _SeededSamples(dataset),
+        _SeededSamples(dataset, skip_bad),
         batch_sampler=_MicroSteps(sampler, first_step, last_step, accumulation_steps),
         collate_fn=_Collate(collate),
         num_workers=workers,
@@ -88,10 +126,23 @@ class _MicroSteps:
 class _SeededSamples(Dataset):
     """Augmentation draws from the reference's own seed, whatever the number of workers and the step resumed from."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, skip_bad: bool) -> None:
+        self.dataset, self.skip_bad = dataset, skip_bad
 
     def __getitem__(self, reference: Any) -> Any:
+        reasons: list[str] = []
+        while True:
+            sample = self._sample(reference)
+            if not isinstance(sample, BadInput):
+                return Replaced(sample, reasons) if reasons else sample
+            reasons.append(sample.message)
+            if not self.skip_bad:
+                return sample
+            if len(reasons) > MOST_REPLACEMENTS:
+                return BadInput(f"{reasons[0]}; and {MOST_REPLACEMENTS} others in its place cannot be used either")
+            reference = self.dataset.instead_of(reference)
+
+    def _sample(self, reference: Any) -> Any:
         with random_state.seeded(reference.seed):
             try:
                 return self.dataset[reference]
@@ -107,10 +158,12 @@ class _Collate:
         for sample in samples:
             if isinstance(sample, BadInput):
                 return sample
+        reasons = [reason for sample in samples if isinstance(sample, Replaced) for reason in sample.reasons]
         try:
-            return self.collate(samples)
+            batch = self.collate([sample.value if isinstance(sample, Replaced) else sample for sample in samples])
         except InputError as error:
             return BadInput(str(error))
+        return Replaced(batch, reasons) if reasons else batch
 
 
 def _as_loader(parent: int, _worker: int) -> None:

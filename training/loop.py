@@ -21,7 +21,7 @@ import torch
 from datasets.errors import InputError
 from training import checkpoint_store, distributed, random_state, resumed_settings, training_state, zero3
 from training.arguments import to_dict
-from training.batches import Sampler, batches
+from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
 from training.folder_lock import holding_run_dir
@@ -70,8 +70,10 @@ def train(
     the run besides, as JSON types; None for the settings.
 
     The run's folder is locked meanwhile.  A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM,
-    and `max_minutes`, end the run after the step in hand with a checkpoint.  A resumed run says which settings have
-    changed, and keeps both values with its checkpoints.
+    and `max_minutes`, end the run after the step in hand with a checkpoint, and so does a sample that cannot be read
+    (the step that it belongs to is not made).  With `settings.skip_bad_samples` another is taken in its place, as
+    `dataset.instead_of(reference)` names it.  A resumed run says which settings have changed, and keeps both values
+    with its checkpoints.
 
     Raises InputError for unusable settings, a checkpoint that does not fit the run, or a sample that cannot be read,
     and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.  In fp16 a
@@ -108,7 +110,9 @@ def train(
         accumulation_steps=settings.accumulation_steps,
         workers=settings.workers,
         pin_memory=ranks.device.type == "cuda",
+        skip_bad=settings.skip_bad_samples,
     )
+    skipped_samples = SkippedSamples()
     saved = resumed_from
 
     def save(step: int) -> Path:
@@ -149,7 +153,17 @@ def train(
             )
             for group, peak in zip(engine.optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak * factor
-            update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1)
+            before = training_state.BeforeStep(engine.module)
+            try:
+                update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples)
+            except NonFiniteLossError:
+                raise
+            except InputError as error:
+                every_rank_is_here = ranks.world_size == 1 or distributed.is_shared(error)
+                if every_rank_is_here and step > (checkpoint_store.step_of(saved) if saved else 0):
+                    before.restore(engine.module)
+                    progress.say(f"stopped at step {step}/{settings.max_iters}: {save(step)}")
+                raise
             averages.add("train/learning_rate", settings.learning_rate * factor)
             step += 1
             progress.advance(step)
@@ -162,6 +176,8 @@ def train(
 
         if saved is None or checkpoint_store.step_of(saved) != step:
             saved = save(step)
+        if skipped_samples.count:
+            progress.say(f"{skipped_samples.count} samples could not be used and were replaced (on the first rank)")
         progress.say(f"{status} at step {step}/{settings.max_iters}: {saved}")
     return TrainingResult(step, status, saved)
 

@@ -23,6 +23,8 @@ class TrainingSettings:
             "eval_interval",
             "keep_checkpoints",
             "max_minutes",
+            "check_data",
+            "skip_bad_samples",
             "cuda_precision",
             "offload",
         }
@@ -61,6 +63,9 @@ class TrainingSettings:
     compile: bool = False  # torch.compile: some minutes at the start, and again for a new grid of patches
     seed: int = 0  # of weights, sample order and dropout
     workers: int = 0  # processes a rank loads samples with; 0 loads in the training process
+    # look at all manifests, the headers of all files and a few masks before training; voxels: at all masks
+    check_data: Literal["headers", "voxels", "off"] = "headers"
+    skip_bad_samples: bool = False  # leave out records whose files cannot be used, and count them
 
     log_interval: int = 10  # optimiser steps between two lines of the log
     save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only

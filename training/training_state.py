@@ -32,6 +32,21 @@ def capture(engine: Any) -> dict[str, Any]:
     }
 
 
+class BeforeStep:
+    """What a step changes before it changes the weights: buffers and random states, as they are now."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._random = random_state.get_state()
+        self._buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+    @torch.no_grad()
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put them back, where a step was given up."""
+        random_state.set_state(self._random)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(self._buffers[name])
+
+
 @torch.no_grad()
 def restore(engine: Any, state: dict[str, Any]) -> None:
     """Put back what `capture` gave, apart from the random states, into an engine built in the same way."""

@@ -11,7 +11,7 @@ import torch
 
 from datasets.errors import InputError
 from training import distributed, offload, zero3
-from training.batches import BadInput, move_to
+from training.batches import BadInput, Replaced, SkippedSamples, move_to
 from training.distributed import Ranks
 from training.precision import LossScale
 from training.progress import Averages
@@ -30,8 +30,10 @@ def update_weights(
     ranks: Ranks,
     averages: Averages,
     step: int,
+    skipped_samples: SkippedSamples,
 ) -> None:
-    """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`.
+    """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
+    and samples that were replaced `skipped_samples`.
 
     Raises on every rank, before the weights change: InputError for a sample that cannot be read, NonFiniteLossError for
     a loss that is not finite, or a gradient that is not, unless a smaller loss scale (fp16) may help.
@@ -45,6 +47,11 @@ def update_weights(
         failed = isinstance(batch, BadInput)
         if distributed.any_rank(failed):
             distributed.raise_together(InputError(batch.message) if failed else None)
+        if settings.skip_bad_samples:
+            reasons = batch.reasons if isinstance(batch, Replaced) else []
+            skipped_samples.add(reasons)
+            averages.add("train/skipped_samples", len(reasons))
+            batch = batch.value if isinstance(batch, Replaced) else batch
         waited += time.monotonic() - begun
 
         begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)

@@ -50,9 +50,10 @@ class ManifestContent(NamedTuple):
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """A manifest (of one split), and how it is read."""
+    """A manifest, which split of it where it may have several, and how it is read."""
 
     path: Path
+    split: str | None
     read: Callable[[], ManifestContent]
 
 
@@ -63,7 +64,7 @@ def instruction_source(path: str | Path) -> ManifestSource:
         records, faults = read_manifest(path)
         return ManifestContent(str(path), records, faults)
 
-    return ManifestSource(Path(path), read)
+    return ManifestSource(Path(path), None, read)
 
 
 def task_source(task: PretrainingTask, split: str) -> ManifestSource:
@@ -81,7 +82,7 @@ def task_source(task: PretrainingTask, split: str) -> ManifestSource:
             )
         )
 
-    return ManifestSource(task.path(split), read)
+    return ManifestSource(task.path(split), split, read)
 
 
 def sources_of(path: str | Path) -> list[ManifestSource]:
@@ -104,7 +105,7 @@ def sources_of(path: str | Path) -> list[ManifestSource]:
     def reader(split: str | None) -> Callable[[], ManifestContent]:
         return lambda: ManifestContent(*read_pretraining_manifest(path, kind, labels, loss, split=split))
 
-    return [ManifestSource(path, reader(split)) for split in splits]
+    return [ManifestSource(path, split, reader(split)) for split in splits]
 
 
 def kind_of_record(values: object) -> Kind:

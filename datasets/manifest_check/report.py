@@ -55,7 +55,7 @@ class ManifestReport:
     def unusable(self) -> list[str]:
         """Lines of what leaving rows out does not mend."""
         lines = [f"{self.where}: {what}" for row, what in self.faults if row < 0]
-        return lines + ([] if self.records else [f"{self.where}: no row is good"])
+        return lines or ([] if self.records else [f"{self.where}: no row is good"])
 
     @property
     def counts(self) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
+from datasets.volume.cache_files import read_cached, save_cached
 from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, affine_of_axes
 from datasets.volume.loading import MaskValues, load_volume, read_mask
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
@@ -40,7 +39,7 @@ class VolumeLoader:
     A cached file is named by a digest of the source's path, size and time of change (of every slice of a DICOM folder,
     of the voxel file beside a header) and of how it is prepared, so that an edited source or another record is read
     anew.
-    Files appear by rename: concurrent writers cannot leave half of one.
+    Files appear by rename, so concurrent writers cannot leave half of one, and a damaged one is made again.
     """
 
     def __init__(
@@ -67,14 +66,10 @@ class VolumeLoader:
             )
         extra = {"read": self.read.__name__} if self.read else {"hu_offset": hu_offset} if hu_offset else {}
         cached = self.cached("volume", [path], extra)
-        if cached and cached.is_file():
-            with safe_open(cached, framework="pt") as file:
-                details = json.loads(file.metadata()["details"])
-                patched = PatchedVolume(
-                    file.get_tensor("patches"),
-                    file.get_tensor("slice_marks"),
-                    AnyresPlacement.from_dict(details["placement"]),
-                )
+        if cached and (found := read_cached(cached)):
+            tensors, details = found[0], json.loads(found[1])
+            placement = AnyresPlacement.from_dict(details["placement"])
+            patched = PatchedVolume(tensors["patches"], tensors["slice_marks"], placement)
             return patched, VolumeGeometry.from_dict(details["geometry"])
         record = self.preprocessing
         if self.read:
@@ -98,9 +93,8 @@ class VolumeLoader:
         """Masks (n, X, Y, Z) int8 on the padded grid, -1 where there is no volume; arguments as ``read_mask`` takes."""
         paths = [path] if isinstance(path, str) else list(path)
         cached = self.cached("masks", [*paths, geometry.source], {"values": values})
-        if cached and cached.is_file():
-            with safe_open(cached, framework="pt") as file:
-                return file.get_tensor("masks")
+        if cached and (found := read_cached(cached)):
+            return found[0]["masks"]
         placed = place_mask(read_mask(path, geometry, values), placement)
         if cached:
             save_cached(cached, {"masks": placed.contiguous()}, "{}")
@@ -178,11 +172,3 @@ def _parts(path: Path) -> list[Path]:
     if path.suffix.lower() in DETACHED_HEADERS:
         return sorted(file for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if file != path)
     return []
-
-
-def save_cached(path: Path, tensors: dict[str, torch.Tensor], details: str) -> None:
-    """Write a file of the cache, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, temporary, metadata={"details": details})
-    os.replace(temporary, path)

@@ -22,8 +22,9 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Size3 = tuple[int, int, int]
 Affine = tuple[tuple[float, float, float, float], ...]
 # Who says where the voxels lie: the file itself; the format (RadChestCT's arrays: axes, no spacing); the option
-# --array_axes; nobody, so that RAS is assumed; or nobody, and the option has the array taken as it is.
-AxesFrom = Literal["file", "format", "option", "assumption", "nobody"]
+# --array_axes; the shape, which M3D's preparation gives every volume; nobody, so that RAS is assumed; or nobody, and
+# the option has the array taken as it is.
+AxesFrom = Literal["file", "format", "option", "m3d_shape", "assumption", "nobody"]
 
 
 class VolumeError(InputError):

@@ -39,6 +39,8 @@ _NO_GEOMETRY = {
     "or as_stored where that is not known).  Its spacing is taken as 1 mm",
     "slices": "slices as images: rows are taken to run to the back, columns to the left, slices upwards, 1 mm apart; "
     "say with --array_axes what they are (as PLI, or as_stored where that is not known)",
+    "m3d_shape": "an array of M3D's shape, 32 x 256 x 256, without geometry: its slices are taken as the first axis, "
+    "from above, and its pictures as axial (IPL); say otherwise with --array_axes.  Its spacing is taken as 1 mm",
     "format": "RadChestCT's arrays do not hold their spacing, it is taken as 1 mm",
 }
 _warned: set[str] = set()  # each of these is said once a process
@@ -217,7 +219,7 @@ def _mask_affine(raw: RawVolume, geometry: VolumeGeometry) -> np.ndarray:
         return raw.affine
     if raw.kind in ARRAY_KINDS:
         return source_affine
-    unknown = geometry.axes_from in ("assumption", "nobody") and raw.array.shape == geometry.source_shape
+    unknown = geometry.axes_from in ("assumption", "nobody", "m3d_shape") and raw.array.shape == geometry.source_shape
     codes = "".join(code or "" for code in nib.aff2axcodes(raw.affine))
     if unknown and len(codes) == 3 and np.array_equal(raw.affine, affine_of_axes(codes, raw.array.shape)):
         return source_affine

@@ -26,6 +26,8 @@ EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
     ".mha": "MetaImage", ".mhd": "MetaImage", ".npy": "npy", ".npz": "npz", ".dcm": "DICOM", ".ima": "DICOM",
 }  # fmt: skip
+M3D_SHAPE = (32, 256, 256)  # of every volume that M3D's preparation writes, with or without a channel before it
+M3D_AXES = "IPL"  # slices first, then the rows of an axial picture and its columns
 ARRAY_KINDS = ("npy", "npz")  # arrays without geometry
 SLICE_FOLDER = "slices"  # as images, of which the rows and columns are known to lie as radiologists look at them
 SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third is an assumption
@@ -55,7 +57,8 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
     """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume.
 
     array_axes: axis codes of an array without geometry (.npy, .npz), or "as_stored" where they are not known; None
-    assumes RAS.  A first axis of length 1 before three others is a channel, and is left out.
+    assumes RAS, and slices first for an array of M3D's shape.  A first axis of length 1 before three others is a
+    channel, and is left out.
     """
     path = Path(path)
     readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series}
@@ -240,6 +243,8 @@ def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
 def _placed(array: np.ndarray, kind: str, array_axes: str | None, assumed: str, source: SourceKind) -> RawVolume:
     """An array without geometry, with the axes that the caller or the assumption gives it."""
     axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
+    if array_axes is None and kind in ARRAY_KINDS and array.shape == M3D_SHAPE:
+        array_axes, axes_from = M3D_AXES, "m3d_shape"
     return RawVolume(array, affine_of_axes(array_axes or assumed, array.shape), kind, source, axes_from=axes_from)
 
 

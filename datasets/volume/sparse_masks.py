@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from datasets.volume.anyres import Size3
-from datasets.volume.cache import save_cached
+from datasets.volume.cache_files import read_cached, save_cached
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,14 @@ class SparseMasks:
         save_cached(path, {**tensors, "shape": torch.tensor(self.shape)}, "{}")
 
     @classmethod
-    def open(cls, path: Path) -> SparseMasks:
-        """What `save` wrote; the masks themselves stay on disk until they are asked for."""
-        with safe_open(path, framework="pt") as file:
-            parts = {name: file.get_tensor(name) for name in ("boxes", "starts", "voxels")}
-            width, height, depth = file.get_tensor("shape").tolist()
-            return cls((width, height, depth), **parts, bits=path)
+    def open(cls, path: Path) -> SparseMasks | None:
+        """What `save` wrote, or None where it is not there or damaged; packed masks stay on disk until asked for."""
+        found = read_cached(path)
+        if found is None:
+            return None
+        parts = found[0]
+        width, height, depth = parts["shape"].tolist()
+        return cls((width, height, depth), parts["boxes"], parts["starts"], parts["voxels"], bits=path)
 
     def dense(self, indices: Sequence[int]) -> torch.Tensor:
         """The masks of these indices: (len(indices), w, h, d) int8 of 0 and 1."""

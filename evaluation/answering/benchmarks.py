@@ -106,6 +106,24 @@ def resolve_benchmark(name: str, folder: str | Path | None = None) -> tuple[Path
     return path, benchmark
 
 
+def with_manifests(
+    chosen: Sequence[Benchmark], folder: str | Path | None = None, skip_missing: bool = False
+) -> list[Benchmark]:
+    """Those of the benchmarks whose manifest is there.
+
+    Raises InputError that names every missing manifest, unless `skip_missing`; and where all are missing.
+    """
+    place = Path(folder or BENCHMARK_FOLDER)
+    missing = [benchmark for benchmark in chosen if not (place / benchmark.manifest).is_file()]
+    if len(missing) == 1 == len(chosen):
+        resolve_benchmark(missing[0].name, folder)
+    if missing and (not skip_missing or len(missing) == len(chosen)):
+        names = ", ".join(str(place / benchmark.manifest) for benchmark in missing)
+        advice = "write one of them" if skip_missing else "write them, or go on with the others by --skip_missing"
+        raise InputError(f"{len(missing)} of {len(chosen)} benchmarks have no manifest; {advice}: {names}")
+    return [benchmark for benchmark in chosen if benchmark not in missing]
+
+
 def _maker(benchmark: Benchmark) -> str:
     """How a manifest of that one task is made, where another kind of it adds questions of other tasks."""
     kind = benchmark.tasks[0]

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume.cache import RecentLoader
 from evaluation.answering.batches import plan_batches, share
-from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark
+from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark, with_manifests
 from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import GenerationOptions, answer_batches
 from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
-from evaluation.predictions import PredictionWriter, merge_predictions, write_json
+from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
 from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import write_report
 from evaluation.report.peer_tables import peer_tables, read_peers
@@ -68,12 +69,14 @@ def plan_jobs(
     output: Path,
     limit: int = 0,
     control: Control = "none",
+    skip_missing: bool = False,
 ) -> list[Job]:
     """One job for a manifest, or one a benchmark; several benchmarks go to folders of their names in ``output``.
 
     Args:
         limit: take so many records of each, spread evenly; 0 takes all.
         control: see `evaluation.answering.controls`.
+        skip_missing: leave benchmarks without a manifest out.
     Raises:
         InputError: a manifest is absent or wrong, or has no other patient to shuffle with; all are read before the
             first is answered.
@@ -84,7 +87,7 @@ def plan_jobs(
 
     jobs = [job(Path(manifest).stem, output, Path(manifest), load_manifest(manifest))] if manifest else []
     chosen = find_benchmarks(benchmarks)
-    for benchmark in chosen:
+    for benchmark in with_manifests(chosen, benchmark_dir, skip_missing) if chosen else []:
         records, _, path = load_benchmark(benchmark.name, benchmark_dir)
         folder = output / benchmark.name if len(chosen) > 1 else output
         jobs.append(job(benchmark.name, folder, path, records, benchmark))
@@ -194,3 +197,14 @@ def score_jobs(
             print_table(table)
         reports.append(write_report([job.folder for job in jobs], output / "report.html", checkpoint=checkpoint))
     return reports
+
+
+def refuse_failed_jobs(jobs: Sequence[Job]) -> None:
+    """Raise InputError where not one record of a job was answered; call it when everything is written."""
+    for job in jobs:
+        predictions = read_predictions(job.folder / "predictions.json")
+        reasons = [record["error"] for record in predictions if record.get("error")]
+        if reasons and len(reasons) == len(predictions):
+            raise InputError(
+                f"{job.folder}: none of {len(predictions)} questions was answered; the first failed since {reasons[0]}"
+            )

@@ -18,9 +18,11 @@ from datasets.catalog import (
 )
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical
+from datasets.manifest_check.needs import task_source
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.pretraining_manifest import ImageTextRecord, PretrainingRecord
 from training import distributed
+from training.data_check import check_data
 from training.pretraining.settings import PretrainingSettings, Settings
 
 _TRAIN = "_train.json"
@@ -74,24 +76,33 @@ def read_data(settings: PretrainingSettings) -> PretrainingData:
         every, source = phantom_tasks(settings.phantoms), f"phantoms in {settings.phantoms}"
     else:
         every, source = published_tasks(settings.manifest_dir), f"manifests in {settings.manifest_dir}"
-        check_manifest_names(settings.manifest_dir, [task.name for task in every])
+        unknown = check_manifest_names(settings.manifest_dir, [task.name for task in every])
+        if unknown:
+            said = "not used, since no task has that name: " + "; ".join(unknown)
+            distributed.from_main(lambda: print(said, flush=True))
     selected = select_tasks(every, settings.kinds, settings.task_weights)
     tasks, missing = available_tasks(selected, settings.skip_missing_tasks)
     if not settings.eval_only:
         check_deep_only(settings, tasks)
-    records = load_records(tasks)
     decoded = [task for task in tasks if task.name not in settings.deep_only_tasks]
     validation_tasks, untrained = tasks_to_validate(every, decoded, settings.validation_split)
-    validation_records = load_records(validation_tasks, settings.validation_split)
+    splits = (("train", tasks), (settings.validation_split, validation_tasks))
+    bad = check_data([task_source(task, split) for split, of_split in splits for task in of_split], settings)
+    records, validation_records = (load_records(of_split, split, leave_out=bad) for split, of_split in splits)
     source += f": {', '.join(task.name for task in tasks)}"
     return PretrainingData(tasks, records, missing, decoded, validation_tasks, validation_records, untrained, source)
 
 
-def check_manifest_names(folder: str | Path, known: Sequence[str]) -> None:
-    """Raise InputError where a folder has training manifests, but none with the name of a task."""
+def check_manifest_names(folder: str | Path, known: Sequence[str]) -> list[str]:
+    """The training manifests of a folder that have no task's name, with the nearest one.
+
+    Raises InputError where a folder has training manifests, but none with the name of a task.
+    """
     found = sorted(path.name.removesuffix(_TRAIN) for path in Path(folder).glob(f"*{_TRAIN}"))
     if not found or set(found) & set(known):
-        return
+        others = [name for name in found if name not in known]
+        nearest = {name: difflib.get_close_matches(name, known, 1) for name in others}
+        return [name + _TRAIN + (f" (nearest: {near[0]}{_TRAIN})" if near else "") for name, near in nearest.items()]
     near = difflib.get_close_matches(found[0], known, n=3, cutoff=0.3) or list(known)[:3]
     raise InputError(
         f"--manifest_dir {folder}: none of its {len(found)} manifests is of a known task; nearest to "
