@@ -103,9 +103,9 @@ def empty_class(folder: Path) -> None:
         (unknown_split, "row 4, column split: 'dev'", 10),
         (repeated_row, "row 7", 10),
         (row_without_subject, "row 7: s0999 has no", 10),
-        (lost_classes, "2 of 20 masks are missing (liver.nii.gz, spleen.nii.gz)", 9),
-        (lost_masks, "s0001/segmentations: no such folder", 8),
-        (empty_class, "heart.nii.gz: the file is empty", 9),
+        (lost_classes, "2 of 40 masks that others have are missing (liver.nii.gz, spleen.nii.gz)", 8),
+        (lost_masks, "s0001/segmentations: no masks", 8),
+        (empty_class, "heart.nii.gz: the file is empty", 8),
     ],
 )
 def test_faults_of_totalsegmentator(
@@ -117,6 +117,17 @@ def test_faults_of_totalsegmentator(
     (problem,) = findings.problems
     assert complaint in problem and str(tmp_path) in problem
     assert len(cases) == left
+
+
+def test_a_class_that_no_subject_has_is_not_asked_for(tmp_path: Path) -> None:
+    SEGMENTATION["totalsegmentator"](tmp_path)
+    for path in tmp_path.glob("s*/segmentations/kidney_left.nii.gz"):
+        path.unlink()
+    cases, findings = read("totalsegmentator", tmp_path)
+    assert findings.problems == [] and len(cases) == 10
+    assert sorted(line.split("'")[1] for line in findings.warnings) == ["kidney", "left kidney"]
+    assert all("kidney" not in case.masks for case in cases)
+    assert sum("right kidney" in case.masks for case in cases) == 5
 
 
 @pytest.mark.parametrize(
@@ -147,12 +158,16 @@ def test_settings_change_what_is_taken(tmp_path: Path) -> None:
 
 def test_an_atlas_without_its_images_says_where_they_are_from(tmp_path: Path) -> None:
     truth = SEGMENTATION["dap"](tmp_path / "both")
-    (tmp_path / "atlas").mkdir()
-    shutil.move(tmp_path / "both/Atlas_final_dataset_V1_533", tmp_path / "atlas")
-    cases, findings = read("dap", tmp_path / "atlas")
+    for place in ("apart/atlas", "beside"):
+        (tmp_path / place).mkdir(parents=True)
+        shutil.copytree(tmp_path / "both/Atlas_final_dataset_V1_533", tmp_path / place / "Atlas_final_dataset_V1_533")
+    shutil.rmtree(tmp_path / "both/Atlas_final_dataset_V1_533")
+    cases, findings = read("dap", tmp_path / "apart/atlas")
     assert cases == [] and "--set autopet=FOLDER" in findings.problems[-1]
-    cases, findings = read("dap", tmp_path / "atlas", autopet=str(tmp_path / "both"))
-    assert findings.problems == [] and sorted(case.id for case in cases) == sorted(truth.cases)
+    for folder, settings in [("apart/atlas", {"autopet": str(tmp_path / "both")}), ("beside", {})]:
+        cases, findings = read("dap", tmp_path / folder, **settings)
+        assert findings.problems == [] and sorted(case.id for case in cases) == sorted(truth.cases)
+        assert findings.facts["CTs"] == str(tmp_path / "both")
 
 
 def test_the_command_lists_all_problems_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,11 +52,14 @@ def in_order(*labels: str) -> dict[str, Values]:
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
-def reader(layout: Layout) -> Reader:
-    """A reader for a layout that has nothing to be set."""
+def reader(layout: Layout, warning: str = "") -> Reader:
+    """A reader for a layout that has nothing to be set.  warning: what a person should know of any copy of the set."""
 
     def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
-        return read_cases(layout, source, findings)
+        cases = read_cases(layout, source, findings)
+        if cases and warning:
+            findings.warnings.append(warning)
+        return cases
 
     return read
 
