@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from datasets.manifest import load_manifest
@@ -16,8 +18,11 @@ from evaluation.answering.benchmarks import check_manifest, find_benchmark
 @pytest.fixture
 def write(tmp_path):
     (tmp_path / "in").mkdir()
-    for name in ("a.nii.gz", "m.nii.gz", "liver.nii.gz", "spleen.nii.gz"):
-        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / "a.nii.gz").touch()
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0], labels[1], labels[2, 0] = 1, 2, 3
+    for name, array in (("m", labels), ("liver", labels == 1), ("spleen", labels > 1), ("empty", labels == 9)):
+        nib.save(nib.Nifti1Image(array.astype(np.uint8), np.eye(4)), tmp_path / "in" / f"{name}.nii.gz")
 
     def convert(kind, rows, *options):
         (tmp_path / "in" / "records.json").write_text(json.dumps(rows))
@@ -64,7 +69,8 @@ def test_classes_become_a_diagnosis_and_balanced_questions(write):
 def test_masks_follow_their_structures(write, masks):
     rows = [{"image_path": "a.nii.gz", "labels": ["liver", "spleen"], **masks}] * 10
     _, records, _ = write("segmentation", rows)
-    assert {len(record.labels) for record in records} == {1, 2}
+    assert len(records) == 20 and {len(record.labels) for record in records} == {1}, "each structure once a volume"
+    _, records, _ = write("segmentation", rows, "--absent", "ask")
     for record in records:
         assert record.answer.count("<SEG>") == len(record.labels)
         assert all(label in record.text for label in record.labels)
@@ -72,6 +78,54 @@ def test_masks_follow_their_structures(write, masks):
             assert [path.rsplit("/", 1)[1].split(".")[0] for path in record.mask_path] == record.labels
         else:
             assert {label: masks["mask_values"][label] for label in record.labels} == record.mask_values
+
+
+def test_no_structure_is_asked_for_twice_about_a_volume(write):
+    labels = [f"part {number}" for number in range(1, 9)]
+    masks = {"mask_path": ["liver.nii.gz"] * 8}
+    _, records, _ = write("segmentation", [{"image_path": "a.nii.gz", "labels": labels, **masks}])
+    assert [len(record.labels) for record in records] == [1, 3, 1, 3]
+    assert sorted(label for record in records for label in record.labels) == labels
+
+
+def test_an_absent_structure_is_left_out_or_said_to_be_absent(write):
+    labels = ["liver", "kidney", "spleen", "gallbladder"]
+    masks = {"mask_path": ["m.nii.gz", ["empty.nii.gz", "empty.nii.gz"], "spleen.nii.gz", "m.nii.gz"],
+             "mask_values": {"liver": 1, "gallbladder": 7}}  # fmt: skip
+    rows = [{"image_path": "a.nii.gz", "labels": labels, **masks}] * 4
+
+    def asked(records):
+        return {label for record in records for label in record.labels}
+
+    _, records, _ = write("segmentation", rows)
+    assert asked(records) == {"liver", "spleen"}
+    _, records, _ = write("segmentation", rows, "--absent", "say")
+    without = [record for record in records if "<SEG>" not in record.answer]
+    assert asked(records) == {"liver", "spleen"} and len(without) == 8
+    for record in without:
+        named = next(label for label in labels if label in record.text)
+        assert named in ("kidney", "gallbladder") and f"he {named} is not" in record.answer
+        assert (record.task, record.labels, record.mask_path) == ("segmentation", [], None)
+    _, records, _ = write("segmentation", rows, "--absent", "ask", "--questions", "8")
+    assert asked(records) == set(labels)
+
+
+def test_closed_questions_keep_their_order_where_that_is_asked(write):
+    row = {"image_path": "a.nii.gz", "question": "Which side?", "answer": "B"}
+    _, records, _ = write("vqa", [{**row, "choices": {"A": "left", "B": "right", "C": "both"}}], "--keep_choices")
+    assert records[0].text == "Which side? Choices: A. left B. right C. both"
+    assert records[0].answer.startswith("B. right") and records[0].choices == {"A": "left", "B": "right", "C": "both"}
+
+
+def test_a_target_that_is_the_source_is_refused_and_a_failure_leaves_nothing(write, tmp_path, capsys):
+    status, _, target = write("report", [{"image_path": "a.nii.gz", "report": "Air."}])
+    before = target.read_text()
+    assert status == 0 and write("report", [{"image_path": "gone.nii.gz", "report": "Air."}])[0] == 2
+    assert target.read_text() == before and [path.name for path in target.parent.iterdir()] == [target.name]
+    assert f"{target}: row 0, field image_path: no such file" in capsys.readouterr().err
+    source = tmp_path / "in" / "records.json"
+    assert main(["report", str(source), str(source)]) == 2
+    assert "is the source itself" in capsys.readouterr().err
 
 
 def test_reports_and_questions(write):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from datasets.errors import InputError
@@ -17,6 +18,7 @@ from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.mask_rules import NOTED_OFFSET, check_grid
 
 Headers = Mapping[str, FileHeader | InputError]
+WORTH_PROCESSES = 5000  # files; to start processes takes some seconds
 ALL = -1  # for `voxels_of`: the masks of every record
 
 
@@ -26,7 +28,7 @@ def check_manifests(
     """Look at each manifest: its rows, the headers of all files, and the voxels of some records' masks.
 
     Args:
-        workers: threads that read files.
+        workers: threads, or for many files processes, that read them.
         voxels_of: of so many records a manifest the masks are read (`ALL`: of every one); where all of these are empty,
             of more, until one is not.
         headers: False leaves the headers out; that files are there is still seen.
@@ -83,15 +85,21 @@ def _look_at_headers(needs: Mapping[int, RecordNeeds], report: ManifestReport, w
 
 
 def _headers(paths: Sequence[str], workers: int, title: str) -> Headers:
-    def read(path: str) -> FileHeader | InputError:
-        try:
-            return read_header(Path(path))
-        except InputError as error:
-            return error
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        headers = shown(pool.map(read, paths), len(paths), f"{title}: headers")
+    pool: Executor
+    if len(paths) < WORTH_PROCESSES or workers <= 1:  # threads wait for the disk together, but parse one by one
+        pool = ThreadPoolExecutor(max(workers, 1))
+    else:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    with pool:
+        headers = shown(pool.map(_header, paths, chunksize=64), len(paths), f"{title}: headers")
         return dict(zip(paths, headers, strict=True))
+
+
+def _header(path: str) -> FileHeader | InputError:
+    try:
+        return read_header(Path(path))
+    except InputError as error:
+        return error
 
 
 def mask_offset(path: str, mask: FileHeader | InputError, volume_path: str, volume: FileHeader | InputError) -> float:

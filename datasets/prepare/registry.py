@@ -31,7 +31,7 @@ from datasets.prepare.sets import (
 # Of two data sets that make the same manifest `all` takes the earlier one.
 _MODULES: tuple[ModuleType, ...] = (
     *(images_2d, radimagenet, rad_chest_ct, cc_ccii, radgenome, inspect, rp3d, ct_rate, m3d),
-    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, own, sat_ds),
+    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, sat_ds, own),
 )
 
 

@@ -128,7 +128,10 @@ DATA_SETS: tuple[DataSet, ...] = (
     DataSet(
         name="abdomenct_1k",
         title="AbdomenCT-1K",
-        read=reader(ABDOMEN_CT_1K),
+        read=reader(
+            ABDOMEN_CT_1K,
+            "AbdomenCT-1K: most of its CTs are those of LiTS, KiTS, MSD and Pancreas-CT; which, nobody has published",
+        ),
         marks=("Mask*/Case_*.nii.gz",),
         pretraining=("AbdomenCT1K_structure_segmentation",),
         instruction=("AbdomenCT1K_Seg",),
