@@ -140,10 +140,11 @@ def _values_in_masks(view: View) -> Iterator[str]:
 
 
 def _spacing(view: View) -> Iterator[str]:
+    if view.is_crop:  # its layout knows no spacing
+        return
     shown = " x ".join(f"{side:.3g}" for side in view.source_spacing)
     if view.geometry.axes_from != "file":
-        if not view.is_crop:
-            yield f"the file names no spacing, 1 mm is taken; its axes come from {_AXES[view.geometry.axes_from]}"
+        yield f"the file names no spacing, 1 mm is taken; its axes come from {_AXES[view.geometry.axes_from]}"
         return
     if not all(SPACINGS[0] <= side <= SPACINGS[1] for side in view.source_spacing):
         yield f"voxels of {shown} mm"
