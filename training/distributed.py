@@ -52,14 +52,14 @@ def initialize() -> Ranks:
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads this while it is imported
     if torch.distributed.is_initialized():
-        pass
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it again with each engine
     elif {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
     else:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
