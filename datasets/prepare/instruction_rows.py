@@ -18,6 +18,7 @@ from datasets.mask_files import mask_file
 from datasets.prepare.case import Case, Question
 from datasets.prepare.instructions import InstructionBuilder
 from datasets.prepare.pretraining_rows import hu_field, mask_fields
+from datasets.prepare.progress import shown
 from datasets.prepare.uses import QuestionTask, classes_of, taken_by
 from datasets.vocabulary import SEGMENTATION, diseases_of
 
@@ -43,7 +44,7 @@ class QuestionWriter:
         """The records of all cases, with ids."""
         builder = InstructionBuilder(self.seed, self.task.label_set)
         rows: list[Record] = []
-        for case in cases:
+        for case in shown(cases, len(cases), f"{self.task.name}: questions"):
             if not taken_by(case, self.task.name):
                 continue
             builder.random = _seeded(self.seed, self.task.name, case.id)
