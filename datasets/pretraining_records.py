@@ -24,7 +24,7 @@ from typing_extensions import Self
 
 from datasets.label_descriptions import canonical
 from datasets.mask_files import BOX_FIELD, Box, MaskValue, is_box, mask_file, refuse_values_of_others
-from datasets.published_pretraining import named_classes, our_names
+from datasets.published_pretraining import known_labels, named_classes, our_names
 from datasets.vocabulary import Kind
 
 
@@ -245,7 +245,7 @@ SCHEMAS: dict[str, type[PretrainingRecord]] = {
 
 def _spelled(given: dict[str, Any], labels: Sequence[str], field: str) -> dict[str, Any]:
     """The same with keys spelled as in `labels`; ValueError for one that is not there."""
-    known = {canonical(label): label for label in labels}
+    known = known_labels(labels)
     if unknown := [label for label in given if canonical(label) not in known]:
         shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise ValueError(f"{field}: {unknown[0]!r} is not a label of this task ({shown})")

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.label_descriptions import canonical
 from datasets.manifest_rows import splits_in
 from datasets.mask_files import BOX_FIELD
 from datasets.vocabulary import Kind
@@ -26,7 +27,20 @@ NAMES: dict[str, dict[str, str]] = {
     "image_text": {"img_path": "image_path", "answer": "report"},
     "segmentation": {"img_path": "image_path", "label": "labels"},
 }
+# What SAT-DS calls labels that the published tasks call otherwise.
+SAT_DS_LABELS = {
+    "thyroid gland": "thyroid",
+    "colon cancer": "colon tumor",
+    "rib fracture": "rib fraction",
+    "trachea and bronchie": "airway tree",
+}
 NOTES = ("image", "mask", "modality", "dataset", "official_split", "sample_id", "roi_y1x1z1_y2x2z2")
+
+
+def known_labels(labels: Sequence[str]) -> dict[str, str]:
+    """The labels of a task by all the canonical names that manifests have for them."""
+    known = {canonical(label): label for label in labels}
+    return {name: known[label] for name, label in SAT_DS_LABELS.items() if label in known} | known
 
 
 def our_names(values: Mapping[str, Any], kind: Kind) -> Record:

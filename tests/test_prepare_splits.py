@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_drawn_splits_have_their_shares_and_hold_when_patients_are_added():
     assert split_of(few).items() <= split_of(many).items(), "the same in every data set of a pool"
     assert split_of(assign(cases([None] * 1000), "a", "other")) != split_of(few)
     assert split_of(assign(cases([None] * 1000), "a", "pool", seed=1)) != split_of(few)
-    assert few.drawn == 1000
+    assert few.not_official == 1000
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8])
@@ -81,6 +82,28 @@ def test_patients_of_another_data_set():
     assert result.excluded == {"0_0": "patient is in test of x", "1_0": "patient is in train of x"}
     drawn = split_of(result)
     assert drawn["2"] == "val" and drawn["3"] == "val"
+
+
+def test_each_set_of_a_collection_has_a_validation_of_its_own():
+    given = [
+        *(replace(case, tasks=("a",)) for case in cases(["train"] * 6)),
+        *(replace(case, tasks=("b",)) for case in cases(["train"] * 4 + ["val"] * 2, first=6)),
+        *(replace(case, tasks=("c",)) for case in cases([None] * 6, first=12)),
+    ]
+    drawn = split_of(assign(given, "all", "all"))
+    counts = [Counter(drawn[str(patient)] for patient in range(first, first + 6)) for first in (0, 6, 12)]
+    assert counts == [{"train": 5, "val": 1}, {"train": 4, "val": 2}, {"train": 4, "val": 1, "test": 1}]
+
+
+def test_a_later_run_keeps_what_was_drawn():
+    first = split_of(assign(cases([None] * 5), "a", "pool"))
+    former = {patient_hash("pool", patient): split for patient, split in first.items()}
+    # of two patients another data set, prepared in between, has taken the splits over
+    other = {patient_hash("pool", patient): Elsewhere(first[patient], "x") for patient in ("0", "3")}
+    again = split_of(assign(cases([None] * 9), "a", "pool", elsewhere=other, former=former))
+    assert first.items() <= again.items()
+    moved = {patient_hash("pool", "0"): Elsewhere("test" if first["0"] != "test" else "train", "x")}
+    assert split_of(assign(cases([None] * 5), "a", "pool", elsewhere=moved, former=former))["0"] != first["0"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.catalog import published_tasks
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical
-from datasets.prepare.case import Case, Findings
+from datasets.prepare.case import Case, Findings, Split
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.sat_ds_splits import WITHOUT_SPLIT, split_file, with_sat_ds_split
 from datasets.prepare.scan import Scan, scan
@@ -50,7 +50,7 @@ class Checked:
     problems: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
-    drawn: int = 0
+    not_official: int = 0
 
     def refuse(self, faults: Mapping[str, Sequence[str]], skip_bad: bool) -> None:
         """Cases that turn out to be bad: left out under --skip_bad, else their faults are problems."""
@@ -63,11 +63,16 @@ class Checked:
 
 
 def read_and_check(
-    data_set: DataSet, source: Path, options: Options, elsewhere: Mapping[str, Elsewhere] | None = None
+    data_set: DataSet,
+    source: Path,
+    options: Options,
+    elsewhere: Mapping[str, Elsewhere] | None = None,
+    former: Mapping[str, Split] | None = None,
 ) -> Checked:
     """Read a data set and look at its files.
 
     elsewhere: the splits of patients that it shares with data sets which were prepared before.
+    former: those of its own patients in a former run with the same options.
     A fault is a line of `problems`; an InputError of the reader is one too.
     """
     findings = Findings()
@@ -97,8 +102,8 @@ def read_and_check(
     if checked.skipped and not checked.cases:
         checked.problems += [line for lines in checked.skipped.values() for line in lines]
     assigned = assign(checked.cases, data_set.name, data_set.pool, options.seed, elsewhere, options.test_share,
-                      options.val_share)  # fmt: skip
-    checked.cases, checked.drawn = assigned.cases, assigned.drawn
+                      options.val_share, former)  # fmt: skip
+    checked.cases, checked.not_official = assigned.cases, assigned.not_official
     findings.excluded |= assigned.excluded
     _note_headers(checked)
     return checked
@@ -228,4 +233,4 @@ def _note_headers(checked: Checked) -> None:
 def lines_of_problems(checked: Checked) -> Iterator[str]:
     """Each problem once, on one line."""
     for line in dict.fromkeys(checked.problems):
-        yield " ".join(line.split())
+        yield line.replace("\n", " ")

@@ -26,7 +26,7 @@ from datasets.prepare import preparing, printing
 from datasets.prepare.checking import Options
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.found import find
-from datasets.prepare.preparing import Prepared
+from datasets.prepare.preparing import Prepared, with_neighbours
 from datasets.prepare.registry import data_sets, find_data_set
 from datasets.prepare.scan import default_workers
 from datasets.prepare.splits import TEST_SHARE, VAL_SHARE
@@ -97,8 +97,7 @@ def _all(console: Console, given: argparse.Namespace) -> int:
         for folder in folders[1:]:
             console.print(f"{name}: {folder} is passed over for {folders[0]}", markup=False)
         own = {key: value for key, value in settings.items() if key in data_set.settings}
-        for other in data_set.settings.keys() & places.keys() - own.keys():
-            own[other] = str(places[other][0])  # a setting that is called as a data set is that one's folder
+        own = with_neighbours(data_set, folders[0], own, places)
         earlier = [other for other in known if other in dict(results)]
         try:
             result = preparing.prepare(data_set, folders[0], out, _options(given, own), preferred=earlier)

@@ -22,9 +22,9 @@ from PIL import Image, UnidentifiedImageError
 from datasets.volume.dicom_series import dicom_series_grid
 from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine, corner_offset
 from datasets.volume.readers import EXTENSIONS, ITK_READERS
+from datasets.volume.slice_folder import slices_in
 
 IMAGES = (".png", ".jpg", ".jpeg")
-SLICES_OF_A_FOLDER = (*IMAGES, ".tif", ".tiff")
 _HEAD = 65536  # bytes read from the start of a file
 _UNPACKED = 4096  # bytes of them that are looked at; a NIfTI-2 header has 540
 
@@ -169,6 +169,8 @@ def _without_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _picture(path: Path) -> FileHeader:
+    if not path.stat().st_size:
+        raise VolumeError(f"{path}: the file is empty; download it again")
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -212,12 +214,12 @@ def _folder(path: Path) -> FileHeader:
     names = sorted(file.name for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not names:
         raise VolumeError(f"{path}: the folder is empty; download it again")
-    pictures = [name for name in names if name.lower().endswith(SLICES_OF_A_FOLDER)]
+    pictures = slices_in(path)
     if len(pictures) < len(names):
         shape, affine = dicom_series_grid(path)
         return FileHeader("DICOM series", shape, affine)
-    for name in pictures:
-        if not (path / name).stat().st_size:
-            raise VolumeError(f"{path / name}: the file is empty; download it again")
-    first = _picture(path / pictures[0])
-    return FileHeader("slices", (*(first.shape or ()), len(pictures)))
+    headers = [_picture(picture) for picture in pictures]
+    shapes = [header.shape or () for header in headers]
+    if odd := next((number for number, shape in enumerate(shapes) if shape != shapes[0]), None):
+        raise VolumeError(f"{pictures[odd]}: is of another size than {pictures[0].name}; remove what does not belong")
+    return FileHeader("slices", (*shapes[0], len(pictures)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.prepare.case import Mask, Question, Split
+from datasets.prepare.case import Mask, Question
 from datasets.prepare.tables import Row, nearest
 
 NOTHING = "none"  # as labels: nothing is present
@@ -23,7 +23,6 @@ class OwnCase:
     labels: set[str] | None = None
     masks: dict[str, Mask] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
-    split: Split | None = None
 
 
 def add_row(case: OwnCase, row: Row, folder: Path, mask_label: str, label_set: Sequence[str]) -> None:

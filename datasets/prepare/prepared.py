@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.prepare.case import Case
+from datasets.prepare.case import Case, Split
 from datasets.prepare.checking import Checked, Options, counts_by_split, label_counts
 from datasets.prepare.splits import SPLITS, Elsewhere, patient_hash
 
@@ -42,6 +42,14 @@ def patients_elsewhere(records: Mapping[str, Record], data_set: str, pool: str) 
                 for patient in record["patients"].get(split, ()):
                     found[patient] = Elsewhere(split, name)
     return found
+
+
+def former_splits(records: Mapping[str, Record], data_set: str, options: Options) -> dict[str, Split]:
+    """By patient's hash the split of a former run, where it had the same options of splits; else nothing."""
+    record = records.get(data_set)
+    if record is None or any(record["options"].get(name) != value for name, value in _split_options(options).items()):
+        return {}
+    return {patient: split for split in SPLITS for patient in record["patients"].get(split, ())}
 
 
 def makers(records: Mapping[str, Record], data_set: str) -> dict[str, str]:
@@ -87,17 +95,23 @@ def record_of(checked: Checked, options: Options, manifests: Mapping[str, str], 
             **dict(options.settings),
         },
         "options": {
-            "seed": options.seed,
-            "split": options.split,
-            "test_share": options.test_share,
-            "val_share": options.val_share,
+            **_split_options(options),
             "skip_bad": options.skip_bad,
             "resample_masks": options.resample_masks,
         },
-        "patients_with_drawn_split": checked.drawn,
+        "patients_without_official_split": checked.not_official,
         "facts": findings.facts,
         "tables": {_relative(path, checked.source): sha256_of(path) for path in tables},
         "patients": _patients(checked.cases, data_set.pool),
+    }
+
+
+def _split_options(options: Options) -> Record:
+    return {
+        "seed": options.seed,
+        "split": options.split,
+        "test_share": options.test_share,
+        "val_share": options.val_share,
     }
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.errors import InputError
+from datasets.prepare.case import Findings
 from datasets.prepare.checking import Checked, Options, read_and_check
 from datasets.prepare.converted_masks import with_converted_masks
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.manifests import build_manifests, paths_of, segmentation_takers, tasks_of
-from datasets.prepare.prepared import Record, makers, patients_elsewhere, read_prepared, record_of
+from datasets.prepare.prepared import Record, former_splits, makers, patients_elsewhere, read_prepared, record_of
 from datasets.prepare.present_structures import NAME as PRESENT
 from datasets.prepare.present_structures import present_structures
 from datasets.prepare.uses import taken_by
@@ -34,7 +35,8 @@ class Prepared:
 def check(data_set: DataSet, source: Path, options: Options, out: Path | None = None) -> Checked:
     """Read and check a data set; `out` is looked at for the patients that it shares with prepared ones."""
     records = read_prepared(out) if out is not None else {}
-    return read_and_check(data_set, source, options, patients_elsewhere(records, data_set.name, data_set.pool))
+    elsewhere = patients_elsewhere(records, data_set.name, data_set.pool)
+    return read_and_check(data_set, source, options, elsewhere, former_splits(records, data_set.name, options))
 
 
 def prepare(
@@ -93,6 +95,23 @@ def prepare(
         stale,
     )
     return result
+
+
+def with_neighbours(
+    data_set: DataSet, source: Path, settings: Mapping[str, str], places: Mapping[str, Sequence[Path]]
+) -> dict[str, str]:
+    """The settings, with the folders of other data sets where `source` alone gives no case.
+
+    A setting that is called as another data set is that one's folder.
+    """
+    others = {name: str(places[name][0]) for name in data_set.settings if name in places and name not in settings}
+    if others:
+        try:
+            if data_set.read(source.resolve(), settings, Findings()):
+                return dict(settings)
+        except InputError:
+            pass  # the reading that counts will say it
+    return {**settings, **others}
 
 
 def _refuse_inside(out: Path, source: Path) -> None:

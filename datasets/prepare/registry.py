@@ -24,13 +24,14 @@ from datasets.prepare.sets import (
     radgenome,
     radimagenet,
     rp3d,
+    sat_ds,
     totalsegmentator,
 )
 
 # Of two data sets that make the same manifest `all` takes the earlier one.
 _MODULES: tuple[ModuleType, ...] = (
     *(images_2d, radimagenet, rad_chest_ct, cc_ccii, radgenome, inspect, rp3d, ct_rate, m3d),
-    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, own),
+    *(abdomen, chest, msd, dicom_masks, pet_ct, totalsegmentator, pelvis, open_kbp, sat_ds, own),
 )
 
 

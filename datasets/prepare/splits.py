@@ -35,12 +35,12 @@ class Elsewhere:
 
 @dataclass
 class Assignment:
-    """cases: with their splits, in the order given.  excluded: why others were left out, by id.  drawn: how many
-    patients had their split drawn."""
+    """cases: with their splits, in the order given.  excluded: why others were left out, by id.  not_official: how
+    many patients have no official split."""
 
     cases: list[Case] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
-    drawn: int = 0
+    not_official: int = 0
 
 
 def patient_hash(pool: str, patient: str) -> str:
@@ -62,10 +62,12 @@ def assign(
     elsewhere: Mapping[str, Elsewhere] | None = None,
     test_share: float = TEST_SHARE,
     val_share: float = VAL_SHARE,
+    former: Mapping[str, Split] | None = None,
 ) -> Assignment:
     """Give every case its split.
 
-    elsewhere: by `patient_hash`, what other data sets of the pool have.
+    elsewhere, former: by `patient_hash`, what other data sets of the pool have, and what a former run drew from the
+    same seed.
     """
     by_patient: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
@@ -75,9 +77,14 @@ def assign(
         if given := {case.split for case in theirs} - {None}:
             official[patient] = next(split for split in reversed(SPLITS) if split in given)
     known = {patient: (elsewhere or {}).get(patient_hash(pool, patient)) for patient in by_patient}
-    has_val = "val" in {case.split for case in cases}
-    splits = _split_of_patients(list(by_patient), official, known, has_val, seed, pool, test_share, val_share)
-    result = Assignment(drawn=sum(patient not in official and known[patient] is None for patient in by_patient))
+    kept = {patient: split for patient in by_patient if (split := (former or {}).get(patient_hash(pool, patient)))}
+    splits: dict[str, Split] = {}
+    for tasks, patients in _by_tasks(by_patient).items():
+        has_val = any(
+            case.split == "val" and case.tasks == tasks for patient in patients for case in by_patient[patient]
+        )
+        splits |= _split_of_patients(patients, official, known, kept, has_val, seed, pool, test_share, val_share)
+    result = Assignment(not_official=sum(patient not in official for patient in by_patient))
     for case in cases:
         split, other = splits[case.patient], known[case.patient]
         if other is not None and other.split != split:
@@ -89,10 +96,19 @@ def assign(
     return result
 
 
+def _by_tasks(by_patient: Mapping[str, Sequence[Case]]) -> dict[tuple[str, ...], list[str]]:
+    """The patients by the tasks of their first case: a collection of data sets has splits for each of them."""
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient, cases in by_patient.items():
+        groups[cases[0].tasks].append(patient)
+    return groups
+
+
 def _split_of_patients(
     patients: Sequence[str],
     official: Mapping[str, Split],
     known: Mapping[str, Elsewhere | None],
+    former: Mapping[str, Split],
     has_val: bool,
     seed: int,
     pool: str,
@@ -109,6 +125,8 @@ def _split_of_patients(
             splits[patient] = fixed
         elif other is not None and (fixed is None or other.split != "test"):
             splits[patient] = other.split
+        elif patient in former and (fixed is None or former[patient] != "test"):
+            splits[patient] = former[patient]
         else:
             undecided["free" if fixed is None else "train"].append(patient)
     places = {patient: draw(seed, pool, patient) for group in undecided.values() for patient in group}

@@ -47,6 +47,14 @@ class AuditCase:
 Row = tuple[Path, int, dict[str, Any]]  # manifest, number, and the row itself
 
 
+def prepared_sets(out: Path) -> list[str]:
+    """The data sets that were prepared in a folder, by name; InputError where there is none."""
+    names = sorted(file.parent.name for file in out.glob(f"*/{PREPARED}"))
+    if not names:
+        raise InputError(f"{out}: nothing was prepared there; run python -m datasets.prepare")
+    return names
+
+
 def prepared_manifests(out: Path, data_set: str) -> list[Path]:
     """The manifests that a data set wrote, as its prepared.json lists them.
 
@@ -54,10 +62,7 @@ def prepared_manifests(out: Path, data_set: str) -> list[Path]:
     """
     path = out / data_set / PREPARED
     if not path.is_file():
-        others = sorted(file.parent.name for file in out.glob(f"*/{PREPARED}"))
-        raise InputError(
-            f"{path}: no such file; prepared there: {', '.join(others) or 'nothing'}; run python -m datasets.prepare"
-        )
+        raise InputError(f"{path}: no such file; prepared there: {', '.join(prepared_sets(out))}")
     listed = _read_json(path).get("manifests", ())
     manifests = [out / name for name in listed]
     if not manifests:

@@ -23,6 +23,7 @@ PLAUSIBLE = (-1100.0, 4000.0)
 SPACINGS = (0.1, 12.0)  # mm
 EXTENTS = (20.0, 2200.0)  # mm, of a 3D volume
 OUTSIDE_SHARE = 0.1
+NAMED = 12  # empty masks; the page lists all
 # Usual median HU of a structure: far from it, mask and image do not belong together.
 USUAL_HU = (
     (re.compile(r"^(left |right )?lungs?$"), (-1000.0, -250.0)),
@@ -108,10 +109,11 @@ def _peak(values: np.ndarray) -> float | None:
 
 def _empty(view: View) -> Iterator[str]:
     empty = [label for label, count in view.voxels.items() if count == 0]
+    shown = ", ".join(empty[:NAMED]) + (f" and {len(empty) - NAMED} more" if len(empty) > NAMED else "")
     if empty and len(empty) == len(view.voxels):
-        yield f"every mask is empty: {', '.join(empty)}"
+        yield f"every mask is empty: {shown}"
     elif empty:
-        yield f"empty: {', '.join(empty)}"
+        yield f"empty: {shown}"
 
 
 def _outside(view: View) -> Iterator[str]:

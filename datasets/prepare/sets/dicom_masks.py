@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datasets.prepare.data_set import DataSet
-from datasets.prepare.segmentation import Layout
-from datasets.prepare.sets.abdomen import reader
+from datasets.prepare.segmentation import Layout, reader
 
 NSCLC = Layout(
     images=(r"NSCLC-Radiomics/<id:LUNG1-\d+>/<study:.+>/<series:.+>",),

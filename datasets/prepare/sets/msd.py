@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datasets.prepare.data_set import DataSet
-from datasets.prepare.segmentation import Layout, Values
-from datasets.prepare.sets.abdomen import reader
+from datasets.prepare.segmentation import Layout, Values, reader
 
 
 def _layout(folder: str, stem: str, labels: Mapping[str, Values], patient: str = "") -> Layout:

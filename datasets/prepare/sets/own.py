@@ -52,7 +52,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     label_set = _label_set(settings.get("label_set", ""), table)
     _refuse_repeated_rows(table, findings)
     cases: dict[str, OwnCase] = {}
-    patients: dict[str, tuple[Split | None, int]] = {}
+    splits: dict[str, tuple[Split, int]] = {}
     for row in table.rows:
         if not row["image"]:
             findings.problems.append(f"{path}: row {row.number}, column image: is empty")
@@ -60,20 +60,22 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
         case = cases.setdefault(row["image"], OwnCase(row["image"]))
         try:
             add_row(case, row, path.parent, settings.get("mask_label", ""), label_set)
-            case.split = _split(row, case, patients)
+            _note_split(row, case.patient or case.image, splits)
         except ValueError as error:
             findings.problems.append(f"{path}: row {row.number}, column {error}")
     findings.facts["labels"] = label_set
-    return [_case(case, path.parent, label_set) for case in cases.values()]
+    return [_case(case, path.parent, label_set, splits) for case in cases.values()]
 
 
-def _case(case: OwnCase, folder: Path, label_set: list[str]) -> Case:
+def _case(case: OwnCase, folder: Path, label_set: list[str], splits: Mapping[str, tuple[Split, int]]) -> Case:
+    patient = case.patient or case.image
+    split, _ = splits.get(patient) or splits.get(case.image) or (None, 0)  # a later row may have named the patient
     classes = None if case.labels is None else {label: int(label in case.labels) for label in label_set}
     return Case(
         case.image,
-        case.patient or case.image,
+        patient,
         folder / case.image,
-        case.split,
+        split,
         classes=classes,
         report=case.report,
         masks=dict(case.masks),
@@ -119,19 +121,17 @@ def _refuse_repeated_rows(table: Table, findings: Findings) -> None:
         seen.setdefault(fields, row.number)
 
 
-def _split(row: Row, case: OwnCase, patients: dict[str, tuple[Split | None, int]]) -> Split | None:
-    """The row's split; ValueError for an unknown one, or where the patient was in another."""
+def _note_split(row: Row, patient: str, splits: dict[str, tuple[Split, int]]) -> None:
+    """Keep the split of a row for its patient; ValueError for an unknown one, or where an earlier row has another."""
     given = row.fields.get("split", "")
-    if given and given.lower() not in _SPLITS:
-        raise ValueError(f"split: {given!r} is not train, val or test")
+    if not given:
+        return
     split = _SPLITS.get(given.lower())
-    patient = case.patient or case.image
-    before, number = patients.setdefault(patient, (split, row.number))
+    if split is None:
+        raise ValueError(f"split: {given!r} is not train, val or test")
+    before, number = splits.setdefault(patient, (split, row.number))
     if before != split:
-        raise ValueError(
-            f"split: patient {patient} is in {split or 'no split'} here and in {before or 'none'} in row {number}"
-        )
-    return split
+        raise ValueError(f"split: patient {patient} is in {split} here, and in {before} in row {number}")
 
 
 DATA_SETS = (

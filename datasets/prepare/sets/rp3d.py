@@ -7,7 +7,8 @@ the end of the path.  Which of these records the published task was made of, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,8 +36,27 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
             f"{source}: {' and '.join(_FILES)} are missing; download them from {data_set.address} into this folder"
         )
     arrays = _by_file_name(files_under(Path(settings.get("images") or source), _ENDINGS))
-    cases: dict[str, Case] = {}
+    cases: list[Case] = []
     absent: list[str] = []
+    records = _records(indices, findings)
+    names = Counter(_stem(PurePosixPath(path).name) for path in records)
+    for path, (split, item) in records.items():
+        image = _located(path, arrays, names, findings)
+        if image is None:
+            absent.append(path)
+        elif report := _text(item, fields):
+            cases.append(Case(path, _patient(item), image, split, report=report))
+        else:
+            findings.excluded[path] = f"has no {' or '.join(fields)}"
+    if absent:
+        lines = findings.warnings if cases else findings.problems
+        lines.append(f"{source}: arrays of the index that are not here are left out: {examples(absent)}")
+    return cases
+
+
+def _records(indices: Mapping[str, Path], findings: Findings) -> dict[str, tuple[Split, Mapping[str, Any]]]:
+    """The records of both indices by their path, and the split."""
+    found: dict[str, tuple[Split, Mapping[str, Any]]] = {}
     for name, split in _FILES.items():
         items = read_json(indices[name], findings) if name in indices else []
         if items is not None and not isinstance(items, list):
@@ -47,21 +67,14 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
             path = item.get("npy_path") if isinstance(item, dict) else None
             if not isinstance(path, str) or not path:
                 findings.problems.append(f"{where}: has no npy_path")
-            elif path in cases:
+            elif path in found:
                 findings.problems.append(f"{where}: {path} is listed twice; keep one")
-            elif (image := _located(path, arrays, where, findings)) is None:
-                absent.append(path)
-            elif not (report := _text(item, fields)):
-                findings.excluded[path] = f"has no {' or '.join(fields)}"
             else:
-                cases[path] = Case(path, _patient(item), image, split, report=report)
-    if absent:
-        lines = findings.warnings if cases else findings.problems
-        lines.append(f"{source}: arrays of the index that are not here are left out: {examples(absent)}")
-    return list(cases.values())
+                found[path] = split, item
+    return found
 
 
-def _by_file_name(paths: Any) -> dict[str, list[Path]]:
+def _by_file_name(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in paths:
         found.setdefault(_stem(path.name), []).append(path)
@@ -72,16 +85,20 @@ def _stem(name: str) -> str:
     return next((name[: -len(ending)] for ending in _ENDINGS if name.endswith(ending)), name)
 
 
-def _located(name: str, arrays: Mapping[str, list[Path]], where: str, findings: Findings) -> Path | None:
-    """The file whose path ends like `name`, with as many folders as can be had; two that end alike are a problem."""
+def _located(name: str, arrays: Mapping[str, list[Path]], names: Mapping[str, int], findings: Findings) -> Path | None:
+    """The file whose path ends most like `name`; two that end alike are a problem.
+
+    names: how many records have a file name.  Where several have it, the folder must be the record's too.
+    """
     if Path(name).is_file():
         return Path(name)
     wanted = PurePosixPath(name.replace("\\", "/"))
-    candidates = arrays.get(_stem(wanted.name), [])
-    common = [_common_end(path.parent.parts, wanted.parent.parts) for path in candidates]
-    best = [path for path, count in zip(candidates, common, strict=True) if count == max(common)]
+    stem = _stem(wanted.name)
+    common = {path: _common_end(path.parent.parts, wanted.parent.parts) for path in arrays.get(stem, [])}
+    most = max(common.values(), default=0)
+    best = [path for path, count in common.items() if count == most and (count or names[stem] == 1)]
     if len(best) > 1:
-        findings.problems.append(f"{where}: {name} may be {best[0]} or {best[1]}; keep the folders of the index")
+        findings.problems.append(f"{name} may be {best[0]} or {best[1]}; keep the folders of the index")
     return best[0] if best else None
 
 
