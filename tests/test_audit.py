@@ -200,6 +200,16 @@ def test_what_cannot_be_audited_is_said_in_a_line(tmp_path: Path, phantom: Phant
     assert "prepare the data set again" in capsys.readouterr().err
 
 
+def test_all_sets_with_manifests_have_a_page(tmp_path: Path, phantom: PhantomCase, capsys: Any) -> None:
+    write_case(tmp_path, phantom.ct, phantom.structures, phantom.affine)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "prepared.json").write_text(json.dumps({"manifests": {}}))
+    assert main(["--prepared", str(tmp_path), "--data_set", "all"]) == 0
+    assert (tmp_path / "one" / "audit.html").is_file() and not (tmp_path / "none" / "audit.html").exists()
+    assert main(["--prepared", str(tmp_path), "--data_set", "none"]) == 2
+    assert "made of other data sets" in capsys.readouterr().err
+
+
 def test_masks_of_other_images_of_a_question_are_left_out(tmp_path: Path) -> None:
     question = {
         "question": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Where?"}],

@@ -48,8 +48,8 @@ Row = tuple[Path, int, dict[str, Any]]  # manifest, number, and the row itself
 
 
 def prepared_sets(out: Path) -> list[str]:
-    """The data sets that were prepared in a folder, by name; InputError where there is none."""
-    names = sorted(file.parent.name for file in out.glob(f"*/{PREPARED}"))
+    """The data sets that manifests were made of in a folder, by name; InputError where there is none."""
+    names = [path.parent.name for path in sorted(out.glob(f"*/{PREPARED}")) if _read_json(path).get("manifests")]
     if not names:
         raise InputError(f"{out}: nothing was prepared there; run python -m datasets.prepare")
     return names
@@ -66,7 +66,7 @@ def prepared_manifests(out: Path, data_set: str) -> list[Path]:
     listed = _read_json(path).get("manifests", ())
     manifests = [out / name for name in listed]
     if not manifests:
-        raise InputError(f"{path}: lists no manifests; prepare the data set again")
+        raise InputError(f"{path}: lists no manifests; its tasks were made of other data sets, or prepare it again")
     if missing := [file for file in manifests if not file.is_file()]:
         raise InputError(f"{missing[0]}: no such file, but {path} lists it; prepare the data set again")
     return manifests

@@ -153,7 +153,7 @@ def _spacing(view: View) -> Iterator[str]:
         yield f"the volume measures {' x '.join(f'{side:.0f}' for side in view.extent)} mm"
 
 
-_AXES = {"format": "its format", "option": "an option", "assumption": "an assumption, RAS", "nobody": "nobody"}
+_AXES = {"format": "its format", "option": "an option", "assumption": "an assumption", "nobody": "nobody"}
 RULES: dict[str, Callable[[View], Iterator[str]]] = {
     "unit": _not_hu,
     "range": _range,
