@@ -51,10 +51,9 @@ def initialize() -> Ranks:
     cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads this while it is imported
-    if torch.distributed.is_initialized():
-        pass
-    elif {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
-        signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        if not torch.distributed.is_initialized():  # else they may be this function's own
+            signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
     else:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
