@@ -48,19 +48,45 @@ def test_rows_and_columns_of_matlab_are_those_of_the_slices(series: Path, tmp_pa
     assert read_raw(made).array.dtype == np.float32 and nib.load(made).get_data_dtype() == np.uint8
 
 
-def test_a_matlab_mask_that_is_turned_once_more_lies_on_tissue(tmp_path: Path) -> None:
-    """In a body of one quarter of the slice, among air, the plain arrangement lies in air; the other one is taken."""
-    hu = np.full((8, 8, 4), -1000, dtype=np.int16)
-    hu[0:3, 5:8] = 40
-    truth = np.zeros((8, 8, 4), dtype=bool)
-    truth[1, 6, 2] = True
-    series = write_dicom(tmp_path / "series", hu, slope=1)
-    rows_and_columns = np.flip(truth, (0, 1)).transpose(1, 0, 2)
-    for name, mask in [("plain", rows_and_columns), ("turned", np.rot90(rows_and_columns, 1))]:
-        savemat(tmp_path / f"{name}.mat", {"Mask": mask.astype(np.uint8)})
+def test_arrays_that_lie_otherwise_are_placed_where_the_image_shows_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block that stands out in a noisy square body, whose mask is turned, flipped or reversed against the rules."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((24, 24, 10), dtype=bool)
+    truth[3:7, 13:16, 6:8] = True
+    hu = np.where(truth, 90, 30) + rng.normal(0, 15, truth.shape)
+    hu[:2] = -1000
+    hu[12:22, 2:9, 1:5] = -700
+    series = write_dicom(tmp_path / "series", hu.astype(np.int16), slope=1)
+    rows_and_columns = np.flip(truth, (0, 1)).transpose(1, 0, 2)  # as MATLAB has it; RAS to the rows of the slices
+    stored = np.flip(truth, (0, 1))  # columns, rows, slices
+    affine = np.array([[-0.8, 0, 0, 6.4], [0, -0.9, 0, 50.7], [0, 0, 2.5, -400], [0, 0, 0, 1]])
+    case = Case("a", "a", series)
+    for name, turned in [
+        ("plain", rows_and_columns),
+        ("turned", np.rot90(rows_and_columns)),
+        ("flipped", rows_and_columns[::-1]),
+        ("upside down", rows_and_columns[:, :, ::-1]),
+    ]:
+        caplog.clear()
+        savemat(tmp_path / f"{name}.mat", {"Mask": turned.astype(np.uint8)})
         rule = Mask((tmp_path / f"{name}.mat",), (1,), "rotated_matlab")
-        made = convert(rule, series, Case("a", "a", series), tmp_path / f"{name}.nii.gz")
-        np.testing.assert_allclose(marked(made), (ras_affine() @ [1, 6, 2, 1])[:3], atol=1e-4, err_msg=name)
+        made = convert(rule, series, case, tmp_path / f"{name}.nii.gz")
+        np.testing.assert_array_equal(read_raw(made).array > 0, stored, err_msg=name)
+        assert bool(caplog.records) == (name != "plain")
+    for name, array, place in [
+        ("reversed", stored[:, :, ::-1], np.eye(4)),
+        ("placed", stored, affine),
+        ("placed but reversed", stored[:, :, ::-1], affine),
+        ("as the series", stored, np.eye(4)),
+    ]:
+        caplog.clear()
+        path = tmp_path / f"{name} label.nii.gz"
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(array.astype(np.uint8)), place), path)
+        made = convert(Mask((path,), (1,), "reversed_slices"), series, case, tmp_path / f"{name}.nii.gz")
+        np.testing.assert_array_equal(read_raw(made).array > 0, stored, err_msg=name)
+        assert bool(caplog.records) == (name in ("placed but reversed", "as the series"))
 
 
 def test_a_label_without_a_place_has_its_slices_reversed(series: Path, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from datasets.catalog import published_tasks
+from datasets.manifest import load_manifest
 from datasets.prepare.case import Case, Findings
+from datasets.prepare.command import main
 from datasets.prepare.sets.sat_ds import SAT_DS
 from datasets.pretraining_manifest import read_record
 from datasets.pretraining_records import SegmentationRecord
+from datasets.record_masks import read_source
 from datasets.volume.loading import read_mask, read_volume
 from datasets.volume.preprocessed_crops import crop_masks, load_crop
 from tests.replicas.sat_ds import sat_ds, sat_ds_downloads, write_lines
@@ -30,12 +33,14 @@ def test_prepared_lines_are_records_with_the_masks_of_the_truth(tmp_path: Path) 
     assert sorted(cases) == sorted(truth.cases)
     assert sorted(findings.excluded) == sorted(truth.excluded)
     assert findings.facts == {"data sets of no task": {"ACDC": 1}}
-    tasks = {task.name: task for task in published_tasks()}
+    labels = {task.name: task.labels for task in published_tasks()}
     for id, expected in truth.cases.items():
         case = cases[id]
         assert (case.patient, case.split) == (expected.patient, expected.split)
         assert case.record is not None
-        record, complaints = read_record(case.record, "segmentation", Path("/"), tasks[case.tasks[0]].labels)
+        record, complaints = read_record(
+            case.record, "segmentation", Path("/"), labels.get(case.tasks[0], tuple(expected.masks))
+        )
         assert complaints == []
         assert isinstance(record, SegmentationRecord)
         assert record.names == list(expected.masks)
@@ -45,6 +50,23 @@ def test_prepared_lines_are_records_with_the_masks_of_the_truth(tmp_path: Path) 
             record.names, crop_masks(record.mask_folder or "", record.labels, record.boxes, geometry), strict=True
         ):
             np.testing.assert_array_equal(mask, expected.masks[name], err_msg=f"{id} {name}")
+
+
+def test_prepared_lines_become_questions_of_benchmarks(tmp_path: Path) -> None:
+    truth = sat_ds(tmp_path / "source")
+    assert main(["sat_ds", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 0
+    records = load_manifest(tmp_path / "out/benchmarks/TotalSegmentator.json")
+    asked = set()
+    for record in records:
+        geometry = load_crop(record.image_path[0])[1]
+        for number, label in enumerate(record.labels):
+            name = Path(record.image_path[0]).stem
+            expected = truth.cases[f"TotalSegmentator_Organs/data/npy/TotalSegmentator_Organs/image/{name}"].masks
+            asked.add((name, label))
+            np.testing.assert_array_equal(read_source(record.mask_source(number), geometry) > 0, expected[label])
+    present = {("totalsegmentator_organs_1", "spleen"), ("totalsegmentator_organs_1", "left kidney")}
+    present |= {("totalsegmentator_organs_3", label) for label in ("spleen", "liver", "left kidney")}
+    assert asked == present
 
 
 def test_lines_of_downloads_have_the_values_of_their_data_set(tmp_path: Path) -> None:
@@ -97,4 +119,4 @@ def test_a_cut_line_and_a_folder_without_lines_are_problems(tmp_path: Path) -> N
     place.write_text(place.read_text()[:-30])
     cases, findings = read(tmp_path)
     assert [line for line in findings.problems if "BTCV.jsonl: line 4: is no JSON" in line] == findings.problems
-    assert len(findings.problems) == 1 and len(cases) == 15
+    assert len(findings.problems) == 1 and len(cases) == 19

@@ -3,11 +3,13 @@
     rotated_matlab    FUMPE's `Mask`, (rows, columns, slices) of MATLAB.  The known rule turns it by -90 degrees in
                       plane (`np.rot90(mask, -1)`), onto slices whose first axis runs along the columns and whose second
                       runs along the rows from the last to the first; so a mask's row and column are those of the DICOM
-                      slice, and its k-th slice is the k-th from the feet.  Where most of the mask would then lie in
-                      lung or air, and nearly none of it by another arrangement, that is taken, with a warning.
+                      slice, and its k-th slice is the k-th from the feet.
     reversed_slices   Pancreas-CT's labels: where the label's affine places it on the image's grid, as it is; else its
                       array, slices reversed, lies on the DICOM slices sorted from feet to head.
     resample          a mask on another grid, to the image's by the nearest voxel (--resample_masks).
+
+The first two rules are checked by the image: another arrangement of the array is taken, with a warning, where by it the
+mask stands out from what is around it, and by the rule it does not.
 
 Values stay as they are.  A target that is there, and is not older than its mask, is not made again.
 """
@@ -16,13 +18,14 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
 from scipy.io import loadmat
+from scipy.ndimage import binary_dilation
 
 from datasets.prepare.case import Case, Mask
 from datasets.prepare.whole_files import written_whole
@@ -32,7 +35,8 @@ from datasets.volume.readers import RawVolume, read_raw
 
 log = logging.getLogger(__name__)
 MATLAB_NAME = "Mask"
-SOFT_TISSUE = (-200.0, 1000.0)  # HU of a vessel with or without contrast medium; lung and air are below
+WINDOW = (-300.0, 600.0)  # HU that are told apart: not lung from air, nor bone from metal
+AROUND = 2  # voxels
 
 
 def convert(mask: Mask, image: Path, case: Case, target: Path) -> Path:
@@ -91,12 +95,7 @@ def _from_matlab(path: Path, volume: RawVolume) -> np.ndarray:
             f"{path}: {MATLAB_NAME} has shape {mask.shape}, but its series has {rows} rows, {columns} columns and "
             f"{slices} slices; is it the mask of another series, or a slice lost?"
         )
-    shares = [_share_of_soft_tissue(labels, volume.array) for labels in fitting]
-    best = int(np.argmax(shares))
-    if shares[0] >= 0.5 or shares[best] < 0.9:
-        return fitting[0]
-    log.warning("%s: lies in lung or air as its data set says it lies; turned or flipped so that it does not", path)
-    return fitting[best]
+    return _seen(fitting, volume.array, path)
 
 
 def _matlab_mask(path: Path) -> np.ndarray:
@@ -122,25 +121,51 @@ def _arrangements(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield ordered[::-1]
 
 
-def _share_of_soft_tissue(labels: np.ndarray, hu: np.ndarray) -> float:
-    inside = hu[labels > 0]
-    return float(np.mean((inside >= SOFT_TISSUE[0]) & (inside <= SOFT_TISSUE[1]))) if inside.size else 1.0
-
-
 def _with_reversed_slices(path: Path, volume: RawVolume) -> np.ndarray:
     """Labels (columns, rows, slices) of a label file, by its affine, or by the rule of its data set."""
     raw = read_raw(path)
     labels = _labels(raw, path)
     geometry = VolumeGeometry.of_source("", volume.array.shape, volume.affine)
     stored = VolumeGeometry.of_source("", labels.shape, raw.affine, geometry.source_orientation)
+    placed = []
     if corner_offset(geometry.source_shape, geometry.source_affine, stored.shape, stored.affine) < GRID_TOLERANCE:
-        return stored.from_source(labels)
-    if labels.shape != volume.array.shape:
+        placed = [stored.from_source(labels)]
+    elif labels.shape != volume.array.shape:
         raise VolumeError(
             f"{path}: has shape {labels.shape}, but its series has shape {volume.array.shape}; is it the mask of "
             "another series, or a slice lost?"
         )
-    return labels[:, :, ::-1]
+    array = placed[0] if placed else labels
+    for slices in (array[:, :, ::-1], array):
+        placed += [slices, slices[:, ::-1], slices[::-1], slices[::-1, ::-1]]
+    return _seen(placed, volume.array, path)
+
+
+def _seen(arrangements: Sequence[np.ndarray], hu: np.ndarray, path: Path) -> np.ndarray:
+    """The first arrangement of a mask, by the rule; or another that the image shows, where it does not show this."""
+    contrasts = [_contrast(labels > 0, hu) for labels in arrangements]
+    best = int(np.argmax(contrasts))
+    if contrasts[best] <= 2 * contrasts[0] + 0.3:
+        return arrangements[0]
+    log.warning(
+        "%s: where the rule of its data set places it, the image shows nothing; turned or flipped to where it does "
+        "(contrast %.2f instead of %.2f)", path, contrasts[best], contrasts[0]
+    )  # fmt: skip
+    return arrangements[best]
+
+
+def _contrast(mask: np.ndarray, hu: np.ndarray) -> float:
+    """How far apart the HU of a mask and of what is around it are, in their spreads (and 10 HU for the noise)."""
+    where = np.nonzero(mask)
+    if not len(where[0]):
+        return 0.0
+    box = tuple(slice(max(int(axis.min()) - AROUND, 0), int(axis.max()) + 1 + AROUND) for axis in where)
+    inside, values = mask[box], np.clip(hu[box], *WINDOW)
+    around = binary_dilation(inside, iterations=AROUND) & ~inside
+    if not around.any():
+        return 0.0
+    within, beyond = values[inside], values[around]
+    return float(abs(within.mean() - beyond.mean()) / (within.std() + beyond.std() + 10))
 
 
 def _labels(raw: RawVolume, path: Path) -> np.ndarray:

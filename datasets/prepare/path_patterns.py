@@ -34,8 +34,8 @@ def find_paths(root: Path, pattern: str, folders: bool = False) -> list[FoundPat
 
 
 def glob_of(pattern: str) -> str:
-    """The same with a star for each field: for messages, and for the marks of a data set."""
-    return _FIELD.sub("*", pattern)
+    """The same with a star for each field, behind the letters that it begins with: for messages."""
+    return re.sub(r"\*+", "*", _FIELD.sub(lambda field: f"{_beginning(field[2] or '')}*", pattern))
 
 
 def find_base(source: Path, patterns: Sequence[str], folders: bool = False) -> tuple[Path, str]:
@@ -51,6 +51,11 @@ def find_base(source: Path, patterns: Sequence[str], folders: bool = False) -> t
                 if next(_walk(base, pattern.removeprefix(prefix).split("/"), {}, folders), None):
                     return base, prefix
     return source, ""
+
+
+def _beginning(expression: str) -> str:
+    found = re.match(r"[\w-]*", "" if "|" in expression else expression)
+    return found[0] if found else ""
 
 
 def _prefixes(pattern: str) -> list[str]:

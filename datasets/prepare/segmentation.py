@@ -52,11 +52,14 @@ def in_order(*labels: str) -> dict[str, Values]:
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
-def reader(layout: Layout) -> Reader:
-    """A reader for a layout that has nothing to be set."""
+def reader(layout: Layout, warning: str = "") -> Reader:
+    """A reader for a layout that has nothing to be set.  warning: what a person should know of any copy of the set."""
 
     def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
-        return read_cases(layout, source, findings)
+        cases = read_cases(layout, source, findings)
+        if cases and warning:
+            findings.warnings.append(warning)
+        return cases
 
     return read
 
@@ -67,19 +70,21 @@ def read_cases(
     """The cases of a data set, in the order of their ids; what is missing or odd goes to `findings`.
 
     rule: leaves out images and masks by their paths' fields, beside `layout.skipped`.
-    image_source: where the images are, if not beside the masks.
+    image_source: where the images are that are not beside the masks.
     """
     if missing := [folder for folder in (source, image_source) if folder and not folder.is_dir()]:
         findings.problems.append(f"{missing[0]}: no such folder; give the folder that was downloaded")
         return []
-    base, prefix = find_base(image_source or source, layout.images, layout.dicom)
+    base, prefix = find_base(source, layout.images, layout.dicom)
     images = _images(layout, base, prefix, findings)
+    if image_source:
+        images = _images(layout, *find_base(image_source, layout.images, layout.dicom), findings) | images
     if not images:
         findings.problems.append(f"{base}: no image {_shown(layout.images)}; is this the data set, and all unpacked?")
         return []
-    if image_source:
-        base, prefix = find_base(source, layout.masks)
     masks = _masks(layout, base, prefix, findings)
+    if base != source and not any(masks.values()):  # images may lie a folder further down than masks
+        masks = _masks(layout, source, prefix, findings)
     for id, reason in _left_out(layout, images, masks, rule):
         findings.excluded[id] = reason
         images.pop(id, None)

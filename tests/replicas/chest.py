@@ -133,7 +133,7 @@ def parse22(folder: Path) -> Truth:
 def lndb(folder: Path) -> Truth:
     """One to three readers, who do not agree, and number their nodules."""
     truth = Truth()
-    (folder / "masks").mkdir()
+    (folder / "masks").mkdir(parents=True)
     for fold, number, readers in [(0, 1, 1), (0, 2, 2), (3, 150, 3), (5, 312, 2)]:
         id = f"LNDb-{number:04d}"
         names = [f"nodule {reader}" for reader in range(1, readers + 2)]

@@ -74,7 +74,7 @@ def save_without_place(path: Path, array: np.ndarray) -> None:
 def fumpe(folder: Path) -> Truth:
     """Masks are MATLAB arrays of rows, columns and slices."""
     truth = Truth()
-    (folder / "GroundTruth").mkdir()
+    (folder / "GroundTruth").mkdir(parents=True)
     for id in ("PAT001", "PAT002", "PAT020", "PAT035"):
         case = truth.cases[id] = phantom(("pulmonary embolism",), id)
         (folder / "CT_scans" / id).mkdir(parents=True)

@@ -50,17 +50,14 @@ def write_lines(folder: Path, dataset: str, lines: list[dict[str, Any]]) -> None
 def sat_ds(folder: Path) -> Truth:
     """Prepared lines; labels called otherwise than in the tasks, PET, absent labels, and a set that no task takes."""
     truth = Truth(excluded=("autoPET/data/npy/autoPET/image/PETCT_1",))
-    pools = {
-        "MSD_Colon": "msdcolon",
-        "TotalSegmentator_v2": "totalsegmentator",
-        "AMOS22_CT": "amos22ct",
-        "BTCV": "btcv",
-    }
+    pools = {"MSD_Colon": "msdcolon", "AMOS22_CT": "amos22ct", "BTCV": "btcv"}
+    pools |= dict.fromkeys(("TotalSegmentator_v2", "TotalSegmentator_Organs"), "totalsegmentator")
     sets: list[tuple[str, list[str], dict[str, str], tuple[str, ...]]] = [
         ("MSD_Colon", ["colon cancer"], {"colon cancer": "colon tumor"}, ("train",)),
         ("TotalSegmentator_v2", ["heart", "prostate", "thyroid gland"], {"thyroid gland": "thyroid"}, ("unknown",)),
         ("AMOS22_CT", ["left kidney", "right kidney", "liver"], {}, ("train", "validation")),
         ("BTCV", ["spleen", "liver"], {}, ("train",)),
+        ("TotalSegmentator_Organs", ["spleen", "liver", "left kidney"], {}, ("train", "test")),
     ]
     for dataset, labels, names, splits in sets:
         lines = []
@@ -69,8 +66,8 @@ def sat_ds(folder: Path) -> Truth:
             case = phantom(labels, name, absent=labels[1:2] if number == 1 else ())
             split = splits[number % len(splits)]
             lines.append(prepared_line(folder, dataset, name, case, labels, split))
-            case.patient = f"{pools.get(dataset, 'btcv')}/{name}.nii.gz"
-            case.split = {"validation": "val", "train": "train"}.get(split) if len(splits) > 1 else None
+            case.patient = f"{pools.get(dataset, 'totalsegmentator')}/{name}.nii.gz"
+            case.split = {"validation": "val"}.get(split, split) if len(splits) > 1 else None
             case.masks = {names.get(label, label): case.masks[label] for label in labels}
             truth.cases[f"{dataset}/data/npy/{dataset}/image/{name}"] = case
         write_lines(folder, dataset, lines)

@@ -93,8 +93,8 @@ KITS23 = Layout(
 )
 
 KIPA22 = Layout(
-    images=(r"train/image/<id:\d+>.nii.gz",),
-    masks=(r"train/label/<id:\d+>.nii.gz",),
+    images=(r"train/image/<id:\w+>.nii.gz",),
+    masks=(r"train/label/<id:\w+>.nii.gz",),
     labels={"renal vein": 1, "kidney": (2, 4), "renal artery": 3, "kidney tumor": 4},
     hu_offsets={"": -1000.0},
 )
@@ -128,7 +128,10 @@ DATA_SETS: tuple[DataSet, ...] = (
     DataSet(
         name="abdomenct_1k",
         title="AbdomenCT-1K",
-        read=reader(ABDOMEN_CT_1K),
+        read=reader(
+            ABDOMEN_CT_1K,
+            "AbdomenCT-1K: most of its CTs are those of LiTS, KiTS, MSD and Pancreas-CT; which, nobody has published",
+        ),
         marks=("Mask*/Case_*.nii.gz",),
         pretraining=("AbdomenCT1K_structure_segmentation",),
         instruction=("AbdomenCT1K_Seg",),

@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets.errors import InputError
 from datasets.prepare.case import Case, Findings
 from datasets.prepare.data_set import DataSet, Setting
+from datasets.prepare.path_patterns import find_base, find_paths
 from datasets.prepare.segmentation import Layout, Values, read_cases, reader
 from datasets.prepare.sets.dap_labels import dap_values, numbering_of
 
@@ -61,10 +62,24 @@ def _read_dap(source: Path, settings: Mapping[str, str], findings: Findings) -> 
         return []
     findings.facts["numbering"] = numbering
     layout = _dap(dap_values(int(numbering)))
-    cases = read_cases(layout, source, findings, image_source=Path(autopet) if autopet else None)
-    if not cases and not autopet:
+    elsewhere = Path(autopet) if autopet else _beside(source, layout)
+    cases = read_cases(layout, source, findings, image_source=elsewhere)
+    if elsewhere and cases:
+        findings.facts["CTs"] = str(elsewhere)
+    elif not cases and not elsewhere:
         findings.problems.append(f"{source}: the atlas has masks alone; give AutoPET's folder by --set autopet=FOLDER")
     return cases
+
+
+def _beside(source: Path, layout: Layout) -> Path | None:
+    """A folder beside the atlas that holds AutoPET's CTs, where the atlas does not."""
+    if not source.is_dir():
+        return None
+    base, prefix = find_base(source, layout.images)
+    if any(find_paths(base, pattern.removeprefix(prefix)) for pattern in layout.images):
+        return None
+    folder, _ = find_base(source.parent, layout.images)
+    return folder if folder != source.parent else None
 
 
 DAP_SET = DataSet(

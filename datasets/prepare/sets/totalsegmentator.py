@@ -6,7 +6,8 @@ versions have; each with the unions of some left and right ones.  So a subject o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from datasets.prepare.case import Case, Findings, Mask, Split
@@ -85,44 +86,64 @@ def read_totalsegmentator(source: Path, settings: Mapping[str, str], findings: F
         findings.problems.append(f"{base}: no image s*/ct.nii.gz; is this TotalSegmentator, and all unpacked?")
         return []
     splits = _splits(base, images, findings)
-    is_v2 = any((image.parent / "segmentations" / "thyroid_gland.nii.gz").is_file() for image in images.values())
-    findings.version = "v2" if is_v2 else "v1"
-    if not is_v2:
+    files = {id: _mask_files(image) for id, image in images.items()}
+    known = set().union(*files.values())
+    organs, new = _known(ORGANS, known), _known(NEW_CLASSES, known)
+    findings.version = "v2" if new else "v1"
+    if not new:
         findings.warnings.append(f"{base}: version 1 has no class of {TASK}, which is not made; version 2 has them")
+    for label in (*(set(ORGANS) - set(organs)), *(set(NEW_CLASSES) - set(new) if new else ())):
+        findings.warnings.append(f"{base}: no subject has the masks of {label!r}, which is not asked for")
     cases: list[Case] = []
     for id, image in sorted(images.items()):
         if is_empty(image):
             findings.problems.append(f"{image}: the file is empty; download it again")
-            continue
-        organs = _masks(image, ORGANS, findings)
-        new = _masks(image, NEW_CLASSES, findings) if is_v2 else {}
-        if organs:
-            cases.append(Case(f"{id}_organs", id, image, splits.get(id), masks=organs, tasks=(TUNING, BENCHMARK)))
-        if new:
-            cases.append(Case(id, id, image, splits.get(id), masks=new, tasks=(TASK,)))
+        elif _is_whole(image, files[id], (*organs.values(), *new.values()), findings):
+            split = splits.get(id)
+            for name, classes, tasks in ((f"{id}_organs", organs, (TUNING, BENCHMARK)), (id, new, (TASK,))):
+                masks = {label: Mask(tuple(_mask(image, name) for name in names)) for label, names in classes.items()}
+                if masks:
+                    cases.append(Case(name, id, image, split, masks=masks, tasks=tasks))
     return cases
 
 
-def _masks(image: Path, classes: Mapping[str, Sequence[str]], findings: Findings) -> dict[str, Mask]:
-    """The masks of one subject; none, and a problem, where a file is missing or empty."""
-    folder = image.parent / "segmentations"
-    if not folder.is_dir():
-        problem = f"{folder}: no such folder, though its image is there; download the subject again, or remove it"
-        if problem not in findings.problems:
-            findings.problems.append(problem)
+def _mask(image: Path, name: str) -> Path:
+    return image.parent / "segmentations" / f"{name}.nii.gz"
+
+
+def _mask_files(image: Path) -> dict[str, int]:
+    """The size of each class's mask of a subject; nothing where there is no folder."""
+    try:
+        with os.scandir(image.parent / "segmentations") as entries:
+            return {
+                entry.name.removesuffix(".nii.gz"): entry.stat().st_size
+                for entry in entries
+                if entry.name.endswith(".nii.gz") and entry.name[0] != "."
+            }
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    names = sorted({name for files in classes.values() for name in files})
-    missing = [name for name in names if not (folder / f"{name}.nii.gz").is_file()]
-    empty = [name for name in names if is_empty(folder / f"{name}.nii.gz")]
-    if missing:
+
+
+def _known(classes: Mapping[str, tuple[str, ...]], known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The labels of which some subject has every file."""
+    return {label: names for label, names in classes.items() if all(name in known for name in names)}
+
+
+def _is_whole(image: Path, files: Mapping[str, int], classes: Sequence[tuple[str, ...]], findings: Findings) -> bool:
+    """Whether a subject has every mask that others have; what is missing or empty is a problem."""
+    names = sorted({name for names in classes for name in names})
+    missing = [name for name in names if name not in files]
+    if not files:
+        findings.problems.append(f"{image.parent / 'segmentations'}: no masks, though its image is there; get them")
+    elif missing:
         shown = ", ".join(f"{name}.nii.gz" for name in missing[:3])
         findings.problems.append(
-            f"{folder}: {len(missing)} of {len(names)} masks are missing ({shown}); get them again"
+            f"{image.parent / 'segmentations'}: {len(missing)} of {len(names)} masks that others have are missing "
+            f"({shown}); download the subject again"
         )
-    findings.problems += [f"{folder / name}.nii.gz: the file is empty; download it again" for name in empty]
-    if missing or empty:
-        return {}
-    return {label: Mask(tuple(folder / f"{name}.nii.gz" for name in files)) for label, files in classes.items()}
+    empty = [name for name in names if files.get(name) == 0]
+    findings.problems += [f"{_mask(image, name)}: the file is empty; download it again" for name in empty]
+    return not missing and not empty
 
 
 def _splits(base: Path, images: Mapping[str, Path], findings: Findings) -> dict[str, Split]:
