@@ -1,4 +1,4 @@
-"""The pretraining tasks: the 39 published ones, those of a folder of phantoms, and their records.
+"""The pretraining tasks: the 39 published ones, those of further data sets and of phantoms, and their records.
 
 The manifest of a task is <manifest_dir>/<name>_<split>.json; what it holds says `datasets.pretraining_manifest`.
 """
@@ -13,6 +13,7 @@ from typing import Literal
 
 from datasets.errors import InputError
 from datasets.label_descriptions import has_side
+from datasets.manifest_rows import read_rows
 from datasets.named_numbers import named_numbers
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.details import DETAILS
@@ -23,6 +24,9 @@ from datasets.vocabulary import KINDS, Kind
 
 PUBLISHED_TASKS = Path(__file__).resolve().parent.parent / "data" / "pretraining_tasks.json"
 MANIFEST_DIR = "data/pretraining"
+# Of data sets that are not among the published ones; a name ends in its kind.
+OTHER_TASKS = ("own_image_text", "own_classification", "own_segmentation", "open_kbp_segmentation")
+_IMAGES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,26 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
         )
         for task in json.loads(PUBLISHED_TASKS.read_text(encoding="utf-8"))
     ]
+
+
+def other_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[PretrainingTask]:
+    """The tasks of further data sets whose manifests are in the folder, with weight 1 and the labels that these name.
+
+    They are of 2D images where every record's is a PNG or JPEG.  Raises ManifestError for a damaged manifest.
+    """
+    found = []
+    for name in OTHER_TASKS:
+        paths = [Path(manifest_dir) / f"{name}_{split}.json" for split in ("train", "val", "test")]
+        if not paths[0].is_file():
+            continue
+        kind = next(kind for kind in KINDS if name.endswith(kind))
+        rows = [row for path in paths if path.is_file() for row in read_rows(path) if isinstance(row, dict)]
+        labels = {label: None for row in rows for label in row.get("disease_label") or row.get("labels") or ()}
+        is_2d = all(str(row.get("image_path")).lower().endswith(_IMAGES) for row in rows)
+        manifest = f"{_braces_kept(manifest_dir)}/{name}_{{split}}.json"
+        loss: Literal["BCE"] | None = "BCE" if kind == "classification" else None
+        found.append(PretrainingTask(name, kind, 1.0, manifest, tuple(labels), loss, is_2d))
+    return found
 
 
 def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None) -> list[PretrainingTask]:

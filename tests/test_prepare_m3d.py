@@ -102,11 +102,13 @@ def test_settings_choose_the_table_and_the_form(questions):
         read_set(QUESTIONS, questions[0], training="closd")
 
 
-def test_arrays_may_lie_elsewhere(questions, tmp_path_factory):
+def test_arrays_may_lie_beside_the_tables_or_elsewhere(questions, tmp_path_factory):
     folder, truth = questions
+    cases, findings = read_set(QUESTIONS, folder / "M3D_VQA")
+    assert_true(cases, truth, findings)
     elsewhere = tmp_path_factory.mktemp("arrays")
     shutil.move(folder / "M3D_Cap_npy", elsewhere)
-    cases, findings = read_set(QUESTIONS, folder, images=str(elsewhere))
+    cases, findings = read_set(QUESTIONS, folder, m3d_cap=str(elsewhere))
     assert_true(cases, truth, findings)
 
 

@@ -78,6 +78,21 @@ def test_a_mask_without_a_name_is_that_of_the_setting(source):
     assert list(cases[2].masks) == ["spleen"]
 
 
+def test_a_mask_without_a_name_is_that_of_the_only_label(source):
+    folder, _ = source
+    rewrite(folder, ("effusion,liver=f/organs.nii.gz#1", "effusion,f/organs.nii.gz#1"))
+    cases, findings = read_set(OWN, folder)
+    assert (
+        findings.problems == [] and list(cases[5].masks) == ["effusion"] and cases[5].masks["effusion"].values == (1,)
+    )
+
+
+def test_a_table_of_semicolons_is_told_as_such(source):
+    (source[0] / "table.csv").write_text("image;report\na/ct.nii.gz;Normal.\n")
+    (line,) = problems_of(OWN, source[0])
+    assert "its columns are parted by ';'; save it with commas" in line
+
+
 def test_a_table_of_images_and_reports_alone(source):
     folder, _ = source
     (folder / "other.csv").write_text("image,report\na/ct.nii.gz,Normal.\nb/ct.nii.gz,A cyst.\n")

@@ -139,7 +139,7 @@ def test_faults_of_cc_ccii_are_listed_at_once(tmp_path):
     _, findings = read_set(CC_CCII, tmp_path)
     assert [line.removeprefix(f"{tmp_path}/") for line in findings.problems] == [
         "ct_test.json: COVID/2/1003: expected class, patient, scan and a list of slices",
-        "NCP/1/1001: 1 (0002.png) slices of the list are missing; download it again",
+        "NCP/1/1001: 1 (0002) slices of the list are missing; download it again",
     ]
     assert findings.excluded["Normal/21/4002"] == "is not in the cleaned lists"
     assert any("Normal/21/4002x" in line for line in findings.warnings)

@@ -74,7 +74,8 @@ class QuestionWriter:
             classes = {known[canonical(label)]: value for label, value in classes.items() if canonical(label) in known}
         if any(value is not None for value in classes.values()):
             row = {**row, "disease_label": dict(classes)}
-            yield from builder.diagnosis(row) if self.benchmark else builder.classification(row)
+            asks_all = self.benchmark and self.task.label_set is not None  # labels of one's own have no head
+            yield from builder.diagnosis(row) if asks_all else builder.classification(row)
 
     def _segmentation(self, case: Case, row: Record, builder: InstructionBuilder) -> Iterator[Record]:
         labels = self._present_structures(case)

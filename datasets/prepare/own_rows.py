@@ -28,7 +28,7 @@ class OwnCase:
 def add_row(case: OwnCase, row: Row, folder: Path, mask_label: str, label_set: Sequence[str]) -> None:
     """Add what a row says; ValueError (``column: what``) where it cannot be, or contradicts an earlier row.
 
-    folder: of the table.  mask_label: the structure of a mask without a name.
+    folder: of the table.  mask_label: the structure of a mask without a name, else the row's only label is.
     """
     given = row.fields
     if not (folder / case.image).exists():
@@ -40,7 +40,8 @@ def add_row(case: OwnCase, row: Row, folder: Path, mask_label: str, label_set: S
         if case.labels is not None and case.labels != labels:
             raise ValueError("labels: an earlier row of this image has others")
         case.labels = labels
-    for label, mask in _masks(given.get("mask", ""), folder, mask_label):
+    only = next(iter(labels)) if labels is not None and len(labels) == 1 else ""
+    for label, mask in _masks(given.get("mask", ""), folder, mask_label or only):
         if label in case.masks and case.masks[label] != mask:
             raise ValueError(f"mask: {label!r} has another mask already; part the files of one row by ;")
         case.masks[label] = mask

@@ -171,6 +171,9 @@ def _has_columns(path: Path, names: Sequence[str], columns: Sequence[str], findi
     if not names:
         findings.problems.append(f"{path}: is empty; download it again")
         return False
+    if len(names) == 1 and (marks := [mark for mark in (";", "\t") if mark in names[0]]):
+        findings.problems.append(f"{path}: its columns are parted by {marks[0]!r}; save it with commas")
+        return False
     for name in sorted({name for name in names if names.count(name) > 1} & set(columns)):
         findings.problems.append(f"{path}: has two columns {name!r}; keep one")
         return False

@@ -12,6 +12,7 @@ from datasets.catalog import (
     PretrainingTask,
     available_tasks,
     load_records,
+    other_tasks,
     phantom_tasks,
     published_tasks,
     select_tasks,
@@ -75,7 +76,8 @@ def read_data(settings: PretrainingSettings) -> PretrainingData:
         distributed.from_main(lambda: ensure_phantoms(settings.phantoms, [manifest]))
         every, source = phantom_tasks(settings.phantoms), f"phantoms in {settings.phantoms}"
     else:
-        every, source = published_tasks(settings.manifest_dir), f"manifests in {settings.manifest_dir}"
+        every = [*published_tasks(settings.manifest_dir), *other_tasks(settings.manifest_dir)]
+        source = f"manifests in {settings.manifest_dir}"
         unknown = check_manifest_names(settings.manifest_dir, [task.name for task in every])
         if unknown:
             said = "not used, since no task has that name: " + "; ".join(unknown)

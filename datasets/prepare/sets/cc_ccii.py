@@ -65,8 +65,11 @@ def _scans(source: Path) -> Iterator[Path]:
 
 
 def _slices(folder: Path) -> set[str]:
+    """The names of the slices without their ending."""
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.name.lower().endswith(IMAGES) and entry.name[0] != "."}
+        return {
+            Path(entry.name).stem for entry in entries if entry.name.lower().endswith(IMAGES) and entry.name[0] != "."
+        }
 
 
 def _listed(source: Path, findings: Findings) -> dict[str, tuple[Split, set[str]]]:
@@ -83,7 +86,7 @@ def _listed(source: Path, findings: Findings) -> dict[str, tuple[Split, set[str]
             elif name in found:
                 findings.problems.append(f"{path}: {name} is in {found[name][0]} already; keep one")
             else:
-                found[name] = _LISTS[path.name], {str(item).rsplit("/", 1)[-1] for item in slices}
+                found[name] = _LISTS[path.name], {Path(str(item)).stem for item in slices}
     findings.facts["scans listed"] = len(found)
     return found
 

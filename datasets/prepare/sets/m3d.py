@@ -93,7 +93,7 @@ def read_questions(source: Path, settings: Mapping[str, str], findings: Findings
     test = data_set.setting(settings, "test", findings)
     kinds = {split: _kinds(settings, name) for name, split in (("training", "train"), ("testing", "test"))}
     folder = inside(source, "M3D_VQA")
-    arrays = _arrays(source, settings.get("images", ""))
+    arrays = _arrays(source, settings.get("m3d_cap", ""))
     files: dict[str, Split] = {
         "M3D_VQA_train.csv": "train", "M3D_VQA_yn_train.csv": "train", "M3D_VQA_val.csv": "val",
         f"M3D_VQA_{test}.csv": "test",
@@ -176,7 +176,8 @@ def _arrays(source: Path, given: str = "") -> Path:
     """The folder that holds ct_case and ct_quizze of the prepared arrays."""
     named = [Path(given) / _ARRAYS, Path(given)] if given else []
     up = source.resolve().parent
-    for folder in (*named, source / _ARRAYS, source / "M3D_Cap" / _ARRAYS, source, up / _ARRAYS):
+    beside = (up / _ARRAYS, up / "M3D_Cap" / _ARRAYS)
+    for folder in (*named, source / _ARRAYS, source / "M3D_Cap" / _ARRAYS, source, *beside):
         if any((folder / part).is_dir() for part in _PARTS):
             return folder
     return named[0] if named else source / _ARRAYS
@@ -233,7 +234,7 @@ DATA_SETS = (
         name="m3d_vqa",
         title="M3D-VQA",
         read=read_questions,
-        marks=("M3D_VQA/M3D_VQA_train.csv",),
+        marks=("M3D_VQA_train.csv",),
         instruction=("M3D_Question_Answer",),
         benchmarks=("M3D-VQA",),
         size="662,000 questions about the volumes of M3D-Cap",
@@ -249,7 +250,7 @@ DATA_SETS = (
             ),
             "training": Setting("closed;open", "how the questions of training are put: closed, open, or both"),
             "testing": Setting("open", "how the questions of the test set are put: closed, open, or both"),
-            "images": Setting("", "folder that holds M3D_Cap_npy, where it is not beside the tables"),
+            "m3d_cap": Setting("", "folder that holds M3D_Cap_npy, where it is not beside the tables"),
         },
     ),
 )

@@ -6,7 +6,8 @@ Columns, of which `image` alone is needed; all files are named relative to the t
     report    its report
     labels    what is present, as `nodule;effusion`; `none` says that nothing is, an empty field that nobody looked
     mask      `liver=liver.nii.gz;spleen=spleen.nii.gz`; `liver=organs.nii.gz#5` for value 5 of a multi-label file,
-              `kidney=organs.nii.gz#2,3` for several; without a name the structure of --set mask_label=NAME
+              `kidney=organs.nii.gz#2,3` for several; without a name the structure of --set mask_label=NAME, or the
+              row's only label
     question, answer, choices
               choices as `one;two;three`, or by letter as `A=one;B=two`; the answer is then one of them, or its letter
     patient   whose volume it is; without it each volume counts as a patient
@@ -14,6 +15,8 @@ Columns, of which `image` alone is needed; all files are named relative to the t
 
 Rows about one image add up.  A label that is not listed is absent: the labels are those of --set label_set=CT-RATE
 (or RadChestCT, or `one;two;three`), without it all that the table names.
+
+A label that pretraining has no description of needs one in data/label_descriptions.
 
 The manifests are own_image_text, own_classification and own_segmentation for pretraining, and own_Caption,
 own_Diagnosis (for labels of a known label set), own_Question_Answer and own_Seg for tuning.
@@ -40,7 +43,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     """A case an image, in the order of the table.  source: the table, or a folder with one."""
     path = _table_path(source, settings.get("table", ""))
     header = _header(path)
-    for name in header:
+    for name in header if len(header) > 1 else ():
         if name not in COLUMNS:
             hint = nearest(name, COLUMNS) or f"; known are {', '.join(COLUMNS)}"
             findings.problems.append(f"{path}: column {name!r} is not known{hint}")
