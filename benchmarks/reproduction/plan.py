@@ -12,7 +12,10 @@ from models.configuration import ENCODER_NAMES
 
 Scale = Literal["full", "rehearsal"]
 TUNED_ENCODER = "2D1D"  # the release's
-DRAWS = 48  # of the rehearsal's pretraining; the published mix has 39 tasks
+PUBLISHED_PRETRAINING = ("--orientation", "as_stored", "--augment_flip_sided", "--skip_missing_tasks")
+REHEARSED_PRETRAINING = (  # 5 updates of 8 draws
+    "--preset", "tiny", "--max_iters", 40, "--eval_interval", 40, "--validation_samples", 2, "--labels_per_step", 12,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,7 @@ def _data(full: bool, places: Places) -> Command:
 
 
 def _pretrain(full: bool, places: Places, encoder: str) -> Command:
-    options: Sequence[object] = (
-        ("--orientation", "as_stored", "--augment_flip_sided", "--skip_missing_tasks")
-        if full
-        else ("--preset", "tiny", "--max_iters", DRAWS, "--eval_interval", DRAWS, "--validation_samples", 2)
-    )
+    options: Sequence[object] = PUBLISHED_PRETRAINING if full else REHEARSED_PRETRAINING
     return _trained(
         full, f"pretrain_{encoder}", f"train_encoder_{encoder}.py", *options,
         "--manifest_dir", places.prepared / "pretraining", "--run_dir", places.encoder(encoder),
