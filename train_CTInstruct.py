@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.manifest_check.needs import instruction_source
-from datasets.mixture import load_mixture, manifest_and_weight
+from datasets.mixture import load_mixture, manifest_and_weight, with_mixture_files
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from datasets.volume.preprocessing import Preprocessing, print_changes
@@ -171,7 +171,7 @@ def main() -> None:
     settings = with_default_phantoms(settings)
     share_out_batch(settings, ranks.world_size)
 
-    paths = [manifest_and_weight(item)[0] for item in settings.manifests]
+    paths = [manifest_and_weight(item)[0] for item in with_mixture_files(settings.manifests)]
     paths += [settings.validation_manifest] if settings.validation_manifest else []
     bad = check_data([instruction_source(path) for path in dict.fromkeys(paths)], settings)
     records, weights = load_mixture(settings.manifests, settings.task_weights, bad)

@@ -47,7 +47,7 @@ def load_mixture(
         raise InputError("--manifests is empty: name at least one instruction manifest")
     parts: dict[str, list[InstructionRecord]] = {}
     given: dict[str, float] = {}
-    for item in _with_mixture_files(manifests):
+    for item in with_mixture_files(manifests):
         path, weight = manifest_and_weight(item)
         name = Path(path).stem
         if name in parts:
@@ -68,7 +68,7 @@ def load_mixture(
     return parts, known
 
 
-def _with_mixture_files(items: Sequence[str]) -> list[str]:
+def with_mixture_files(items: Sequence[str]) -> list[str]:
     """The items, with what a mixture file names in place of the file."""
     expanded: list[str] = []
     for item in items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,13 @@ def record_masks(
     volume's grid.
     """
     paths = sorted({path for _, path in record.files()})
-    details = {"labels": record.labels, "values": record.values, "boxes": record.boxes, "files": record.mask_path}
+    details: dict[str, Any] = {
+        "labels": record.labels,
+        "values": record.values,
+        "boxes": record.boxes,
+        "files": record.mask_path,
+    }
+    details |= {"hu_offset": record.hu_offset} if record.hu_offset else {}  # the volume's crop depends on it
     cached = loader.cached("sparse masks", paths, details)
     if cached and (found := SparseMasks.open(cached)):
         return found
@@ -52,7 +59,7 @@ def answer_masks(
     grid.
     """
     if record.whole_files is not None:
-        return loader.masks(record.whole_files, record.whole_values, placement, geometry)
+        return loader.masks(record.whole_files, record.whole_values, placement, geometry, record.hu_offset)
     masks = [read_source(record.mask_source(number), geometry) for number in range(len(record.labels))]
     return place_mask(np.stack(masks), placement)
 

@@ -161,6 +161,36 @@ def test_what_fits_no_label_is_refused(folder, made, changes, complaint):
         load_manifest(path) if made is asked else load_pretraining_manifest(path, "segmentation", LABELS)
 
 
+def test_cached_masks_lie_on_the_crop_of_their_offset(folder):
+    """Of a volume stored as HU + 1000 the foreground is nearly all, of HU not."""
+    for file, change in (("ct", 0), ("raised", 1000)):
+        body = np.full((16, 18, 14), -990 + change, np.int16)
+        body[4:12, 5:13, 3:11] = np.random.default_rng(1).integers(20, 60, (8, 8, 8)) + change
+        nib.save(nib.Nifti1Image(body, np.eye(4)), folder / f"{file}.nii.gz")
+    rows = [asked(image_path="raised.nii.gz", labels=["a", "b", "c"], mask_path="organs.nii.gz", id=str(offset),
+                  mask_values={"a": 1, "b": 2, "c": 3}, hu_offset=offset) for offset in (0, -1000)]  # fmt: skip
+    pretraining = [
+        {name: value for name, value in row.items() if name not in ("question", "answer", "id")} for row in rows
+    ]
+    records = zip(
+        load_manifest(write(folder, rows)),
+        load_pretraining_manifest(write(folder, pretraining, "p.json"), "segmentation", ["a", "b", "c"]),
+        strict=True,
+    )
+    shapes = []
+    for answer, record in records:
+        reader = loader(folder, "cache")
+        volume, geometry = reader.volume(record.image_path, record.hu_offset)
+        shapes.append(geometry.shape)
+        organs = np.asarray(nib.load(folder / "organs.nii.gz").dataobj)
+        truth = geometry.from_source(np.stack([organs == value for value in (1, 2, 3)], -1)).transpose(3, 0, 1, 2)
+        expected = place_mask(truth.astype(np.uint8), volume.placement)
+        torch.testing.assert_close(answer_masks(answer, reader, volume.placement, geometry), expected)
+        masks = record_masks(record, reader, volume.placement, geometry).dense([0, 1, 2])
+        torch.testing.assert_close(pad_masks(masks, 3, volume.placement), expected)
+    assert shapes == [(16, 18, 14), (8, 8, 8)]
+
+
 def test_an_offset_makes_hu_of_what_is_stored(folder):
     for reader in (loader(folder), loader(folder, "cache"), RecentLoader(loader(folder), 4)):
         volume, geometry = reader.volume(folder / "ct.nii.gz")

@@ -261,3 +261,19 @@ def test_check_prints_the_share_of_positives_beside_the_published(toys, tmp_path
     line = next(line for line in capsys.readouterr().out.splitlines() if "Cardiomegaly" in line)
     # patients 0 and 4 of six; the published positive weight of 8.33 is 1 / 9.33 of positives
     assert "0.333" in line and "0.107" in line
+
+
+def test_sat_ds_splits_are_taken_where_they_are_asked_for(toys, tmp_path, capsys):
+    source, out = write_toy(tmp_path / "toy", SPLITS), tmp_path / "out"
+    options = ("--split", "sat_ds", "--sat_ds_splits", str(tmp_path / "splits"))
+    assert prepare(source, out, *options) == 1
+    assert "splits: no such folder" in capsys.readouterr().err
+    (tmp_path / "splits").mkdir()
+    ids = {"train": ["p8_0.nii.gz", "p9_0.nii.gz", "p10_0.nii.gz"], "test": ["p0_0", "p1_0"]}
+    (tmp_path / "splits" / "AbdomenCT1K.json").write_text(json.dumps(ids))
+    assert prepare(source, out, *options) == 0
+    found = record(out)
+    assert found["cases"] == {"train": 2, "val": 1, "test": 2}
+    assert found["excluded"] == {"not in SAT-DS's split (AbdomenCT1K.json)": 6}
+    questions, _, _ = load_benchmark("AbdomenCT-1K", out / "benchmarks")
+    assert {question.patient_id for question in questions} == {"p0", "p1"}

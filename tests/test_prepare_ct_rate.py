@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from datasets.prepare.found import find
 from datasets.prepare.sets import ct_rate, radgenome
 from tests.replicas import chest_text
 from tests.text_set_checks import assert_true, assert_voxels, problems_of, read_set
@@ -134,6 +135,15 @@ def test_an_unknown_label_is_a_problem(source):
     path.write_text("\n".join([lines[0] + ",Gout", *[line + ",0" for line in lines[1:]]]))
     (line,) = problems_of(CT_RATE, source[0])
     assert "column 'Gout' is not one of the 18 labels" in line
+
+
+def test_both_are_found_by_their_marks_and_tables_alone_are_not(tmp_path):
+    chest_text.ct_rate(tmp_path / "ct_rate")
+    chest_text.ct_rate_version_1(tmp_path / "version_1")
+    chest_text.radgenome(tmp_path / "radgenome")
+    found = find(tmp_path, [CT_RATE, RADGENOME])
+    assert found["ct_rate"] == [tmp_path / "ct_rate", tmp_path / "version_1"]
+    assert found["radgenome"] == [tmp_path / "radgenome/RadGenome"]
 
 
 def test_radgenome_takes_the_labels_of_ct_rate_beside_it(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from datasets.prepare.case import Case, Findings, Mask
 from datasets.prepare.found import find
 from datasets.prepare.mask_conversion import convert
 from datasets.prepare.registry import data_sets, find_data_set
+from datasets.prepare.sat_ds_splits import with_sat_ds_split
 from datasets.volume.loading import read_label_map, read_volume
 from tests.replicas import SEGMENTATION, Truth
 
@@ -97,3 +99,27 @@ def test_a_deeper_folder_is_read_as_well(name: str, tmp_path: Path) -> None:
     cases, findings = read(name, tmp_path / DEEPER[name])
     assert findings.problems == []
     assert sorted(case.id for case in cases) == sorted(truth.cases)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [
+        ("abdomenct_1k", ["Case_00001_0000.nii.gz"], ["Case_00558_0000.nii.gz"]),
+        ("ct_org", ["volume-1.nii.gz"], ["volume-107.nii.gz"]),
+        ("totalsegmentator", ["s0000"], ["s0011", "s1427"]),
+        ("autopet", ["PETCT_0011f3deaf"], ["PETCT_01140d52d8"]),
+        ("sega", ["D1"], ["R1 (AD)"]),
+        ("fumpe", ["PAT001"], ["PAT035"]),
+        ("kits23", ["case_00000"], ["case_00588"]),
+        ("lndb", ["LNDb-0001.mhd"], ["LNDb-0002.mhd"]),
+        ("mm_whs", ["ct_train_1001_image.nii.gz", "ct_train_1001_label.nii.gz"], ["ct_train_1020_image.nii.gz"]),
+    ],
+)
+def test_cases_go_by_the_names_of_sat_ds_splits(name: str, train: list[str], test: list[str], tmp_path: Path) -> None:
+    SEGMENTATION[name](tmp_path / "source")
+    (tmp_path / "split.json").write_text(json.dumps({"train": train, "test": test}))
+    listed, excluded = with_sat_ds_split(read(name, tmp_path / "source")[0], tmp_path / "split.json")
+    assert {case.split for case in listed} == {"train", "test"}
+    times = {"totalsegmentator": 2}.get(name, 1)  # its subjects make two cases
+    assert sum(case.split == "test" for case in listed) == (2 if name == "autopet" else len(test) * times)
+    assert excluded

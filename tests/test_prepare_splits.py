@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def test_patients_of_another_data_set():
     assert result.excluded == {"0_0": "patient is in test of x", "1_0": "patient is in train of x"}
     drawn = split_of(result)
     assert drawn["2"] == "val" and drawn["3"] == "val"
+
+
+def test_each_set_of_a_collection_has_a_validation_of_its_own():
+    given = [
+        *(replace(case, tasks=("a",)) for case in cases(["train"] * 6)),
+        *(replace(case, tasks=("b",)) for case in cases(["train"] * 4 + ["val"] * 2, first=6)),
+        *(replace(case, tasks=("c",)) for case in cases([None] * 6, first=12)),
+    ]
+    drawn = split_of(assign(given, "all", "all"))
+    counts = [Counter(drawn[str(patient)] for patient in range(first, first + 6)) for first in (0, 6, 12)]
+    assert counts == [{"train": 5, "val": 1}, {"train": 4, "val": 2}, {"train": 4, "val": 1, "test": 1}]
 
 
 def test_a_later_run_keeps_what_was_drawn():

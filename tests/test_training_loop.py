@@ -238,35 +238,6 @@ def test_unreadable_sample_is_one_clear_line(tmp_path, options):
     assert "Traceback" not in result.stderr
 
 
-def test_an_unreadable_sample_leaves_what_was_learned_and_the_run_goes_on_exactly(tmp_path):
-    """The step is not made; once the file is mended, the run continues as one that never met it."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    hard = [*HARD, "--save_interval", "0"]
-    run(whole, *hard)
-    with pytest.raises(InputError, match=r"sample_9\.nii\.gz"):
-        run(broken, *hard, "--unreadable_index", "9")
-    step = checkpoint_store.step_of(checkpoint_store.latest_complete(broken))
-    assert 0 < step < 12
-    run(broken, *hard, "--resume")
-    assert_equal_to_the_bit(broken, whole)
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_sample_that_cannot_be_read_is_replaced_and_counted(tmp_path, workers, caplog, capsys):
-    result = run(tmp_path, "--unreadable_index", "3", "--skip_bad_samples", "True", "--workers", workers)
-    assert result.status == "finished"
-    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    skipped = sum(4 * row["train/skipped_samples"] for row in rows if "train/skipped_samples" in row)
-    assert skipped == 1 and caplog.text.count("sample_3.nii.gz: the file is truncated") == 1
-    assert "1 samples could not be used and were replaced" in capsys.readouterr().out
-
-
-def test_where_no_sample_can_be_read_the_run_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_task, "instead_of", lambda reference, size: reference)
-    with pytest.raises(InputError, match=r"sample_3.*and 20 others in its place"):
-        run(tmp_path, "--unreadable_index", "3", "--skip_bad_samples", "True", "--max_iters", "24")
-
-
 def test_a_port_that_is_taken_is_one_clear_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from datasets.errors import InputError
 from datasets.manifest_check.check import ALL, check_manifests, print_reports
 from datasets.manifest_check.needs import sources_of
+from datasets.mixture import manifest_and_weight, with_mixture_files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=50, help="most faults of a manifest that are listed (default 50)")
     options = parser.parse_args(arguments)
     sources, faults = [], 0
-    for path in options.manifests:
+    for path in (manifest_and_weight(item)[0] for item in with_mixture_files(options.manifests)):
         try:
             sources += sources_of(path)
         except InputError as error:

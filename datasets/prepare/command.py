@@ -90,6 +90,8 @@ def _all(console: Console, given: argparse.Namespace) -> int:
     if not places:
         raise InputError(f"{root}: no data set was found; `list` says how each looks and where to get it")
     settings = _settings(given.set)
+    if unknown := [key for key in settings if not any(key in known[name].settings for name in places)]:
+        raise InputError(f"--set {unknown[0]}: no data set that was found has such a setting")
     results: list[tuple[str, Prepared | str]] = []
     status = 0
     for name, folders in places.items():

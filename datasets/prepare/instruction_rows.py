@@ -16,13 +16,12 @@ from typing import Any
 from datasets.label_descriptions import canonical
 from datasets.mask_files import mask_file
 from datasets.prepare.case import Case, Question
-from datasets.prepare.instructions import InstructionBuilder
+from datasets.prepare.instruction_builder import InstructionBuilder
 from datasets.prepare.pretraining_rows import hu_field, mask_fields
+from datasets.prepare.progress import shown
 from datasets.prepare.uses import QuestionTask, classes_of, taken_by
-from datasets.vocabulary import SEGMENTATION, diseases_of
+from datasets.vocabulary import diseases_of
 
-MOST_REQUESTS = 4  # for structures, about one volume, in training
-MOST_STRUCTURES = 3  # in one of them
 Record = dict[str, Any]
 
 
@@ -43,7 +42,7 @@ class QuestionWriter:
         """The records of all cases, with ids."""
         builder = InstructionBuilder(self.seed, self.task.label_set)
         rows: list[Record] = []
-        for case in cases:
+        for case in shown(cases, len(cases), f"{self.task.name}: questions"):
             if not taken_by(case, self.task.name):
                 continue
             builder.random = _seeded(self.seed, self.task.name, case.id)
@@ -80,15 +79,17 @@ class QuestionWriter:
 
     def _segmentation(self, case: Case, row: Record, builder: InstructionBuilder) -> Iterator[Record]:
         labels = self._present_structures(case)
-        if self.benchmark:
-            groups = [[label] for label in labels]
-        else:
-            groups = _groups(labels, builder.random)
-        for chosen in groups:
-            text, answer = _request(chosen, builder)
-            parts = [{"type": "image"}, {"type": "text", "text": text}]
-            record = {"task": "segmentation", "question": parts, "answer": answer, **row, "labels": chosen}
-            yield record | (_boxes(case, chosen) if case.record is not None else _masks(case, chosen))
+        if not labels:
+            return
+        for group in [[label] for label in labels] if self.benchmark else [labels]:
+            if case.record is None:
+                masks = mask_fields({label: case.masks[label] for label in group})
+                yield from builder.segmentation({**row, "labels": group, **masks})
+            else:
+                folder = case.record["renorm_segmentation_dir"]
+                masks = {"mask_path": [mask_file(folder, label) for label in group]}
+                for record in builder.segmentation({**row, "labels": group, **masks}):
+                    yield record | _boxes(case.record, record["labels"])
 
     def _present_structures(self, case: Case) -> list[str]:
         if case.record is not None:
@@ -125,47 +126,10 @@ def _asked(row: Record, question: Question, openly: bool, builder: InstructionBu
     return record | ({"choices": choices} if choices else {})
 
 
-def _request(chosen: Sequence[str], builder: InstructionBuilder) -> tuple[str, str]:
-    """Question and answer of a request for structures, worded by the templates."""
-    templates = builder.templates["segmentation"]
-    named = _listed([f"the {label}" for label in chosen])
-    question = builder.random.choice(templates["questions"]).format(structures=named)
-    if len(chosen) == 1:
-        return question, builder.random.choice(templates["answer_one"])
-    sentence = _listed([templates["answer_part"].format(structure=f"the {label}") for label in chosen])
-    answer = sentence[0].upper() + sentence[1:] + "."
-    assert answer.count(SEGMENTATION) == len(chosen)
-    return question, answer
-
-
-def _groups(labels: Sequence[str], rng: random.Random) -> list[list[str]]:
-    """The structures of each request: one and several in turn, none twice, at most `MOST_REQUESTS`."""
-    rest = rng.sample(list(labels), len(labels))
-    groups: list[list[str]] = []
-    while rest and len(groups) < MOST_REQUESTS:
-        count = 1 if len(groups) % 2 == 0 else MOST_STRUCTURES
-        groups.append(rest[:count])
-        rest = rest[count:]
-    return groups
-
-
-def _masks(case: Case, chosen: Sequence[str]) -> Record:
-    return mask_fields({label: case.masks[label] for label in chosen})
-
-
-def _boxes(case: Case, chosen: Sequence[str]) -> Record:
-    """Image and masks of a preprocessed crop of SAT-DS."""
-    record = dict(case.record or {})
-    labels, boxes = record["labels"], record.get("renorm_y1x1z1_y2x2z2")
-    folder = record["renorm_segmentation_dir"]
-    fields: Record = {"mask_path": [[mask_file(folder, label)] for label in chosen]}
-    if boxes:
-        fields["mask_boxes"] = [[list(boxes[labels.index(label)])] for label in chosen]
-    return fields
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+def _boxes(record: Mapping[str, Any], chosen: Sequence[str]) -> Record:
+    """Where in a preprocessed crop of SAT-DS the masks of some labels lie; nothing where they have its size."""
+    labels, boxes = list(record["labels"]), record.get("renorm_y1x1z1_y2x2z2")
+    return {"mask_boxes": [[list(boxes[labels.index(label)])] for label in chosen]} if boxes else {}
 
 
 def _seeded(seed: int, task: str, case: str) -> random.Random:

@@ -9,6 +9,7 @@ from typing import Any
 from datasets.catalog import PretrainingTask
 from datasets.label_descriptions import canonical
 from datasets.prepare.case import Case, Mask
+from datasets.prepare.progress import shown
 from datasets.prepare.uses import taken_by
 from datasets.pretraining_manifest import read_record
 
@@ -22,7 +23,7 @@ def pretraining_rows(cases: Sequence[Case], task: PretrainingTask) -> tuple[list
     """
     rows: list[Record] = []
     faults: dict[str, str] = {}
-    for case in cases:
+    for case in shown(cases, len(cases), f"{task.name}: records"):
         row = _row(case, task) if taken_by(case, task.name) else None
         if row is None:
             continue

@@ -1,7 +1,7 @@
 """SAT-DS's splits: one JSON file a data set, {"train": [ids], "test": [ids]}, as its repository has in data/split_json.
 
 A file goes with the data set or the task that its name begins with, whatever the case and the punctuation; ids are the
-names of image files or folders, with or without their extension.
+names of image files, folders or patients, with or without their extension.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def with_sat_ds_split(cases: Sequence[Case], path: Path) -> tuple[list[Case], di
     listed: list[Case] = []
     excluded: dict[str, str] = {}
     for case in cases:
-        names = {_plain(case.id), _plain(case.image.name), _plain(case.image.parent.name)}
+        names = {_plain(case.id), _plain(case.image.name), _plain(case.image.parent.name), _plain(case.patient)}
         split: Split | None = "test" if names & test else "train" if names & train else None
         if split is None:
             excluded[case.id] = f"not in SAT-DS's split ({path.name})"

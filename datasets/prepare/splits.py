@@ -77,9 +77,13 @@ def assign(
         if given := {case.split for case in theirs} - {None}:
             official[patient] = next(split for split in reversed(SPLITS) if split in given)
     known = {patient: (elsewhere or {}).get(patient_hash(pool, patient)) for patient in by_patient}
-    has_val = "val" in {case.split for case in cases}
     kept = {patient: split for patient in by_patient if (split := (former or {}).get(patient_hash(pool, patient)))}
-    splits = _split_of_patients(list(by_patient), official, known, kept, has_val, seed, pool, test_share, val_share)
+    splits: dict[str, Split] = {}
+    for tasks, patients in _by_tasks(by_patient).items():
+        has_val = any(
+            case.split == "val" and case.tasks == tasks for patient in patients for case in by_patient[patient]
+        )
+        splits |= _split_of_patients(patients, official, known, kept, has_val, seed, pool, test_share, val_share)
     result = Assignment(not_official=sum(patient not in official for patient in by_patient))
     for case in cases:
         split, other = splits[case.patient], known[case.patient]
@@ -90,6 +94,14 @@ def assign(
         else:
             result.cases.append(replace(case, split=split))
     return result
+
+
+def _by_tasks(by_patient: Mapping[str, Sequence[Case]]) -> dict[tuple[str, ...], list[str]]:
+    """The patients by the tasks of their first case: a collection of data sets has splits for each of them."""
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient, cases in by_patient.items():
+        groups[cases[0].tasks].append(patient)
+    return groups
 
 
 def _split_of_patients(

@@ -29,14 +29,14 @@ def write_prepared(
     paths = [manifest.path for manifest in manifests]
     mixture = f"instruction/{MIXTURE}"
     records = [f"{name}/{NAME}" for name in (*others, record["data_set"])]
-    targets = [*paths, mixture, *records]
+    tuning = _tuning_manifests(out, paths, stale)
+    targets = [*paths, *([mixture] if tuning else []), *records]
     changed: list[str] = []
     with written_whole([out / target for target in targets]) as parts:
         part_of = dict(zip(targets, parts, strict=True))
         for manifest in manifests:
             _write_rows(part_of[manifest.path], manifest.rows)
         record = {**record, "manifests": {path: sha256_of(part_of[path]) for path in sorted(paths)}}
-        tuning = _tuning_manifests(out, paths, stale)
         if tuning:
             _write_json(part_of[mixture], tuning)
         for name, content in {**others, record["data_set"]: record}.items():

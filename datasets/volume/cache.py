@@ -89,10 +89,16 @@ class VolumeLoader:
         values: MaskValues | None,
         placement: AnyresPlacement,
         geometry: VolumeGeometry,
+        hu_offset: float = 0.0,
     ) -> torch.Tensor:
-        """Masks (n, X, Y, Z) int8 on the padded grid, -1 where there is no volume; arguments as ``read_mask`` takes."""
+        """Masks (n, X, Y, Z) int8 on the padded grid, -1 where there is no volume; arguments as ``read_mask`` takes.
+
+        hu_offset: that the volume was read with; its crop depends on it.
+        """
         paths = [path] if isinstance(path, str) else list(path)
-        cached = self.cached("masks", [*paths, geometry.source], {"values": values})
+        cached = self.cached(
+            "masks", [*paths, geometry.source], {"values": values, **({"hu_offset": hu_offset} if hu_offset else {})}
+        )
         if cached and (found := read_cached(cached)):
             return found[0]["masks"]
         placed = place_mask(read_mask(path, geometry, values), placement)
@@ -160,9 +166,10 @@ class RecentLoader:
         values: MaskValues | None,
         placement: AnyresPlacement,
         geometry: VolumeGeometry,
+        hu_offset: float = 0.0,
     ) -> torch.Tensor:
         """As `VolumeLoader.masks`."""
-        return self._loader.masks(path, values, placement, geometry)
+        return self._loader.masks(path, values, placement, geometry, hu_offset)
 
 
 def _parts(path: Path) -> list[Path]:

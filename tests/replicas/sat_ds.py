@@ -51,6 +51,7 @@ def sat_ds(folder: Path) -> Truth:
     """Prepared lines; labels called otherwise than in the tasks, PET, absent labels, and a set that no task takes."""
     truth = Truth(excluded=("autoPET/data/npy/autoPET/image/PETCT_1",))
     pools = {"MSD_Colon": "msdcolon", "AMOS22_CT": "amos22ct", "BTCV": "btcv"}
+    pools |= dict.fromkeys(("TotalSegmentator_v2", "TotalSegmentator_Organs"), "totalsegmentator")
     sets: list[tuple[str, list[str], dict[str, str], tuple[str, ...]]] = [
         ("MSD_Colon", ["colon cancer"], {"colon cancer": "colon tumor"}, ("train",)),
         ("TotalSegmentator_v2", ["heart", "prostate", "thyroid gland"], {"thyroid gland": "thyroid"}, ("unknown",)),

@@ -93,8 +93,8 @@ KITS23 = Layout(
 )
 
 KIPA22 = Layout(
-    images=(r"train/image/<id:\d+>.nii.gz",),
-    masks=(r"train/label/<id:\d+>.nii.gz",),
+    images=(r"train/image/<id:\w+>.nii.gz",),
+    masks=(r"train/label/<id:\w+>.nii.gz",),
     labels={"renal vein": 1, "kidney": (2, 4), "renal artery": 3, "kidney tumor": 4},
     hu_offsets={"": -1000.0},
 )

@@ -111,6 +111,6 @@ DATA_SETS = (
         pretraining=("INSPECT_image_text",),
         size="23,248 volumes of 19,402 patients",
         licence="Stanford research use agreement, access on request",
-        address="https://stanfordaimi.azurewebsites.net/datasets/151848b9-8b31-4129-bc25-cefdf18f95d8",
+        address="https://som-shahlab.github.io/inspect-website/",
     ),
 )

@@ -78,7 +78,7 @@ DATA_SETS = (
         read=read,
         marks=("patients.json", "train", "validation"),
         pretraining=(TASK,),
-        size="203 patients of training and validation, 400 MB",
+        size="203 patients of training and validation",
         licence="MIT",
         address="https://github.com/ababier/open-kbp",
     ),

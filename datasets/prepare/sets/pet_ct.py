@@ -63,8 +63,6 @@ def _read_dap(source: Path, settings: Mapping[str, str], findings: Findings) -> 
     findings.facts["numbering"] = numbering
     layout = _dap(dap_values(int(numbering)))
     elsewhere = Path(autopet) if autopet else _beside(source, layout)
-    if any(next(source.glob(image.partition("/<")[0].partition("_<")[0] + "_*"), None) for image in layout.images):
-        elsewhere = None  # CTs with the masks count before those of any other folder
     cases = read_cases(layout, source, findings, image_source=elsewhere)
     if elsewhere and cases:
         findings.facts["CTs"] = str(elsewhere)
