@@ -15,6 +15,14 @@ from evaluation.report.result_tables import TASK_NAMES
 from evaluation.report.tables import NO_VALUE, Table
 
 Text = Annotated[str, Field(min_length=1)]
+TASKS_IN_ORDER = (
+    "diagnosis",
+    "segmentation",
+    "multiple_choice",
+    "yes_no",
+    "report_generation",
+    "open_vqa",
+)  # of tables
 NOTE = (
     "As others publish them, by their own protocols and under their names for the metrics: not to be ranked with ours."
 )
@@ -61,7 +69,7 @@ def peer_tables(summaries: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer
     """
     order = [name for name, summary in summaries.items() if summary.get("run", {}).get("control", "none") == "none"]
     tables = []
-    for task, task_name in TASK_NAMES.items():
+    for task in TASKS_IN_ORDER:
         rows = [peer for name in order for peer in peers if (peer.benchmark, peer.task) == (name, task)]
         metrics = list(dict.fromkeys(metric for peer in rows for metric in peer.figures))
         cells = [
@@ -73,5 +81,7 @@ def peer_tables(summaries: Mapping[str, Mapping[str, Any]], peers: Sequence[Peer
         ]
         columns = ("Benchmark", "System", "Protocol", "Source", *metrics)
         if cells:
-            tables.append(Table(f"{task_name}: figures of others", columns, tuple(cells), (NOTE,), text_columns=4))
+            tables.append(
+                Table(f"{TASK_NAMES[task]}: figures of others", columns, tuple(cells), (NOTE,), text_columns=4)
+            )
     return tables
