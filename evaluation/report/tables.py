@@ -114,7 +114,7 @@ def _without_tags(text: str) -> str:
 
 
 # = + - @, a tab and a return begin a formula; a sign before a figure, as in "-0.3 [-0.5, -0.1]", is one of ours
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+[\d.eE+\-±\[\], %]*$)")
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d[\d.]*(e[+-]?\d+)?( ± [\d.]+| \[[-+\d., e]+\])?$)")
 
 
 def to_csv(table: Table) -> str:
