@@ -3,6 +3,8 @@
 One examination (a NIfTI, NRRD or MHA file, a DICOM folder, .npy or .npz):
     python evaluate_CTInstruct.py --checkpoint runs/CTInstruct_tiny --image ct.nii.gz \
         --question "Where is the liver? Please output segmentation mask."
+Many examinations, below a folder or listed in a file; one row each in <output>/results.csv and results.jsonl:
+    python evaluate_CTInstruct.py --checkpoint runs/CTInstruct --images scans --question "Is there a nodule?"
 A manifest of questions, or benchmarks by name, on one process or several; started again, it goes on where it stopped:
     deepspeed --include localhost:0,1 evaluate_CTInstruct.py --checkpoint runs/CTInstruct --manifest data/test.json
     deepspeed --include localhost:0,1 evaluate_CTInstruct.py --checkpoint runs/CTInstruct --benchmark all
@@ -12,16 +14,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from datasets.volume.find_volumes import find_volumes
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
+from evaluation.answering.many_volumes import CSV, LINES, answer_volumes
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, refuse_failed_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
@@ -53,6 +57,8 @@ class HyperParameters:
     # one examination
     image: tuple[str, ...] = ()  # the volume of the question; several for a question about several
     question: str = ""
+    # or many, each asked the question by itself: a folder, searched to its depths, or a .txt file with a path a line
+    images: str = ""
     label_set: Literal["CT-RATE", "RadChestCT"] = "CT-RATE"  # names the disease confidences of an answer
 
     # a manifest, or benchmarks: all, or RadChestCT, CT-RATE-diagnosis, AbdomenCT-1K, CT-ORG, TotalSegmentator,
@@ -96,11 +102,17 @@ class HyperParameters:
         """Raise InputError for what no evaluation can use, naming the option."""
         if not self.checkpoint:
             raise InputError("--checkpoint is missing: name a run folder or a model folder")
-        if sum(map(bool, (self.manifest, self.benchmark, self.image))) != 1:
-            raise InputError("give either --manifest, or --benchmark, or --image with --question")
-        if self.image and self.control != ("none",):
+        if sum(map(bool, (self.manifest, self.benchmark, self.image, self.images))) != 1:
+            raise InputError("give either --manifest, or --benchmark, or --image or --images with --question")
+        if (self.image or self.images) and self.control != ("none",):
             given = " ".join(self.control)
             raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+        if self.images and not self.question.strip():
+            raise InputError("--question is empty: write what you want to know about the volumes")
+        if self.images and Path(self.output).resolve().is_relative_to(Path(self.images).resolve()):
+            raise InputError(
+                f"--output {self.output} lies in --images {self.images}: masks would pass for CTs; move it"
+            )
         ranges = {"num_beams": (1, 100), "max_new_tokens": (1, 10**6), "batch_size": (1, 10**4)}
         for name, (low, high) in {**ranges, "max_length": (1, 10**7), "limit": (0, 10**9)}.items():
             if not low <= getattr(self, name) <= high:
@@ -139,6 +151,27 @@ def evaluate_one(
         print(f"wrote {path}")
 
 
+def evaluate_many(
+    settings: HyperParameters,
+    images: list[str],
+    model: CTInstruct,
+    dataset: InstructionDataset,
+    options: GenerationOptions,
+    ranks: Ranks,
+) -> None:
+    """A row for each volume; raises InputError where not one of them could be answered."""
+    output = Path(settings.output)
+    asked = (settings.question, settings.label_set, output, options, ranks)
+    how = made_with(settings, model, dataset, options)
+    with locked([output], ranks), autocast(settings, ranks):
+        rows = answer_volumes(model, dataset, images, *asked, how, settings.retry_failed)
+    failed = [row["error"] for row in rows if row["error"] is not None]
+    if ranks.is_main:
+        print(f"{len(rows) - len(failed)} of {len(rows)} CTs answered; rows in {output / CSV} and {output / LINES}")
+    if len(failed) == len(rows):
+        raise InputError(f"{output}: none of {len(rows)} CTs was answered; the first failed since {failed[0]}")
+
+
 def folders_of(settings: HyperParameters) -> dict[Control, Path]:
     """Where the evaluation under each control goes; raises InputError where one is given twice, or none at all."""
     if not settings.control or len(set(settings.control)) < len(settings.control):
@@ -172,9 +205,24 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
+    how = made_with(settings, model, dataset, options)
+    jobs = [job for planned in plans.values() for job in planned]
+    with locked(plans, ranks), autocast(settings, ranks):
+        answer_jobs(jobs, model, dataset, options, ranks, how, settings.batch_size, settings.retry_failed)
+        if ranks.is_main:
+            for folder, planned in plans.items():
+                reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
+                print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
+            refuse_failed_jobs(jobs)
+
+
+def made_with(
+    settings: HyperParameters, model: CTInstruct, dataset: InstructionDataset, options: GenerationOptions
+) -> dict[str, Any]:
+    """What answers depend on, for `evaluation.answering.run_record`."""
     answered_with = ("array_axes", "max_length", "num_beams", "max_new_tokens", "quantize")
     precision = str(next(model.parameters()).dtype)
-    made_with = {
+    return {
         "checkpoint": describe_checkpoint(checkpoint_store.resolve_model_folder(settings.checkpoint)),
         "precision": f"{precision}, autocast" if settings.precision == "autocast" else precision,
         "generation": options.protocol,
@@ -183,14 +231,6 @@ def evaluate_jobs(
         "resize": dataset.preprocessing.resize,
         **{name: getattr(settings, name) for name in answered_with},
     }
-    jobs = [job for planned in plans.values() for job in planned]
-    with locked(plans, ranks), autocast(settings, ranks):
-        answer_jobs(jobs, model, dataset, options, ranks, made_with, settings.batch_size, settings.retry_failed)
-        if ranks.is_main:
-            for folder, planned in plans.items():
-                reports = score_jobs(planned, scoring, settings.checkpoint, folder, settings.release_output)
-                print(f"predictions, metrics.json, tables and report.html are in {folder}; open {reports[-1]}")
-            refuse_failed_jobs(jobs)
 
 
 def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:
@@ -204,6 +244,7 @@ def main() -> None:
     """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
     settings.validate()
+    images = find_volumes(settings.images) if settings.images else []
     manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
     plans = {
         folder: plan_jobs(*manifests, folder, settings.limit, control, settings.skip_missing)
@@ -240,6 +281,8 @@ def main() -> None:
     options = generation_of(settings, folder)
     if settings.image:
         evaluate_one(settings, model, dataset, options, ranks)
+    elif images:
+        evaluate_many(settings, images, model, dataset, options, ranks)
     else:
         evaluate_jobs(settings, plans, model, dataset, options, ranks)
 

@@ -128,9 +128,16 @@ class PredictionWriter:
 
 
 def merge_predictions(folder: str | Path, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The records of `ids` in that order, whichever rank wrote them; written to `folder`/predictions.json in one step.
+    """`merged_records`, written to `folder`/predictions.json in one step; call it on one rank."""
+    merged = merged_records(folder, ids)
+    write_json(merged, Path(folder) / "predictions.json")
+    return merged
 
-    Call it on one rank after all have finished. Records of other ids (an earlier, wider manifest) are left out.
+
+def merged_records(folder: str | Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of `ids` in that order, whichever rank wrote them, after all have finished.
+
+    Records of other ids (an earlier, wider manifest) are left out.
     Raises:
         InputError: an id was never written, or stands twice in `ids`.
     """
@@ -144,9 +151,7 @@ def merge_predictions(folder: str | Path, ids: Sequence[str]) -> list[dict[str, 
             f"{folder}: {len(absent)} of {len(wanted)} samples have no prediction, first '{absent[0]}'; "
             "run again to finish them"
         )
-    merged = [records[key] for key in wanted]
-    write_json(merged, Path(folder) / "predictions.json")
-    return merged
+    return [records[key] for key in wanted]
 
 
 def write_json(value: Any, path: str | Path) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from datasets.errors import InputError
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.loading import save_mask
-from evaluation.answering.inference import _stop_if_machine_fails
+from evaluation.answering.inference import stop_if_machine_fails
 from evaluation.answering.mask_names import mask_name
 from evaluation.predictions import PredictionWriter, finished_ids
 
@@ -63,14 +63,14 @@ def test_a_mask_that_cannot_be_written_leaves_the_former_one(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["mask.nii.gz"]
     assert (tmp_path / "mask.nii.gz").read_bytes() == former
     with pytest.raises(InputError, match="start again"):
-        _stop_if_machine_fails(caught.value)
+        stop_if_machine_fails(caught.value)
 
 
 def test_a_missing_file_is_the_samples_own_fault() -> None:
-    _stop_if_machine_fails(FileNotFoundError(errno.ENOENT, "No such file or directory", "ct.nii.gz"))
-    _stop_if_machine_fails(InputError("ct.nii.gz: damaged"))
+    stop_if_machine_fails(FileNotFoundError(errno.ENOENT, "No such file or directory", "ct.nii.gz"))
+    stop_if_machine_fails(InputError("ct.nii.gz: damaged"))
     with pytest.raises(InputError, match=r"masks/a\.nii\.gz: No space left on device; mend that"):
-        _stop_if_machine_fails(OSError(errno.ENOSPC, "No space left on device", "masks/a.nii.gz"))
+        stop_if_machine_fails(OSError(errno.ENOSPC, "No space left on device", "masks/a.nii.gz"))
 
 
 def test_predictions_that_find_no_room_go_on_later(tmp_path: Path) -> None:

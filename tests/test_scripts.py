@@ -120,11 +120,17 @@ def test_one_question_about_one_file(run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--checkpoint", "{run}"], "give either --manifest, or --benchmark, or --image with --question"),
+        (["--checkpoint", "{run}"], "give either --manifest, or --benchmark, or --image or --images with --question"),
         (["--manifest", str(EXAMPLE)], "--checkpoint is missing"),
         (["--checkpoint", "absent", "--manifest", str(EXAMPLE)], "absent"),
         (["--checkpoint", "{run}", "--image", "gone.nii.gz", "--question", "x"], "gone.nii.gz"),
         (["--checkpoint", "{run}", "--image", str(IMAGE), "--question", " "], "--question is empty"),
+        (["--checkpoint", "{run}", "--images", "scans"], "--question is empty"),
+        (["--checkpoint", "{run}", "--images", "gone", "--question", "x"], "gone: no such folder or list"),
+        (
+            ["--checkpoint", "{run}", "--images", "data", "--question", "x", "--output", "data/out"],
+            "--output data/out lies in --images data",
+        ),
         (["--checkpoint", "{run}", "--manifest", "gone.json"], "gone.json: no such manifest"),
         (
             ["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--num_beams", "0"],

@@ -11,12 +11,15 @@ import socket
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 
 from datasets.errors import InputError
 from training.parent_death import signal_at_parents_death
+
+LONGEST_WAIT = timedelta(days=30)
 
 
 class SharedInputError(InputError):
@@ -96,6 +99,14 @@ def barrier() -> None:
     """Wait for every rank."""
     if world_size() > 1:
         torch.distributed.barrier()
+
+
+def wait_for_all() -> None:
+    """As `barrier`, for ranks that finish hours apart: the default of a barrier is half an hour."""
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        everyone = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        assert isinstance(everyone, torch.distributed.ProcessGroup), "this rank is one of all"
+        torch.distributed.barrier(everyone)
 
 
 def all_gather_object(value: Any) -> list[Any]:

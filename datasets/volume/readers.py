@@ -108,6 +108,14 @@ def _holds_slices_alone(folder: Path) -> bool:
     return slices > 0 and slices == sum(path.is_file() and path.name[0] != "." for path in folder.iterdir())
 
 
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file says itself that it is DICOM; one that cannot be read does not."""
+    try:
+        return path.is_file() and _first_bytes(path, 132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def is_array_file(path: Path) -> bool:
     """Whether a file is .npy or .npz by its content."""
     return path.is_file() and _kind_by_content(path) in ARRAY_KINDS

@@ -60,7 +60,7 @@ def answer_batches(
             try:
                 samples.append((record, dataset.sample(asked.get(record.id, record))))
             except Exception as error:
-                _stop_if_machine_fails(error)
+                stop_if_machine_fails(error)
                 if record.id not in writer.done:
                     write(record, _failed(record, error))
                     yield record.id
@@ -80,7 +80,7 @@ def answer_batches(
                 if record.labels:
                     result[DICE] = None if record.id in asked else _release_dice(record, sample, dataset, answer)
             except Exception as error:
-                _stop_if_machine_fails(error)
+                stop_if_machine_fails(error)
                 result = _failed(record, error)
             write(record, result)
             yield record.id
@@ -98,13 +98,13 @@ def _predict_each(
     try:
         return list(predict(model, [sample for _, sample in samples], options, encodings))
     except Exception as error:
-        _stop_if_machine_fails(error)
+        stop_if_machine_fails(error)
         if len(samples) == 1:
             return [error]
     return [answer for sample in samples for answer in _predict_each(model, [sample], options, encodings)]
 
 
-def _stop_if_machine_fails(error: Exception) -> None:
+def stop_if_machine_fails(error: Exception) -> None:
     """A fault of the device, or a full disk, is not a sample's: every later one would fail as well, so the run ends."""
     if isinstance(error, torch.AcceleratorError):
         raise error
@@ -137,10 +137,15 @@ def _described(record: InstructionRecord) -> dict[str, Any]:
 
 
 def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
+    return {**_described(record), "prediction": "", "error": failure(error)}
+
+
+def failure(error: Exception) -> str:
+    """Why a sample failed, in one line."""
     reason = " ".join(str(error).split())
     if not isinstance(error, InputError):  # its message was written to be read alone, another's was not
         reason = f"{type(error).__name__}: {reason}".rstrip(": ")
-    return {**_described(record), "prediction": "", "error": reason}
+    return reason
 
 
 def _result(

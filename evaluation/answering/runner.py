@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from datasets.errors import InputError
@@ -32,9 +30,7 @@ from evaluation.report.tables import print_table, write_tables
 from models.answering.predicting import GenerationOptions
 from models.ctinstruct import CTInstruct
 from training import distributed
-from training.distributed import Ranks
-
-LONGEST_WAIT = timedelta(days=30)  # ranks finish hours apart, and the default of a barrier is half an hour
+from training.distributed import Ranks, wait_for_all
 
 
 @dataclass(frozen=True)
@@ -138,19 +134,12 @@ def answer_jobs(
             total = sum(record.id not in writer.done for batch in mine for record in batch)
             answered = answer_batches(model, dataset, mine, writer, job.folder / "masks", options, job.asked)
             _exhaust(answered, total, job.name, shown=ranks.is_main)
-    _wait_for_all_ranks()
+    wait_for_all()
 
 
 def _exhaust(answered: Iterator[str], total: int, name: str, shown: bool) -> None:
     for _ in tqdm(answered, total=total, desc=f"answering {name}", disable=not shown):
         pass
-
-
-def _wait_for_all_ranks() -> None:
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        everyone = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
-        assert isinstance(everyone, torch.distributed.ProcessGroup), "this rank is one of all"
-        torch.distributed.barrier(everyone)
 
 
 def score_jobs(

@@ -80,8 +80,9 @@ def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volume
 def _warn_of_unknown(labels: Sequence[str], known: Sequence[str]) -> None:
     """Say which labels the model was not trained to find, where its checkpoint tells which it was."""
     spelled = {canonical(label): label for label in known}
-    for label in labels if known else ():
-        if canonical(label) not in spelled:
-            close = difflib.get_close_matches(canonical(label), spelled, n=3)
-            hint = f"; did you mean {' or '.join(spelled[name] for name in close)}?" if close else ""
-            log.warning("segment: %r is not among the %d labels of training%s", label, len(known), hint)
+    unknown = [label for label in labels if canonical(label) not in spelled] if known else []
+    if unknown:
+        close = difflib.get_close_matches(canonical(unknown[0]), spelled, n=3)
+        hint = f"; did you mean {' or '.join(spelled[name] for name in close)}?" if close else ""
+        more = f" and {len(unknown) - 1} more are" if len(unknown) > 1 else " is"
+        log.warning("segment: %r%s not among the %d labels of training%s", unknown[0], more, len(known), hint)
