@@ -103,7 +103,8 @@ def read_and_check(
     checked.refuse(_duplicates(checked), options.skip_bad)
     checked.scan = scan(checked.cases, options.workers, options.resample_masks, f"{data_set.name}: headers")
     checked.refuse(checked.scan.faults, options.skip_bad)
-    voxels = look_at_masks(checked.cases, options.workers, f"{data_set.name}: voxels of some masks")
+    whole = [case for case in checked.cases if case.id not in checked.scan.faults]
+    voxels = look_at_masks(whole, options.workers, f"{data_set.name}: voxels of some masks")
     checked.refuse(voxels.faults, options.skip_bad)
     checked.problems += [voxels.problem] if voxels.problem else []
     findings.warnings += voxels.notes
