@@ -54,6 +54,16 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_of_which_no_mask_is_there_is_a_problem(tmp_path: Path) -> None:
+    SEGMENTATION["nsclc"](tmp_path)
+    shutil.rmtree(tmp_path / "Thoracic_Cavities")
+    _, findings = read("nsclc", tmp_path)
+    assert findings.problems == [
+        f"{tmp_path}: no mask of 'thoracic cavity', Thoracic_Cavities/LUNG1-*/*_thor_cav_primary_reviewer.nii.gz; "
+        "get these masks as well"
+    ]
+
+
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     SEGMENTATION["luna16"](tmp_path)
     image = next(tmp_path.glob("subset0/*.mhd"))

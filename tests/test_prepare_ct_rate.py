@@ -60,6 +60,8 @@ def test_a_part_of_the_download_is_enough_and_what_is_missing_is_counted(source)
     assert findings.problems == []
     assert {case.id for case in cases} == {"train_2_a_1", "train_3_b_1", "train_10_a_1"}
     assert any("3 of the 7 volumes with labels were not downloaded" in line for line in findings.warnings)
+    assert f"{folder}/dataset/valid_fixed: no volume is here, so nothing of this part is made" in findings.warnings
+    assert not any("train_fixed: no volume" in line for line in findings.warnings)
 
 
 def test_the_folder_dataset_itself_will_do(source):

@@ -78,6 +78,7 @@ def test_faults_of_ucsd_are_listed_at_once(tmp_path):
         r"CT_NonCOVID: is missing; unpack CT_NonCOVID.zip",
     ):
         assert sum(bool(re.search(pattern, line)) for line in problems) == 1, (pattern, problems)
+    assert len(problems) == 4
 
 
 def test_the_34_labels_are_each_found_by_the_words_of_a_folder():

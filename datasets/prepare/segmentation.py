@@ -165,6 +165,9 @@ def _report_unpaired(
         findings.problems.append(f"{base}: {len(images)} images, but no mask {_shown(patterns)}; get the masks as well")
         images.clear()
         return
+    for label, pattern in layout.label_masks.items():
+        if not masks[label]:
+            findings.problems.append(f"{base}: no mask of {label!r}, {_shown([pattern])}; get these masks as well")
     for id in sorted(set(images) - labelled):
         path = images.pop(id).path
         if layout.unlabelled:
