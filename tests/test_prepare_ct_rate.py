@@ -131,6 +131,17 @@ def test_half_a_file_is_a_problem(source, name):
     assert any(name in line for line in problems_of(CT_RATE, source[0]))
 
 
+def test_a_header_that_no_row_fits_is_one_problem(source):
+    table = source[0] / "dataset/multi_abnormality_labels/train_predicted_labels.csv"
+    with open(table, encoding="utf-8-sig") as file:
+        header, first, *_ = file.read().splitlines()
+    rows = [first.replace("_1.nii.gz", f"_{number}.nii.gz") for number in range(1, 9)]
+    table.write_text("\n".join([f"{header},Goitre", *rows]))
+    assert problems_of(CT_RATE, source[0]) == [
+        f"{table}: row 2 has 19 fields, the header has 20, and 7 more rows do not fit it; download it again"
+    ]
+
+
 def test_an_unknown_label_is_a_problem(source):
     path = source[0] / "dataset/multi_abnormality_labels/valid_predicted_labels.csv"
     lines = path.read_text().splitlines()

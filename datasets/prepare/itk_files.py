@@ -48,9 +48,9 @@ def _meta_image(path: Path, head: bytes, needed: int) -> None:
     position = 0
     for line in head.splitlines(keepends=True):
         position += len(line)
-        name, _, value = line.partition(b"=")
-        fields[name.strip().decode(errors="replace")] = value.strip().decode(errors="replace")
-        if name.strip() == b"ElementDataFile":
+        field, _, value = line.decode(errors="replace").partition("=")
+        fields[field.strip()] = value.strip()
+        if field.strip() == "ElementDataFile":
             break
     name = fields.get("ElementDataFile", "")
     if not name or name.startswith("LIST") or "%" in name:
