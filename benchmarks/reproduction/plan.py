@@ -109,7 +109,7 @@ def _pretrain(full: bool, places: Places, encoder: str) -> Command:
 
 
 def _tune(full: bool, places: Places) -> Command:
-    options: Sequence[object] = () if full else ("--preset", "tiny", "--batch_size", 8, "--max_iters", 12)
+    options: Sequence[object] = () if full else ("--preset", "tiny", "--batch_size", 8, "--max_iters", 8)
     return _trained(
         full, "tune", "train_CTInstruct.py", *options,
         "--manifests", places.prepared / "instruction" / "mixture.json",
