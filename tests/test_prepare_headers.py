@@ -71,6 +71,15 @@ def test_what_is_not_what_its_name_says(tmp_path, name, content, words):
     assert str(raised.value).startswith(str(tmp_path / name)) and "\n" not in str(raised.value)
 
 
+def test_what_is_no_single_volume_is_named(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", np.zeros((3, 3, 3, 2), np.int16), np.eye(4))
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 3, 3)))
+    for path in tmp_path.iterdir():
+        with pytest.raises(VolumeError, match="holds 4D data"):
+            read_header(path)
+    assert read_header(write_nifti(tmp_path / "b.nii", np.zeros((3, 3, 3, 1), np.int16), np.eye(4))).shape == (3, 3, 3)
+
+
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(VolumeError, match="no such file"):
         read_header(tmp_path / "a.nii.gz")

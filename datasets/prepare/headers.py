@@ -108,6 +108,7 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
         shape = shape[:-1]
     if not shape or min(shape) < 1:
         raise VolumeError(f"{path}: holds no voxels, its shape is {shape}")
+    _refuse_other_than_3d(path, shape)
     needed = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
     if zipped:
         with open(path, "rb") as file:
@@ -118,6 +119,11 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
     elif size < needed:
         raise VolumeError(f"{path}: truncated, {size} of {needed} bytes; download it again")
     return FileHeader("NIfTI", shape, check_affine(header.get_best_affine(), str(path)))
+
+
+def _refuse_other_than_3d(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise VolumeError(f"{path}: holds {len(shape)}D data of shape {shape}; give one 3D volume")
 
 
 def _refuse_truncated(path: Path, needed: int) -> None:
@@ -140,6 +146,7 @@ def _npy(path: Path, size: int) -> FileHeader:
         needed = file.tell() + math.prod(shape) * dtype.itemsize
     if size < needed:
         raise VolumeError(f"{path}: truncated, {size} of {needed} bytes; download it again")
+    _refuse_other_than_3d(path, _without_channel(shape))
     return FileHeader("npy", _without_channel(shape))
 
 
@@ -154,6 +161,7 @@ def _npz(path: Path) -> FileHeader:
                 shape, _ = _array_header(file)
     except zipfile.BadZipFile as error:
         raise VolumeError(f"{path}: truncated or damaged ({error}); download it again") from error
+    _refuse_other_than_3d(path, _without_channel(shape))
     return FileHeader("npz", _without_channel(shape))
 
 

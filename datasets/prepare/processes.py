@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -27,5 +28,10 @@ def in_processes(
     if done == len(items):
         return
     # Not by fork: a process that has started threads (torch's, rich's) must not be copied.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _without_interrupts) as pool:
         yield from pool.map(work, items[done:], chunksize=max(1, min(chunk, (len(items) - done) // workers)))
+
+
+def _without_interrupts() -> None:
+    """Ctrl-C goes to the process that asked for the work, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
