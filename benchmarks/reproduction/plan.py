@@ -13,8 +13,8 @@ from models.configuration import ENCODER_NAMES
 Scale = Literal["full", "rehearsal"]
 TUNED_ENCODER = "2D1D"  # the release's
 PUBLISHED_PRETRAINING = ("--orientation", "as_stored", "--augment_flip_sided", "--skip_missing_tasks")
-REHEARSED_PRETRAINING = (  # 5 updates of 8 draws
-    "--preset", "tiny", "--max_iters", 40, "--eval_interval", 40, "--validation_samples", 2, "--labels_per_step", 12,
+REHEARSED_PRETRAINING = (  # 3 updates of 8 draws; the validation behind them reads every task
+    "--preset", "tiny", "--max_iters", 24, "--eval_interval", 24, "--validation_samples", 2, "--labels_per_step", 12,
 )  # fmt: skip
 
 
