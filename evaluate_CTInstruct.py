@@ -91,6 +91,20 @@ class HyperParameters:
     # hold the language model's weights in 8 or 4 bits (torchao), for machines with little memory; int4 on a CPU alone
     quantize: Literal["none", "int8", "int4"] = "none"
 
+    def validate(self) -> None:
+        """Raise InputError for what no evaluation can use, naming the option."""
+        if not self.checkpoint:
+            raise InputError("--checkpoint is missing: name a run folder or a model folder")
+        if sum(map(bool, (self.manifest, self.benchmark, self.image))) != 1:
+            raise InputError("give either --manifest, or --benchmark, or --image with --question")
+        if self.image and self.control != ("none",):
+            given = " ".join(self.control)
+            raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+        ranges = {"num_beams": (1, 100), "max_new_tokens": (1, 10**6), "batch_size": (1, 10**4)}
+        for name, (low, high) in {**ranges, "max_length": (1, 10**7), "limit": (0, 10**9)}.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value from {low} to {high}")
+
 
 def autocast(settings: HyperParameters, ranks: Ranks) -> torch.autocast:
     """What a model with float32 weights is run under to compute in bf16; changes nothing with another precision."""
@@ -193,13 +207,7 @@ def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preproces
 def main() -> None:
     """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
-    if not settings.checkpoint:
-        raise InputError("--checkpoint is missing: name a run folder or a model folder")
-    if sum(map(bool, (settings.manifest, settings.benchmark, settings.image))) != 1:
-        raise InputError("give either --manifest, or --benchmark, or --image with --question")
-    if settings.image and settings.control != ("none",):
-        given = " ".join(settings.control)
-        raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+    settings.validate()
     manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
     plans = {
         folder: plan_jobs(*manifests, folder, settings.limit, control, settings.skip_missing)

@@ -124,6 +124,11 @@ def test_one_question_about_one_file(run_dir, tmp_path):
         (["--checkpoint", "{run}", "--image", "gone.nii.gz", "--question", "x"], "gone.nii.gz"),
         (["--checkpoint", "{run}", "--image", str(IMAGE), "--question", " "], "--question is empty"),
         (["--checkpoint", "{run}", "--manifest", "gone.json"], "gone.json: no such manifest"),
+        (
+            ["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--num_beams", "0"],
+            "--num_beams is 0: give a value from",
+        ),
+        (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--limit", "-1"], "--limit is -1: give a value from 0"),
         (["--checkpoint", "{run}", "--benchmark", "LIDC"], "unknown benchmark 'LIDC'"),
         (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--bertscore_model", "gone"], "gone: no such folder"),
         (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--report_classifier", "gone"], "gone is no folder"),

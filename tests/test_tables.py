@@ -69,7 +69,8 @@ def summary() -> dict:
 
 def cells_of_markdown(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    return [[cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in row] for row in cells]
 
 
 def test_markdown_and_csv_read_back_as_they_went_in() -> None:
@@ -209,3 +210,11 @@ def test_files_are_written(summary: dict, tmp_path: Path) -> None:
 def test_a_row_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 columns"):
         Table("t", ("a", "b"), (("x",),))
+
+
+def test_no_cell_becomes_a_formula_or_a_tag():
+    cells = ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "-0.300 [-0.5, -0.1]", "0.5 ± 0.1", "<script>alert(1)</script>", "-"]
+    table = Table("A <b>title</b>", ["cell"], [[cell] for cell in cells], notes=("<i>note</i>",))
+    shown = [row[0] for row in csv.reader(io.StringIO(to_csv(table)))][1:]
+    assert shown == ["'=1+1", "'+cmd|x", "'-2+3", "'@SUM(A1)", *cells[4:7], "'-"]
+    assert "<" not in to_markdown(table).replace("&lt;", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -90,9 +91,9 @@ class TrainingSettings:
             raise InputError(f"--betas are {self.betas}: give two values from 0 up to, but below, 1")
 
     def require_at_least(self, bound: int, *names: str) -> None:
-        """Raise InputError for the first of these settings that is below ``bound``, or no number."""
+        """Raise InputError for the first of these settings that is below ``bound``, infinite, or no number."""
         for name in names:
-            if not getattr(self, name) >= bound:
+            if not bound <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
 
     def require_share(self, *names: str) -> None:

@@ -90,24 +90,39 @@ def format_mean(values: Sequence[float]) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A Markdown table under its title; notes below it as a list."""
+    """A Markdown table under its title; notes below it as a list.  What looks like HTML stays text."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        texts = (_without_tags(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        return "| " + " | ".join(texts) + " |"
 
     rule = [":---" if index < table.text_columns else "---:" for index in range(len(table.columns))]
-    lines = [f"### {table.title}", "", line(table.columns), line(rule), *(line(row) for row in table.rows)]
+    lines = [
+        f"### {_without_tags(table.title)}",
+        "",
+        line(table.columns),
+        line(rule),
+        *(line(row) for row in table.rows),
+    ]
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {_without_tags(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
+def _without_tags(text: str) -> str:
+    return text.replace("<", "&lt;")
+
+
+# = + - @, a tab and a return begin a formula; a sign before a figure, as in "-0.3 [-0.5, -0.1]", is one of ours
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d[\d.]*(e[+-]?\d+)?( ± [\d.]+| \[[-+\d., e]+\])?$)")
+
+
 def to_csv(table: Table) -> str:
-    """Header and rows only, RFC 4180 quoting."""
+    """Header and rows only, RFC 4180 quoting.  A cell that a spreadsheet would run as a formula gets a ' in front."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(table.rows)
+    writer.writerows([f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in table.rows)
     return text.getvalue()
 
 
