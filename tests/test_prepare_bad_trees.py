@@ -88,6 +88,11 @@ def lost_classes(folder: Path) -> None:
         (folder / "s0001/segmentations" / f"{name}.nii.gz").unlink()
 
 
+def misspelt_class(folder: Path) -> None:
+    masks = folder / "s0001/segmentations"
+    shutil.copy(masks / "liver.nii.gz", masks / "livver.nii.gz")
+
+
 def lost_masks(folder: Path) -> None:
     shutil.rmtree(folder / "s0001/segmentations")
 
@@ -104,6 +109,7 @@ def empty_class(folder: Path) -> None:
         (repeated_row, "row 7", 10),
         (row_without_subject, "row 7: s0999 has no", 10),
         (lost_classes, "2 of 40 masks that others have are missing (liver.nii.gz, spleen.nii.gz)", 8),
+        (misspelt_class, "livver.nii.gz: no other subject has this class; did you mean 'liver'?", 10),
         (lost_masks, "s0001/segmentations: no masks", 8),
         (empty_class, "heart.nii.gz: the file is empty", 8),
     ],

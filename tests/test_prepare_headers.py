@@ -71,7 +71,7 @@ def test_a_dicom_slice_that_is_cut_off_is_named(tmp_path):
     series = write_dicom(tmp_path / "dicom", RAS)
     slice_file = sorted(series.iterdir())[2]
     slice_file.write_bytes(slice_file.read_bytes()[:-20])
-    with pytest.raises(VolumeError, match=f"{slice_file.name}: truncated DICOM slice"):
+    with pytest.raises(VolumeError, match=f"{slice_file.name}: damaged or truncated DICOM slice"):
         read_header(series)
 
 

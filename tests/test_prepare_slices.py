@@ -138,7 +138,7 @@ def test_faults_of_cc_ccii_are_listed_at_once(tmp_path):
     path.write_text(path.read_text().replace('"4002"', '"4002x"').replace('"NCP"', '"COVID"'))
     _, findings = read_set(CC_CCII, tmp_path)
     assert [line.removeprefix(f"{tmp_path}/") for line in findings.problems] == [
-        "ct_test.json: COVID/2/1003: expected class, patient, scan and a list of slices",
+        "ct_test.json: class 'COVID' of 1 scans is not one of NCP, CP, Normal; download it again",
         "NCP/1/1001: 1 (0002) slices of the list are missing; download it again",
     ]
     assert findings.excluded["Normal/21/4002"] == "is not in the cleaned lists"

@@ -111,7 +111,9 @@ def _slice_header(path: Path) -> list[_Slice]:
     packed = data.file_meta.TransferSyntaxUID.is_compressed or data.file_meta.TransferSyntaxUID.is_deflated
     needed = int(data.Rows) * int(data.Columns) * int(data.get("BitsAllocated") or 0) // 8
     if not packed and after_header < needed:
-        raise VolumeError(f"{path}: truncated DICOM slice, {after_header} of {needed} bytes of voxels; copy it again")
+        raise VolumeError(
+            f"{path}: damaged or truncated DICOM slice, {after_header} of {needed} bytes of voxels; copy it again"
+        )
     return [
         _Slice(
             path=path,
