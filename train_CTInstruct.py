@@ -185,7 +185,9 @@ def main() -> None:
     preprocessing, changes = preprocessing_of(settings)
     shown = with_preprocessing(settings, preprocessing)
     about = describe_run(shown, PRESETS, source, resolve_precision(settings, ranks.device))
-    labels = sorted({label for record in all_records if record.mask_path is not None for label in record.labels})
+    about["labels"] = sorted(
+        {label for record in all_records if record.mask_path is not None for label in record.labels}
+    )
     if ranks.is_main:
         print_run(about)
         print_changes(changes)
@@ -204,7 +206,7 @@ def main() -> None:
         sampler=sampler_of(settings, records, weights, ranks),
         dataset=dataset,
         collate=collate,
-        save_model=lambda folder: save_checkpoint(model, folder, training={**about, "labels": labels}),
+        save_model=lambda folder: save_checkpoint(model, folder, training=about),
         parameter_groups=parameter_groups(model, settings.learning_rate, settings.vision_learning_rate),
         evaluate=(lambda step: held_out_losses(model, dataset, held_out, collate, ranks)) if held_out else None,
         record={"arguments": to_dict(shown), "training": about},

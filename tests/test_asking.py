@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder):
     model = CTInstruct.from_pretrained(folder)
-    model.options = type(model.options)(num_beams=1, max_new_tokens=12)
+    model.options = model.options.with_changes(num_beams=1, max_new_tokens=12)
     return model
 
 

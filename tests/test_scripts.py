@@ -16,6 +16,7 @@ from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
 from evaluation.answering.single_volume import answer_question
+from models import CTInstruct
 from models.answering.predicting import GenerationOptions
 from models.checkpoint import main as checkpoint_command
 from models.checkpoints.loading import load_checkpoint
@@ -65,6 +66,7 @@ def test_the_checkpoint_tells_what_departs_from_the_published_recipe(run_dir):
     checkpoint = latest_complete(run_dir)
     training = json.loads((checkpoint / "model" / "config.json").read_text())["training"]
     assert (training["recipe"], training["preset"]) == ("published", "tiny") and EXAMPLE.name in training["data"]
+    assert training["labels"] == CTInstruct.from_pretrained(run_dir).labels() == ["aorta", "heart", "lungs"]
     assert training["departures"] == {
         "max_iters": {"published": 10_000, "this_run": 5},
         "precision": {"published": "bf16", "this_run": "fp32"},

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from models.answering.answer import Answer
 from models.answering.chat import Chat
 from models.answering.embedding import VolumeEmbedding, embed
-from models.answering.predicting import GenerationOptions
+from models.answering.predicting import GenerationOptions, SearchChanges
 from models.answering.segmenting import segment
 from models.answering.streaming import AnswerStream, OnText
 from models.answering.study import Study
 from models.ctinstruct import CTInstruct
-from models.generation import SearchProtocol
 
 REPORT_QUESTION = "Please write the radiology report of this CT. <report_generation>"
 DIAGNOSIS_QUESTION = "Which diseases does this chest CT show? Please give a confidence for each. <diagnosis>"
 Volumes = str | Path | Sequence[str | Path]
 
 log = logging.getLogger(__name__)
-
-
-class Search(TypedDict, total=False):
-    """Changes of `GenerationOptions` for one call."""
-
-    num_beams: int
-    max_new_tokens: int
-    protocol: SearchProtocol
-    seed: int
 
 
 class AnsweringCTInstruct(CTInstruct):
@@ -60,7 +49,7 @@ class AnsweringCTInstruct(CTInstruct):
         *,
         label_set: str = "CT-RATE",
         on_text: OnText | None = None,
-        **search: Unpack[Search],
+        **search: Unpack[SearchChanges],
     ) -> Answer:
         """Answer a question: words, confidences by disease, masks by name.
 
@@ -68,20 +57,20 @@ class AnsweringCTInstruct(CTInstruct):
             label_set: "CT-RATE" or "RadChestCT", names the confidences.
             on_text: is given each word as it is found, and the search then has one beam.
         """
-        return self._study(ct).ask(question, replace(self.options, **search), label_set, on_text=on_text)
+        return self._study(ct).ask(question, self.options.with_changes(**search), label_set, on_text=on_text)
 
     def ask_many(
-        self, ct: Volumes, questions: Iterable[str], *, label_set: str = "CT-RATE", **search: Unpack[Search]
+        self, ct: Volumes, questions: Iterable[str], *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> list[Answer]:
         """Answer several questions that know nothing of one another; the volume is encoded once."""
-        study, options = self._study(ct), replace(self.options, **search)
+        study, options = self._study(ct), self.options.with_changes(**search)
         return [study.ask(question, options, label_set) for question in questions]
 
     def stream(
-        self, ct: Volumes, question: str, *, label_set: str = "CT-RATE", **search: Unpack[Search]
+        self, ct: Volumes, question: str, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> AnswerStream:
         """Answer a question word by word: iterate over what comes back, then take its ``answer``."""
-        study, options = self._study(ct), replace(self.options, **search)
+        study, options = self._study(ct), self.options.with_changes(**search)
         return AnswerStream(lambda on_text: study.ask(question, options, label_set, on_text=on_text))
 
     def segment(self, ct: Volumes, labels: Sequence[str]) -> Answer:
@@ -91,11 +80,11 @@ class AnsweringCTInstruct(CTInstruct):
         """
         return segment(self._study(ct), [labels] if isinstance(labels, str) else labels)
 
-    def report(self, ct: Volumes, **search: Unpack[Search]) -> Answer:
+    def report(self, ct: Volumes, **search: Unpack[SearchChanges]) -> Answer:
         """A radiology report."""
         return self.ask(ct, REPORT_QUESTION, **search)
 
-    def diagnose(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[Search]) -> Answer:
+    def diagnose(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]) -> Answer:
         """A confidence for each disease of a label set."""
         return self.ask(ct, DIAGNOSIS_QUESTION, label_set=label_set, **search)
 
@@ -103,9 +92,9 @@ class AnsweringCTInstruct(CTInstruct):
         """Embeddings of the volume, of its patches and of its tokens."""
         return embed(self._study(ct))
 
-    def chat(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[Search]) -> Chat:
+    def chat(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]) -> Chat:
         """Several questions in turn, each with the earlier ones in its prompt; the volume is encoded once."""
-        return Chat(self._study(ct), replace(self.options, **search), label_set)
+        return Chat(self._study(ct), self.options.with_changes(**search), label_set)
 
     def labels(self) -> list[str]:
         """Every structure that it was trained to find, sorted; empty, with a warning, where that was not recorded."""

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
+from typing_extensions import TypedDict, Unpack
 
 from datasets.instruction import InstructionCollator, InstructionSample
 from datasets.volume.restore import restore_masks
 from models.answering.recent_volumes import RecentEncodings
 from models.ctinstruct import CTInstruct
 from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
+
+
+class SearchChanges(TypedDict, total=False):
+    """Fields of `GenerationOptions`, any of them."""
+
+    num_beams: int
+    max_new_tokens: int
+    protocol: SearchProtocol
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,10 @@ class GenerationOptions:
     max_new_tokens: int = 4096
     protocol: SearchProtocol = "beams"
     seed: int = 42  # of what is drawn where answers are sampled
+
+    def with_changes(self, **changes: Unpack[SearchChanges]) -> GenerationOptions:
+        """The same options but for those that are named."""
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)

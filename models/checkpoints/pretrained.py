@@ -17,6 +17,7 @@ from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.model_card import NO_LICENCE, model_card, read_metrics
+from models.checkpoints.run_folder import resolve_model_folder
 from models.generation import SearchProtocol
 from models.hub.download import explain, find_model
 from models.hub.names import HubName, hub_name
@@ -41,7 +42,8 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         """A checkpoint folder or a hub name, ours or the release's, ready to answer.
 
         Args:
-            name_or_folder: a model folder, or "owner/name", or "owner/name@revision" with a branch, tag or commit.
+            name_or_folder: a model folder, or a run folder for its newest checkpoint, or "owner/name", or
+                "owner/name@revision" with a branch, tag or commit.
             device: where the weights go.
             dtype: of the weights; None keeps the stored one.
             quantize: "int8" or "int4" holds the language model's linear layers in so many bits, for answering alone.
@@ -49,7 +51,7 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         Raises:
             InputError: it cannot be had or is no complete checkpoint; the message is one line.
         """
-        folder = find_model(name_or_folder)
+        folder = resolve_model_folder(find_model(name_or_folder))
         model = cast(PretrainedCTInstruct, load_checkpoint(folder, device, dtype, cls, quantize))
         config = read_config(folder)
         model.recipe = config.get("training")
