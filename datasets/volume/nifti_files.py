@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
@@ -58,7 +58,7 @@ def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pai
         image = nib.load(path)  # a pair of files, found by name
         if not isinstance(image, nib.Nifti1Pair):
             raise VolumeError(f"{path}: an Analyze file does not tell left from right; convert it to NIfTI first")
-        header_file, voxel_file = (Path(image.file_map[part].filename) for part in ("header", "image"))
+        header_file, voxel_file = (Path(str(image.file_map[part].filename)) for part in ("header", "image"))
         with open(header_file, "rb") as file:
             _check_header(header_file, _raw_header(file), 0)
         zipped = voxel_file.suffix.lower() == ".gz"
@@ -67,7 +67,7 @@ def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pai
         return
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if zipped else open(path, "rb") as stream:
+    with cast(IO[bytes], gzip.open(path, "rb") if zipped else open(path, "rb")) as stream:
         raw = _raw_header(stream)
         _check_header(path, raw, int(raw["vox_offset"]))
         check_declared(path, raw.get_data_shape(), _voxel_bytes(path, raw), path.stat().st_size, zipped)
