@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from datasets.errors import CheckpointError
 from datasets.vocabulary import IMAGE_MARKUP, NEW_TOKENS
@@ -119,15 +119,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     for token in NEW_TOKENS:
         if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
             raise CheckpointError(f"{folder}: its tokenizer does not know {token}; the folder is not complete")
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{folder}: its tokenizer has no token that ends an answer; copy tokenizer_config.json")
     _check_template(tokenizer, folder)
     return tokenizer
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A chat template is a program that runs at the first question: try it on one before."""
-    if not tokenizer.chat_template:
-        return
     path = folder / "chat_template.jinja"
+    if not tokenizer.chat_template:
+        if path.is_file():
+            raise CheckpointError(f"{path}: is empty; copy it again")
+        return
     question = [{"role": "user", "content": IMAGE_MARKUP}]
     try:
         text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
@@ -166,15 +170,6 @@ def quantizing(model: CTInstruct, scheme: Quantization | None) -> Convert:
         return lambda name, tensor: tensor
     convert, prefix = quantized_layers(model.language_model, scheme), "language_model."
     return lambda name, tensor: convert(name.removeprefix(prefix), tensor) if name.startswith(prefix) else tensor
-
-
-def search_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The same options, if transformers takes them; else it raises."""
-    GenerationConfig(**values).validate()
-    for name in ("num_beams", "max_new_tokens", "max_length"):
-        if values.get(name) is not None and int(values[name]) < 1:
-            raise CheckpointError(f"{name} is {values[name]}, it must be at least 1")
-    return values
 
 
 def finish_loading(model: CTInstruct, device: torch.device | str, generation: Mapping[str, Any]) -> CTInstruct:

@@ -21,11 +21,11 @@ from models.checkpoints.folder import (
     load_tokenizer,
     quantizing,
     read_config,
-    search_options,
 )
 from models.checkpoints.json_object import made_of
 from models.checkpoints.preprocessing import stored_preprocessing
 from models.checkpoints.released import load_released
+from models.checkpoints.search_options import search_options
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel

@@ -25,11 +25,11 @@ from models.checkpoints.folder import (
     finish_loading,
     load_tokenizer,
     quantizing,
-    search_options,
     stored_state,
 )
 from models.checkpoints.json_object import made_of, read_object
 from models.checkpoints.preprocessing import RELEASED_ENTRY, RELEASED_VISION, released_preprocessing, released_vision
+from models.checkpoints.search_options import search_options
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
 from models.checkpoints.whole_folder import whole_folder
 from models.ctinstruct import CTInstruct, MakeModel
