@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -67,7 +68,7 @@ def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pai
         return
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    with cast(IO[bytes], gzip.open(path, "rb") if zipped else open(path, "rb")) as stream:
+    with cast(io.BufferedIOBase, gzip.open(path, "rb") if zipped else open(path, "rb")) as stream:
         raw = _raw_header(stream)
         _check_header(path, raw, int(raw["vox_offset"]))
         check_declared(path, raw.get_data_shape(), _voxel_bytes(path, raw), path.stat().st_size, zipped)
@@ -76,7 +77,7 @@ def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pai
             _read_on(path, stream)
 
 
-def _raw_header(stream: IO[bytes]) -> nib.Nifti1Header:
+def _raw_header(stream: io.BufferedIOBase) -> nib.Nifti1Header:
     """The header as it stands at the start of a file, which is then at its start again."""
     block = stream.read(nib.Nifti2Header.sizeof_hdr)
     stream.seek(0)
@@ -105,7 +106,7 @@ def _check_header(path: Path, header: nib.Nifti1Header, offset: int) -> None:
         raise VolumeError(f"{path}: damaged or truncated: its voxels would begin at byte {offset}; copy it again")
 
 
-def _read_on(path: Path, stream: IO[bytes]) -> None:
+def _read_on(path: Path, stream: io.BufferedIOBase) -> None:
     """To the end of what was packed, unless it has no end: a small file can unpack to any size."""
     behind = 0
     while piece := stream.read(_PIECE):

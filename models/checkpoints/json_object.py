@@ -21,7 +21,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:  # also what is no UTF-8
         raise CheckpointError(f"{path}: not a JSON file ({error}); copy it again") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object; copy it again")
+        raise CheckpointError(f"{path}: must hold a JSON object; copy it again")
     return value
 
 
