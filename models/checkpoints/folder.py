@@ -147,7 +147,7 @@ def check_width(vision: VisionConfig, language_config: PreTrainedConfig, path: P
     width = language_config.get_text_config().hidden_size
     if vision.llm_width != width:
         raise CheckpointError(
-            f"{path}: vision.llm_width is {vision.llm_width}, but the language model is {width} wide; copy the file again"
+            f"{path}: vision.llm_width is {vision.llm_width}, but the language model is {width} wide; copy it again"
         )
 
 
