@@ -20,7 +20,8 @@ from PIL import Image, UnidentifiedImageError
 
 from datasets.prepare.itk_files import refuse_cut_off, refuse_cut_off_gzip
 from datasets.volume.dicom_series import dicom_series_grid
-from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, check_affine, corner_offset
+from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, corner_offset
+from datasets.volume.plausible import check_affine
 from datasets.volume.readers import EXTENSIONS, ITK_READERS
 from datasets.volume.slice_folder import slices_in
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from datasets.json_text import parse_json
 from datasets.prepare.case import Findings
 
 _TRUTHS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -118,13 +119,15 @@ def read_json(path: Path, findings: Findings) -> Any:
     """What a JSON file holds; None where it cannot be read, which is then among the problems."""
     findings.tables.append(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         findings.problems.append(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8")
     except json.JSONDecodeError as error:
         findings.problems.append(
             f"{path}: is no JSON, or half of it (line {error.lineno}: {error.msg}); download it again"
         )
+    except ValueError as error:
+        findings.problems.append(f"{path}: is damaged ({error}); download it again")
     except OSError as error:
         findings.problems.append(f"{path}: cannot be read ({error.strerror})")
     return None
