@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 Fault = tuple[int, str]  # row, reason
@@ -133,16 +133,16 @@ def _content(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".jsonl":
-            return json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return parse_json(text)
+    except ValueError as error:  # also what is no UTF-8
         raise ManifestError(f"{path}: not a JSON file ({error})") from error
     numbered: list[tuple[int, Any]] = []
     faults: list[Fault] = []
     for row, line in enumerate(text.split("\n")):
         if line.strip():
             try:
-                numbered.append((row, json.loads(line)))
-            except json.JSONDecodeError as error:
+                numbered.append((row, parse_json(line)))
+            except ValueError as error:
                 faults.append((row, f"not JSON ({error})"))
     refuse_rows(path, faults)
     return _Lines(numbered)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.named_numbers import named_numbers, number_of
 from datasets.vocabulary import TASKS
@@ -93,7 +94,7 @@ def _mixture_file(path: Path) -> dict[str, float] | None:
     if not head.startswith(b"{"):
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except ValueError:
         return None  # the reader of manifests will say it
     if not content or any(isinstance(value, list) for value in content.values()):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 
 RANK_FILES = "predictions.rank*.jsonl"
 
@@ -53,8 +54,8 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return  # still being written, or torn by a kill
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
+                record = parse_json(line)
+            except ValueError as error:
                 raise InputError(
                     f"{path}: line {number} is no JSON ({error}); delete that line to compute its sample again"
                 ) from error
@@ -168,10 +169,10 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     """Records of a predictions.json. Raises InputError where the file is absent or no list of records with ids."""
     path = Path(path)
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; evaluate_CTInstruct.py writes it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also what is no UTF-8
         raise InputError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) and "id" in record for record in records):
         raise InputError(f"{path}: expected a list of records that each have an 'id'")

@@ -11,6 +11,7 @@ from datasets.errors import InputError
 
 ENCODER_NAMES = ("2D1D", "ViT3D", "ResNet3D")
 BOTTLENECK_EXPANSION = 4
+MOST = 2**16  # of any size or width; a larger one in a file is damage
 INPLANE_STRIDE = 32  # of the last ResNet stage: a slice ends as a (c0 / 32, c1 / 32) map
 VIT_PATCHES = (4, 8, 16, 32)  # the mask decoder doubles the resolution, and looks at crop / 32 positions
 
@@ -136,11 +137,35 @@ class VisionConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VisionConfig:
-        """Inverse of `to_dict`; fields left out keep their default.  Raises InputError for an unknown name."""
+        """Inverse of `to_dict`; fields left out keep their default.
+
+        Raises InputError for an unknown name, and for a value that is not of its field's kind.
+        """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(f"vision configuration: unknown field {', '.join(unknown)}; remove it or correct its name")
+        for field in fields(cls):
+            if field.name in values and (wanted := _unlike(values[field.name], field.default)):
+                raise InputError(f"vision configuration: {field.name} is {values[field.name]!r:.80}, not {wanted}")
         return cls(**values)
+
+
+def _unlike(value: Any, default: Any) -> str:
+    """What a value of the default's kind is, in words, where this one is none; else nothing."""
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "a name"
+    if isinstance(default, float):
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+        return "" if fits else "a number from 0 up to 1"
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
+    many = len(default) if isinstance(default, tuple) else 1
+    if (
+        isinstance(value, (list, tuple)) == isinstance(default, tuple)
+        and len(sizes) == many
+        and all(type(size) is int and 0 < size <= MOST for size in sizes)
+    ):
+        return ""
+    return f"{'a whole number' if many == 1 else f'{many} whole numbers'} from 1 to {MOST}"
 
 
 VISION_PRESETS: dict[str, VisionConfig] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 from training.settings import TrainingSettings
 
 AUTO = "auto"
@@ -21,7 +22,7 @@ AUTO = "auto"
 def read_json(path: str | Path) -> dict[str, Any]:
     """The file's entries; raises InputError, naming it, where it is absent or no JSON object."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--deepspeed_config {path}: {error.strerror or error}; give a JSON file") from error
     except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from datasets.volume.declared_size import check_declared, check_voxels
 from datasets.volume.geometry import LPS_TO_RAS, VolumeError
 
 EXTENSIONS = (".dcm", ".ima")
@@ -21,6 +22,7 @@ TILT_DEGREES = 0.5  # between the slices' normal and the way from slice to slice
 class _Slice:
     path: Path
     series: str
+    patient: tuple[str, str]  # the patient's ID and the study's UID, which a series has one of
     position: np.ndarray  # mm, LPS, the centre of the first voxel
     rows_and_columns: tuple[float, ...]  # direction cosines: along a row, then along a column
     spacing: tuple[float, float]  # mm between rows, then between columns
@@ -31,8 +33,9 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (columns, rows, slices) float32 in rescaled units (HU), and its affine (4, 4) to RAS+ millimetres.
 
     Slices are sorted along the slice normal; hidden files and those that are no DICOM image are passed over.  Raises
-    VolumeError for several series (named), slices that differ in size or orientation, missing or doubled slices, and
-    damaged or undecodable ones; warns where the spacing is slightly uneven or the gantry was tilted.
+    VolumeError for several series or patients (named), another modality than CT, slices that differ in size or
+    orientation, missing, doubled or empty slices, and damaged or undecodable ones; warns where the spacing is slightly
+    uneven or the gantry was tilted.
     """
     slices, affine = _sorted_slices(folder)
     rows, columns = slices[0].size
@@ -56,6 +59,7 @@ def _sorted_slices(folder: Path) -> tuple[list[_Slice], np.ndarray]:
     if not slices:
         raise VolumeError(f"{folder}: no DICOM image lies directly in this folder; give the one that holds the slices")
     _check_one_series(slices, folder)
+    check_voxels(folder, (*slices[0].size, len(slices)))
     along_row, along_column = np.reshape(slices[0].rows_and_columns, (2, 3))
     normal = np.cross(along_row, along_column)
     slices.sort(key=lambda header: float(header.position @ normal))
@@ -83,15 +87,19 @@ def _slice_header(path: Path) -> list[_Slice]:
 
     A file that must be a slice but has lost its header is an error: at an end of the series no gap would show it.
     """
+    if path.stat().st_size == 0:
+        raise VolumeError(f"{path}: is empty, so a slice may be lost; copy it again or remove it")
     if not _is_dicom(path):
         if path.suffix.lower() in EXTENSIONS:
             raise VolumeError(
-                f"{path}: named as DICOM but without the mark DICM, so empty, truncated or of an old kind; copy it "
-                "again, convert it or remove it"
+                f"{path}: named as DICOM but without the mark DICM, so truncated or of an old kind; copy it again, "
+                "convert it or remove it"
             )
         return []
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True)
+        with open(path, "rb") as file:
+            data = pydicom.dcmread(file, stop_before_pixels=True)
+            after_header = path.stat().st_size - file.tell()
     except Exception as error:
         raise VolumeError(f"{path}: damaged DICOM header ({error})") from error
     if "Rows" not in data or "Columns" not in data:
@@ -106,16 +114,42 @@ def _slice_header(path: Path) -> list[_Slice]:
     ]
     if missing:
         raise VolumeError(f"{path}: DICOM image without {', '.join(missing)}; remove it from the folder")
+    _check_header(path, data)
+    packed = data.file_meta.TransferSyntaxUID.is_compressed or data.file_meta.TransferSyntaxUID.is_deflated
+    needed = int(data.Rows) * int(data.Columns) * int(data.get("BitsAllocated") or 0) // 8
+    if not packed and after_header < needed:
+        raise VolumeError(
+            f"{path}: damaged or truncated DICOM slice, {after_header} of {needed} bytes of voxels; copy it again"
+        )
     return [
         _Slice(
             path=path,
             series=str(data.get("SeriesInstanceUID") or ""),
+            patient=(str(data.get("PatientID") or ""), str(data.get("StudyInstanceUID") or "")),
             position=np.array(data.ImagePositionPatient, dtype=np.float64),
             rows_and_columns=tuple(float(v) for v in data.ImageOrientationPatient),
             spacing=(float(data.PixelSpacing[0]), float(data.PixelSpacing[1])),
             size=(int(data.Rows), int(data.Columns)),
         )
     ]
+
+
+def _check_header(path: Path, data: pydicom.Dataset) -> None:
+    """VolumeError where a slice is no CT, or where its header cannot be right."""
+    modality = str(data.get("Modality") or "CT")
+    if modality != "CT":
+        raise VolumeError(f"{path}: its modality is {modality}, this is no CT; give the folder of a CT series")
+    spacing = [float(size) for size in data.PixelSpacing]
+    if len(spacing) != 2 or min(spacing) <= 0:
+        raise VolumeError(f"{path}: its PixelSpacing is {spacing}; two sizes above 0 are needed, correct or remove it")
+    slope = data.get("RescaleSlope")
+    if slope is not None and not float(slope) > 0:
+        raise VolumeError(f"{path}: its RescaleSlope is {slope}, which makes no Hounsfield units; correct or remove it")
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and not syntax.is_compressed:
+        voxel_bytes = int(data.get("BitsAllocated") or 8) // 8
+        size = path.stat().st_size
+        check_declared(path, (data.Rows, data.Columns), voxel_bytes, size, packed=syntax.is_deflated)
 
 
 def _check_one_series(slices: list[_Slice], folder: Path) -> None:
@@ -125,6 +159,11 @@ def _check_one_series(slices: list[_Slice], folder: Path) -> None:
         raise VolumeError(f"{folder}: holds {len(counts)} DICOM series, give a folder with one of them: {named}")
     first = slices[0]
     for header in slices:
+        if header.patient != first.patient:
+            raise VolumeError(
+                f"{folder}: {header.path.name} and {first.path.name} have one series UID but are of two patients or "
+                "studies (PatientID, StudyInstanceUID); give a folder with one of them"
+            )
         same = header.size == first.size and np.allclose(header.spacing, first.spacing, rtol=1e-3)
         if not same or not np.allclose(header.rows_and_columns, first.rows_and_columns, atol=1e-3):
             raise VolumeError(

@@ -173,15 +173,6 @@ def foreground_box(array: np.ndarray) -> tuple[Size3, Size3]:
     return _size3(start), _size3(stop)
 
 
-def check_affine(affine: np.ndarray, source: str) -> np.ndarray:
-    """The affine as float64 (4, 4); VolumeError where it cannot place voxels in space."""
-    affine = np.asarray(affine, dtype=np.float64)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * lengths.prod():
-        raise VolumeError(f"{source}: its affine is singular or not finite, so voxels have no place; fix the header")
-    return affine
-
-
 def corner_offset(
     shape_a: Sequence[int], affine_a: np.ndarray | Affine, shape_b: Sequence[int], affine_b: np.ndarray | Affine
 ) -> float:

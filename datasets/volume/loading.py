@@ -20,12 +20,13 @@ from datasets.volume.geometry import (
     VolumeError,
     VolumeGeometry,
     affine_of_axes,
-    check_affine,
     foreground_box,
 )
 from datasets.volume.mask_rules import check_grid, whole_numbers
+from datasets.volume.nifti_files import nifti_header
+from datasets.volume.plausible import check_affine, check_values
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
-from datasets.volume.readers import ARRAY_KINDS, SLICE_FOLDER, RawVolume, file_kind, nifti_header, read_raw
+from datasets.volume.readers import ARRAY_KINDS, SLICE_FOLDER, RawVolume, file_kind, read_raw
 
 log = logging.getLogger(__name__)
 MaskPaths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
@@ -56,8 +57,8 @@ def read_volume(
     ``ct``) have known axes, those of others are `array_axes`, without which RAS (of slices PLS) is assumed, with a
     warning; "as_stored" says that they are not known, and keeps them.  hu_offset is added to what the file holds.
 
-    Raises VolumeError where the file is missing, empty, damaged, not 3D, has NaN, infinite or constant voxels, or a
-    singular affine.
+    Raises VolumeError where the file is missing, empty, damaged, not 3D, larger than is read, or where its voxels or
+    their place are no CT's; warns of what is unlikely for one.  The rule is in docs/data.md.
     """
     raw = _checked(path, array_axes, hu_offset)
     geometry = _geometry(path, raw, orientation)
@@ -190,10 +191,7 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
 def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0) -> RawVolume:
     raw = read_raw(path, array_axes)
     low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise VolumeError(f"{path}: holds NaN or infinite voxels; replace them, for instance by air (-1024)")
-    if low == high:
-        raise VolumeError(f"{path}: every voxel is {low:g}; this is no CT")
+    check_values(low + hu_offset, high + hu_offset, str(path))
     origin = raw.kind if raw.kind == SLICE_FOLDER and raw.axes_from == "assumption" else raw.axes_from
     if origin in _NO_GEOMETRY and origin not in _warned:
         _warned.add(origin)

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from datasets.volume.array_files import read_npy, read_npz
 from datasets.volume.dicom_series import read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
-from datasets.volume.packed_voxels import check_packed
+from datasets.volume.nifti_files import is_scaled, read_nifti
+from datasets.volume.packed_voxels import stored_voxels
 from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
 from datasets.volume.slice_folder import read_slice_folder, slices_in
 
@@ -33,7 +32,7 @@ SLICE_FOLDER = "slices"  # as images, of which the rows and columns are known to
 SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third is an assumption
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
-_PIECE = 2**20  # bytes read at once where they are not kept
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what cannot be read is raised as well
 SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series or with slices as PNG or JPEG, .npy or .npz"
 
 
@@ -61,7 +60,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
     channel, and is left out.
     """
     path = Path(path)
-    readers = {"NIfTI": _read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series}
+    readers = {"NIfTI": read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series}
     kind = "a volume"
     try:
         kind = file_kind(path)
@@ -170,64 +169,20 @@ def _as_3d(array: np.ndarray, path: Path) -> np.ndarray:
     return array.astype(np.float32, copy=False)
 
 
-def nifti_header(path: str | Path) -> nib.Nifti1Header:
-    """Header of a NIfTI file, version 1 or 2."""
-    with _nifti_image(Path(path)) as image:
-        return image.header
-
-
-def is_scaled(path: str | Path) -> bool:
-    """Whether a NIfTI file's numbers become its voxels by a slope or an intercept."""
-    with _nifti_image(Path(path)) as image:
-        voxels = image.dataobj
-        return isinstance(voxels, nib.arrayproxy.ArrayProxy) and (voxels.slope, voxels.inter) != (1, 0)
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with _nifti_image(path, to_the_end=True) as image:
-        dtype = image.get_data_dtype()
-        if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
-            raise VolumeError(f"{path}: voxels are of type {dtype}; give one real number a voxel")
-        # get_fdata applies scl_slope and scl_inter in the type asked for, so that no float64 copy is made
-        return image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine
-
-
-@contextmanager
-def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pair]:
-    """The image, open for reading; by content, so that a wrong or missing .gz in the name does no harm.
-
-    to_the_end: when the voxels have been read, read on, since the checksum of what was packed stands at the end.
-    """
-    if path.name.lower().endswith((".hdr", ".img")):
-        image = nib.load(path)  # a pair of files, found by name
-        if not isinstance(image, nib.Nifti1Pair):
-            raise VolumeError(f"{path}: an Analyze file does not tell left from right; convert it to NIfTI first")
-        yield image
-        return
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if zipped else open(path, "rb") as stream:
-        header_size = stream.read(4)
-        stream.seek(0)
-        # sizeof_hdr is 348 in NIfTI-1 and 540 in NIfTI-2, in either byte order
-        version_2 = 540 in (int.from_bytes(header_size, "little"), int.from_bytes(header_size, "big"))
-        yield (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_stream(stream)
-        while to_the_end and zipped and stream.read(_PIECE):
-            pass
-
-
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     kind = file_kind(path)
-    check_packed(path, kind)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[kind])
     reader.SetFileName(str(path))
-    image = reader.Execute()
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise VolumeError(f"{path}: holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel; give one 3D volume")
-    dimension = image.GetDimension()
+    stored = stored_voxels(path, kind)
+    reader.ReadImageInformation()
+    dimension, numbers = reader.GetDimension(), reader.GetNumberOfComponents()
+    if numbers > 1:
+        raise VolumeError(f"{path}: holds {numbers} numbers a voxel; give one 3D volume")
     if dimension < 3:
-        raise VolumeError(f"{path}: holds {dimension}D data of shape {image.GetSize()}; give one 3D volume")
+        raise VolumeError(f"{path}: holds {dimension}D data of shape {reader.GetSize()}; give one 3D volume")
+    stored.check(reader.GetSize(), reader.GetPixelID())
+    image = reader.Execute()
     direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
@@ -237,7 +192,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
     """A .npy or .npz with the axes that its format, the caller or the assumption gives it."""
-    array, is_rad_chest_ct = (np.load(path, allow_pickle=False), False) if kind == "npy" else _read_npz(path)
+    array, is_rad_chest_ct = (read_npy(path), False) if kind == "npy" else read_npz(path)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     array = _as_3d(array, path)
@@ -254,16 +209,3 @@ def _placed(array: np.ndarray, kind: str, array_axes: str | None, assumed: str, 
     if array_axes is None and kind in ARRAY_KINDS and array.shape == M3D_SHAPE:
         array_axes, axes_from = M3D_AXES, "m3d_shape"
     return RawVolume(array, affine_of_axes(array_axes or assumed, array.shape), kind, source, axes_from=axes_from)
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, bool]:
-    """The volume of an archive, as stored, and whether it is named as RadChestCT names it."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if "ct" in arrays.files:
-            return arrays["ct"], True
-        name = "arr_0" if "arr_0" in arrays.files else arrays.files[0] if len(arrays.files) == 1 else None
-        array = arrays[name] if name else None
-        if not isinstance(array, np.ndarray):  # any other zip archive gives bytes
-            names = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
-            raise VolumeError(f"{path}: expected an array named ct or arr_0, or a single array; it holds: {names}")
-        return array, False

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from datasets.volume.declared_size import check_voxels
 from datasets.volume.geometry import VolumeError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
@@ -30,6 +31,7 @@ def read_slice_folder(folder: Path) -> np.ndarray:
     if len(paths) < 2:
         raise VolumeError(f"{folder}: holds {len(paths)} slices; a volume needs two or more")
     first = _pixels(paths[0])
+    check_voxels(folder, (*first.shape, len(paths)))
     array = np.empty((*first.shape, len(paths)), dtype=np.float32)
     for index, path in enumerate(paths):
         pixels = first if index == 0 else _pixels(path)

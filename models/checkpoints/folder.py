@@ -12,9 +12,11 @@ from accelerate import init_empty_weights
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from datasets.errors import CheckpointError
-from datasets.vocabulary import NEW_TOKENS
+from datasets.vocabulary import IMAGE_MARKUP, NEW_TOKENS
+from models.checkpoints.json_object import read_object
 from models.checkpoints.preprocessing import ENTRY
 from models.checkpoints.weight_files import Convert, save_weights, tied_names
+from models.checkpoints.whole_folder import whole_folder
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
 from models.language.loading import build_language_model
@@ -24,6 +26,13 @@ from models.vision import VisionModel
 
 FORMAT = "ctinstruct-1"
 CONFIG = "config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
 
 
 def build_ctinstruct(
@@ -49,7 +58,6 @@ def save_checkpoint(
     training: how it was trained, for config.json: recipe, and what departs from the published one.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
         "format": FORMAT,
         "vision": model.config.to_dict(),
@@ -61,9 +69,10 @@ def save_checkpoint(
         config["training"] = dict(training)
     if lora := lora_settings(model.language_model):
         config["lora"] = lora.to_dict()
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    model.tokenizer.save_pretrained(folder)
-    save_weights(stored_state(model), folder, max_shard_size)
+    with whole_folder(folder) as part:
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        model.tokenizer.save_pretrained(part)
+        save_weights(stored_state(model), part, max_shard_size)
     return folder
 
 
@@ -89,28 +98,57 @@ def is_frozen_base(name: str) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json; raises CheckpointError where it is absent or not JSON."""
+    """The folder's config.json; raises CheckpointError where it is absent or no JSON object."""
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {CONFIG}; give a folder that a training run or a conversion wrote")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: not a JSON file ({error})") from error
+    return read_object(path)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer; raises CheckpointError where it lacks one of our tokens."""
+    """The folder's tokenizer; raises CheckpointError where a file of it is damaged or it lacks one of our tokens."""
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            read_object(folder / name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers and tokenizers raise whatever they stumble over
         raise CheckpointError(
             f"{folder}: its tokenizer does not load ({' '.join(str(error).split())[:160]})"
         ) from error
     for token in NEW_TOKENS:
         if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
             raise CheckpointError(f"{folder}: its tokenizer does not know {token}; the folder is not complete")
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{folder}: its tokenizer has no token that ends an answer; copy tokenizer_config.json")
+    _check_template(tokenizer, folder)
     return tokenizer
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A chat template is a program that runs at the first question: try it on one before."""
+    path = folder / "chat_template.jinja"
+    if not tokenizer.chat_template:
+        if path.is_file():
+            raise CheckpointError(f"{path}: is empty; copy it again")
+        return
+    question = [{"role": "user", "content": IMAGE_MARKUP}]
+    try:
+        text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # of jinja, or of what the template does
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path if path.is_file() else folder}: its chat template fails ({reason})") from error
+    if IMAGE_MARKUP not in str(text):
+        raise CheckpointError(f"{path if path.is_file() else folder}: its chat template leaves out what is asked")
+
+
+def check_width(vision: VisionConfig, language_config: PreTrainedConfig, path: Path) -> None:
+    """CheckpointError where the vision network's width for the language model is not that model's."""
+    width = language_config.get_text_config().hidden_size
+    if vision.llm_width != width:
+        raise CheckpointError(
+            f"{path}: vision.llm_width is {vision.llm_width}, but the language model is {width} wide; copy it again"
+        )
 
 
 def build_without_storage(

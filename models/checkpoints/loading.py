@@ -15,14 +15,17 @@ from models.checkpoints.folder import (
     FORMAT,
     build_ctinstruct,
     build_without_storage,
+    check_width,
     finish_loading,
     is_frozen_base,
     load_tokenizer,
     quantizing,
     read_config,
 )
+from models.checkpoints.json_object import made_of
 from models.checkpoints.preprocessing import stored_preprocessing
 from models.checkpoints.released import load_released
+from models.checkpoints.search_options import search_options
 from models.checkpoints.weight_files import assign_weights
 from models.configuration import VisionConfig
 from models.ctinstruct import CTInstruct, MakeModel
@@ -66,29 +69,38 @@ def load_checkpoint(
                 f"--quantize {quantize}: {folder} is an adapter; merge it first (python -m models.checkpoint merge)"
             )
         return _load_adapted(folder, config, device, dtype, make)
-    vision = VisionConfig.from_dict(config["vision"])
-    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
+    path = folder / CONFIG
+    vision = made_of(config, "vision", path, VisionConfig.from_dict)
+    preprocessing = stored_preprocessing(config, vision, path)
+    language_config = made_of(config, "language_model", path, language_config_from_dict)
+    check_width(vision, language_config, path)
+    generation = made_of({"generation": {}, **config}, "generation", path, search_options)
     tokenizer = load_tokenizer(folder)
-    model = build_without_storage(vision, language_config_from_dict(config["language_model"]), tokenizer, make)
+    model = made_of(
+        config, "language_model", path, lambda _: build_without_storage(vision, language_config, tokenizer, make)
+    )
     model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, convert=quantizing(model, quantize))
-    return finish_loading(model, device, config.get("generation", {}))
+    return finish_loading(model, device, generation)
 
 
 def _load_adapted(
     folder: Path, config: Mapping[str, Any], device: torch.device | str, dtype: torch.dtype | None, make: MakeModel
 ) -> CTInstruct:
     """A LoRA checkpoint: the frozen language model from where it was, everything else from the folder."""
-    settings = LoraSettings.from_dict(config["lora"])
-    vision = VisionConfig.from_dict(config["vision"])
-    preprocessing = stored_preprocessing(config, vision, folder / CONFIG)
+    path = folder / CONFIG
+    settings = made_of(config, "lora", path, LoraSettings.from_dict)
+    vision = made_of(config, "vision", path, VisionConfig.from_dict)
+    preprocessing = stored_preprocessing(config, vision, path)
+    generation = made_of({"generation": {}, **config}, "generation", path, search_options)
     language_model, tokenizer = load_base(settings)
-    adapted = add_lora(language_model, tokenizer, settings)
+    check_width(vision, language_model.config, path)
+    adapted = made_of(config, "lora", path, lambda _: add_lora(language_model, tokenizer, settings))
     model = build_ctinstruct(vision, adapted, tokenizer, make)
     model.vision.preprocessing = preprocessing
     assign_weights(model, folder, device=device, dtype=dtype, optional=is_frozen_base)
     model.to(device=device, dtype=dtype)
-    return finish_loading(model, device, config.get("generation", {}))
+    return finish_loading(model, device, generation)
 
 
 def load_base(settings: LoraSettings) -> tuple[LanguageModel, PreTrainedTokenizerBase]:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 from models.checkpoints.folder import read_config
 from models.hub.names import hub_name
 
@@ -69,7 +70,7 @@ def read_metrics(metrics: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     if isinstance(metrics, (str, Path)):
         source, path = str(metrics), Path(metrics)
         try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: not a readable JSON file ({error}); give an evaluation's metrics.json"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import CheckpointError
 from datasets.volume.preprocessing import Preprocessing
+from models.checkpoints.json_object import made_of, read_object
 from models.configuration import VISION_PRESETS, VisionConfig
 
 ENTRY = "preprocessing"
@@ -25,15 +25,10 @@ def read_preprocessing(folder: str | Path) -> Preprocessing:
     path = Path(folder) / _CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {_CONFIG}; give a folder that a training run or a conversion wrote")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+    config = read_object(path)
     if "format" not in config and "model_type" in config:
-        return released_preprocessing(config, released_vision(config), path)
-    return stored_preprocessing(config, VisionConfig.from_dict(config.get("vision", {})), path)
+        return released_preprocessing(config, released_vision(config, path), path)
+    return stored_preprocessing(config, made_of({"vision": {}, **config}, "vision", path, VisionConfig.from_dict), path)
 
 
 def stored_preprocessing(config: Mapping[str, Any], vision: VisionConfig, path: str | Path) -> Preprocessing:
@@ -53,9 +48,10 @@ def stored_preprocessing(config: Mapping[str, Any], vision: VisionConfig, path: 
     return Preprocessing.standard(vision.crop_size, vision.patch_max, orientation, resize)
 
 
-def released_vision(config: Mapping[str, Any]) -> VisionConfig:
+def released_vision(config: Mapping[str, Any], path: Path) -> VisionConfig:
     """The vision network of a folder in the release's layout: the published one, unless config.json says another."""
-    return VisionConfig.from_dict(config.get(RELEASED_VISION, VISION_PRESETS["full"].to_dict()))
+    entries = {RELEASED_VISION: VISION_PRESETS["full"].to_dict(), **config}
+    return made_of(entries, RELEASED_VISION, path, VisionConfig.from_dict)
 
 
 def released_preprocessing(config: Mapping[str, Any], vision: VisionConfig, path: str | Path) -> Preprocessing:

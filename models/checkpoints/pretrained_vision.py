@@ -22,7 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from datasets.errors import InputError
+from models.checkpoints.json_object import made_of, read_object
 from models.checkpoints.preprocessing import ENTRY, read_preprocessing
+from models.checkpoints.weight_files import check_numbers
+from models.checkpoints.whole_folder import whole_folder
 from models.configuration import VisionConfig
 from models.extensions.pretraining import pretraining_model
 from models.extensions.settings import PretrainingExtensions
@@ -46,34 +49,39 @@ class PretrainedVisionError(InputError):
 
 def save_pretrained_vision(vision: VisionModel, folder: str | Path, training: Mapping[str, Any] | None = None) -> Path:
     """Write configuration and weights of encoder and mask decoder, and how they were trained."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    return _save_folder(vision, Path(folder), training, {})
+
+
+def _save_folder(
+    vision: VisionModel, folder: Path, training: Mapping[str, Any] | None, more: Mapping[str, Mapping[str, Tensor]]
+) -> Path:
+    """more: further files of weights by name."""
     config: dict[str, Any] = {"format": FORMAT, "vision": vision.config.to_dict()}
     config[ENTRY] = vision.preprocessing.to_dict()
     if training:
         config["training"] = dict(training)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    _save(_pretrained_part(vision), folder / VISION_WEIGHTS)
+    with whole_folder(folder) as part:
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        for name, tensors in {VISION_WEIGHTS: _pretrained_part(vision), **more}.items():
+            _save(tensors, part / name)
     return folder
 
 
 def load_pretrained_vision(folder: str | Path) -> tuple[VisionConfig, dict[str, Tensor]]:
     """-> the configuration that the weights were made with, and the weights by their names in `VisionModel`.
 
-    Raises PretrainedVisionError where a file is missing, damaged or of another format.
+    Raises InputError where a file is missing, damaged or of another format.
     """
     folder = Path(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise PretrainedVisionError(f"{folder}: no {CONFIG}; give the model folder that a pretraining run wrote")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise PretrainedVisionError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise PretrainedVisionError(f"{path}: its format is {found!r}, a pretrained vision model's is {FORMAT!r}")
-    return VisionConfig.from_dict(config["vision"]), _load(folder / VISION_WEIGHTS)
+    config = read_object(path)
+    if config.get("format") != FORMAT:
+        raise PretrainedVisionError(
+            f"{path}: its format is {config.get('format')!r}, a pretrained vision model's is {FORMAT!r}"
+        )
+    return made_of(config, "vision", path, VisionConfig.from_dict), _load(folder / VISION_WEIGHTS)
 
 
 def load_into(vision: VisionModel, folder: str | Path) -> None:
@@ -132,9 +140,7 @@ def save_pretraining(model: PretrainingModel, folder: str | Path, training: Mapp
 
     training: how it was trained, for config.json: recipe, and what departs from the published one.
     """
-    folder = save_pretrained_vision(model.vision, folder, training)
-    _save(_objective_part(model), folder / OBJECTIVE_WEIGHTS)
-    return folder
+    return _save_folder(model.vision, Path(folder), training, {OBJECTIVE_WEIGHTS: _objective_part(model)})
 
 
 def load_pretraining(folder: str | Path) -> PretrainingModel:
@@ -175,9 +181,12 @@ def _load(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise PretrainedVisionError(f"{path.parent}: no {path.name}; copy the whole folder again")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise PretrainedVisionError(f"{path}: damaged or incomplete ({error}); copy it again") from error
+    for name, tensor in tensors.items():
+        check_numbers(path, name, tensor)
+    return tensors
 
 
 @torch.no_grad()

@@ -21,13 +21,17 @@ from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.folder import (
     CONFIG,
     build_without_storage,
+    check_width,
     finish_loading,
     load_tokenizer,
     quantizing,
     stored_state,
 )
+from models.checkpoints.json_object import made_of, read_object
 from models.checkpoints.preprocessing import RELEASED_ENTRY, RELEASED_VISION, released_preprocessing, released_vision
+from models.checkpoints.search_options import search_options
 from models.checkpoints.weight_files import Target, assign_weights, save_weights, stored_tensors
+from models.checkpoints.whole_folder import whole_folder
 from models.ctinstruct import CTInstruct, MakeModel
 from models.encoders.positions import sinusoidal_positions
 from models.language.quantization import Quantization
@@ -81,11 +85,17 @@ def load_released(
         CheckpointError: a missing, unexpected or misshapen key, or an unusable file.
     """
     folder = Path(folder)
-    config = AutoConfig.from_pretrained(folder)
-    text_config = config.get_text_config()
+    entries = read_object(folder / CONFIG)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        text_config = config.get_text_config()
+    except Exception as error:  # transformers raises whatever it stumbles over
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{folder / CONFIG}: is damaged ({reason}); copy it again from the release") from error
     text_config.tie_word_embeddings = bool(getattr(config, "tie_word_embeddings", False))
-    entries = json.loads((folder / CONFIG).read_text())
-    vision = released_vision(entries)
+    vision = released_vision(entries, folder / CONFIG)
+    if RELEASED_VISION in entries:
+        check_width(vision, text_config, folder / CONFIG)
     preprocessing = released_preprocessing(entries, vision, folder / CONFIG)
     model = build_without_storage(vision, text_config, load_tokenizer(folder), make)
     model.vision.preprocessing = preprocessing
@@ -103,13 +113,12 @@ def released_generation(folder: Path) -> dict[str, Any]:
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not a JSON file ({error}); copy it again from the release") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object; copy it again from the release")
-    return {key: value for key, value in values.items() if key != "transformers_version" and not key.startswith("_")}
+    found = {
+        key: value
+        for key, value in read_object(path).items()
+        if key != "transformers_version" and not key.startswith("_")
+    }
+    return made_of({GENERATION_CONFIG: found}, GENERATION_CONFIG, path, search_options)
 
 
 def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "4GB") -> Path:
@@ -124,7 +133,6 @@ def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "
             f"{folder}: the release holds Qwen2-VL language models only, this one is {text_config.model_type}"
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     values = {key: value for key, value in text_config.to_dict().items() if key != "rope_parameters"}
     rope = text_config.rope_parameters
     values |= {
@@ -136,14 +144,15 @@ def save_released(model: CTInstruct, folder: str | Path, max_shard_size: str = "
         RELEASED_VISION: model.config.to_dict(),
         RELEASED_ENTRY: model.vision.preprocessing.to_dict(),
     }
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
     search = model.language_model.generation_config.to_diff_dict()
-    (folder / GENERATION_CONFIG).write_text(json.dumps(search, indent=2) + "\n")
-    model.tokenizer.save_pretrained(folder)
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in stored_state(model).items():
         tensors |= to_released(name, tensor)
-    save_weights(tensors, folder, max_shard_size)
+    with whole_folder(folder) as part:
+        (part / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+        (part / GENERATION_CONFIG).write_text(json.dumps(search, indent=2) + "\n")
+        model.tokenizer.save_pretrained(part)
+        save_weights(tensors, part, max_shard_size)
     return folder
 
 

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from datasets.errors import CheckpointError
+from models.checkpoints.json_object import read_object
 from models.checkpoints.tensor_reading import read_tensors
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+_CHECKED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PICKLED_INDEX, _PICKLED_WEIGHTS = "pytorch_model.bin.index.json", "pytorch_model.bin"  # as older releases have them
 
 
@@ -56,7 +58,7 @@ def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[t
     Pickled files are read with ``weights_only``; a training state's ``module`` or ``state_dict`` entry is looked into.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        CheckpointError: a file is missing or damaged, or a tensor has NaN.
     """
     files = _shards(path) if path.is_dir() else [path]
     for file in files:
@@ -65,7 +67,21 @@ def stored_tensors(path: Path, device: torch.device | str = "cpu") -> Iterator[t
     for file in files:
         tensors = read_tensors(file) if file.suffix == ".safetensors" else _pickled(file, device).items()
         for name, tensor in tensors:
-            yield file, name, tensor.to(device)
+            tensor = tensor.to(device)
+            check_numbers(file, name, tensor)
+            yield file, name, tensor
+
+
+def check_numbers(file: Path, name: str, tensor: Tensor) -> None:
+    """CheckpointError where weights have NaN: a model of them answers something, and nothing of what it learned."""
+    if tensor.dtype not in _CHECKED_DTYPES or not tensor.numel() or not torch.isnan(tensor.sum()):  # sum: no copy
+        return
+    count = int(torch.isnan(tensor).sum())  # of infinities of both signs the sum is NaN too
+    if count:
+        raise CheckpointError(
+            f"{file}: {name} has NaN in {count} of {tensor.numel()} numbers, as a training that broke down leaves "
+            "them; take an earlier checkpoint"
+        )
 
 
 def assign_weights(
@@ -146,10 +162,12 @@ def _shards(folder: Path) -> list[Path]:
     for listing, whole in ((WEIGHTS_INDEX, WEIGHTS), (_PICKLED_INDEX, _PICKLED_WEIGHTS)):
         index = folder / listing
         if index.is_file():
-            try:
-                return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-            except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-                raise CheckpointError(f"{index}: not an index of weight files ({error}); copy it again") from error
+            names = read_object(index).get("weight_map")
+            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+                raise CheckpointError(f"{index}: not an index of weight files; copy it again")
+            if outside := [name for name in names.values() if Path(name).name != name]:
+                raise CheckpointError(f"{index}: names a file outside its folder, {outside[0]}; copy it again")
+            return [folder / name for name in sorted(set(names.values()))]
         if (folder / whole).is_file():
             return [folder / whole]
     return [folder / WEIGHTS]

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from datasets.errors import InputError
+from datasets.json_text import parse_json
 from models.hub.download import find_model
 from models.hub.selection import TEXT_ENCODER, HubError
 
@@ -152,8 +153,8 @@ def _dense(folder: Path) -> list[nn.Module]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        return parse_json(path.read_text())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); copy the whole model folder again") from error
 
 
