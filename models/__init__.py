@@ -2,6 +2,7 @@
 
     from models import CTInstruct
     model = CTInstruct.from_pretrained("owner/name")
+    model.ask("ct.nii.gz", "Where is the liver?")
 
 is `models.checkpoints.pretrained`'s class, loaded when it is asked for: importing a part of this package loads no more.
 """
