@@ -175,8 +175,10 @@ def test_a_shuffled_question_has_the_words_and_the_mask_of_the_volume_that_is_sh
 def test_without_an_image_no_visual_token_is_asked_with_and_no_mask_is_given(model, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "encode_volumes", lambda volumes: pytest.fail("a volume was encoded"))
     seen = []
-    embed = model.embed
-    monkeypatch.setattr(model, "embed", lambda batch, encoded: seen.append(batch.input_ids) or embed(batch, encoded))
+    embed = model.input_embeddings
+    monkeypatch.setattr(
+        model, "input_embeddings", lambda batch, encoded: seen.append(batch.input_ids) or embed(batch, encoded)
+    )
     answer(model, manifest, tmp_path, "no_image")
     assert seen and not any((ids == model.image_id).any() for ids in seen)
     rows = rows_of(tmp_path)
