@@ -22,7 +22,7 @@ _PLACES = {
 
 
 def run_script(main: Callable[[], Any]) -> NoReturn:
-    """Run `main` and exit: 0; 2 for an InputError or a path that cannot be used, in one line; 130 for Ctrl-C; 1 otherwise.
+    """Run `main` and exit: 0; 2 for an InputError or an unusable path, in one line; 130 for Ctrl-C; 1 otherwise.
 
     One failing rank of several leaves at once, without a farewell to ranks that may wait for it in a collective: the
     launcher sees the exit status and ends the others.
