@@ -22,7 +22,6 @@ from datasets.instruction import InstructionDataset
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
-from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, refuse_failed_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
@@ -31,9 +30,11 @@ from evaluation.metrics.summarize import fit_thresholds_from_records
 from evaluation.predictions import read_predictions
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
+from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.preprocessing import read_preprocessing
+from models.checkpoints.pretrained import search_protocol
 from models.ctinstruct import CTInstruct
 from training import checkpoint_store, distributed
 from training.arguments import parse
@@ -112,13 +113,8 @@ def autocast(settings: HyperParameters, ranks: Ranks) -> torch.autocast:
 
 
 def generation_of(settings: HyperParameters, folder: Path) -> GenerationOptions:
-    """How answers are searched for; a released checkpoint's config.json has no format of this project.
-
-    folder: the model folder of the checkpoint.
-    """
-    protocol = settings.generation
-    if protocol == "auto":
-        protocol = "beams" if "format" in read_config(folder) else "release"
+    """How answers are searched for; folder: the model folder of the checkpoint."""
+    protocol = search_protocol(read_config(folder)) if settings.generation == "auto" else settings.generation
     return GenerationOptions(settings.num_beams, settings.max_new_tokens, protocol, settings.seed)
 
 
@@ -133,13 +129,13 @@ def evaluate_one(
     output = Path(settings.output)
     asked = (settings.image, settings.question, settings.label_set)
     with autocast(settings, ranks):
-        answer = answer_question(model, dataset, *asked, output, options)
+        written = answer_question(model, dataset, *asked, output, options)
     console = Console(highlight=False)
     console.print(f"Question: {settings.question}", markup=False)
-    console.print(f"Answer:   {answer.prediction.text}", markup=False)
-    if answer.prediction.confidences:
-        print_table(confidence_table(answer.prediction.confidences))
-    for path in [*answer.mask_files, *([answer.overlay_file] if answer.overlay_file else [])]:
+    console.print(f"Answer:   {written.answer.text}", markup=False)
+    if written.answer.confidences:
+        print_table(confidence_table(written.answer.confidences))
+    for path in [*written.mask_files, *([written.overlay_file] if written.overlay_file else [])]:
         print(f"wrote {path}")
 
 

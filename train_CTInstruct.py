@@ -185,6 +185,9 @@ def main() -> None:
     preprocessing, changes = preprocessing_of(settings)
     shown = with_preprocessing(settings, preprocessing)
     about = describe_run(shown, PRESETS, source, resolve_precision(settings, ranks.device))
+    about["labels"] = sorted(
+        {label for record in all_records if record.mask_path is not None for label in record.labels}
+    )
     if ranks.is_main:
         print_run(about)
         print_changes(changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +16,13 @@ MAX_LENGTH = 8192  # ours: twice the longest answer, so that such an answer stil
 MAX_ANSWER_TOKENS = 4096  # published
 
 log = logging.getLogger(__name__)
+
+
+class Turn(NamedTuple):
+    """A question that was asked, and what was answered."""
+
+    question: str
+    answer: str
 
 
 class Conversation:
@@ -83,6 +91,33 @@ class Conversation:
             "max_answer_tokens"
         )
 
+    def dialogue(
+        self, question: str, visual_tokens: Sequence[int], name: str = "", earlier: Sequence[Turn] = ()
+    ) -> list[int]:
+        """Ids of a question about volumes, which stand before its text, or before that of the first earlier turn.
+
+        Args:
+            earlier: turns that are over.  The oldest are left out, with a warning, where all would be longer than
+                ``max_length``.
+            visual_tokens, name: as `prompt` takes them.
+
+        Raises:
+            InputError: as `prompt`.
+        """
+        images = [QuestionPart(type="image") for _ in visual_tokens]
+        for first in range(len(earlier)):
+            turns = earlier[first:]
+            if any(IMAGE in text for text in (question, *(turn.question for turn in turns))):
+                break  # `prompt` refuses it
+            messages = [message for turn in turns for message in _messages(turn)] + [_user(question)]
+            messages[0] = _user(IMAGE_MARKUP * len(images) + messages[0]["content"])
+            ids = self._ids(messages, visual_tokens)
+            if len(ids) <= self.max_length:
+                if first:
+                    log.warning("%s: %d earlier turns left out, to fit max_length %d", name, first, self.max_length)
+                return ids
+        return self.prompt([*images, QuestionPart(type="text", text=question)], visual_tokens, name)
+
     def answer(self, text: str, name: str = "") -> list[int]:
         """Ids of an answer and of the end token; cut to ``max_answer_tokens``, with a warning.
 
@@ -96,11 +131,20 @@ class Conversation:
     def _render(self, parts: Sequence[QuestionPart], texts: Sequence[str], visual_tokens: Sequence[int]) -> list[int]:
         remaining = iter(texts)
         content = "".join(IMAGE_MARKUP if part.type == "image" else next(remaining) for part in parts)
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        return self._ids([_user(content)], visual_tokens)
+
+    def _ids(self, messages: list[dict[str, str]], visual_tokens: Sequence[int]) -> list[int]:
+        rendered = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         counts = iter(visual_tokens)
         ids: list[int] = []
         for token in self.tokenizer(rendered, add_special_tokens=False)["input_ids"]:
             ids.extend([token] * next(counts) if token == self.image_id else [token])
         return ids
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _messages(turn: Turn) -> list[dict[str, str]]:
+    return [_user(turn.question), {"role": "assistant", "content": turn.answer}]

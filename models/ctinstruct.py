@@ -58,7 +58,7 @@ class CTInstruct(nn.Module):
     def forward(self, batch: InstructionBatch) -> InstructionOutput:
         """Losses of a batch whose samples may differ in task, size and number of volumes."""
         encoded = self.encode(batch)
-        embeddings, positions = self.embed(batch, encoded)
+        embeddings, positions = self.input_embeddings(batch, encoded)
         answers = answer_positions(batch.labels)
         logits, hidden = self.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)
         losses = {
@@ -80,7 +80,7 @@ class CTInstruct(nn.Module):
         inputs = encoder_inputs(volumes, next(self.vision.bridger.parameters()))
         return self.vision.encode_many(inputs) if inputs else []
 
-    def embed(self, batch: InstructionBatch, encoded: EncodedRows) -> tuple[Tensor, Tensor]:
+    def input_embeddings(self, batch: InstructionBatch, encoded: EncodedRows) -> tuple[Tensor, Tensor]:
         """Embeddings (B, L, hidden) with visual tokens in place, and rotary positions (3, B, L) or (B, L)."""
         embeddings = self.language_model.get_input_embeddings()(batch.input_ids)
         if any(encoded):  # visual tokens replace the embeddings of image tokens

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
+from transformers.generation.streamers import BaseStreamer
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
@@ -73,6 +74,7 @@ def generate(
     encoded: list[list[EncodedVolume]] | None = None,
     protocol: SearchProtocol = "beams",
     seed: int = 0,
+    streamer: BaseStreamer | None = None,
 ) -> list[Prediction]:
     """Answer each question of a batch without answers.
 
@@ -84,6 +86,7 @@ def generate(
         encoded: the batch's volumes where they are encoded already, a list a row.
         seed: with the samples' ids, of what is drawn where answers are sampled: the same question in the same company
             has the same answer, whatever was asked before it.
+        streamer: is given each token of a batch of one as it is found; transformers allows that without beams alone.
     Raises:
         ValueError: the batch's tasks are searched for in different ways.
     """
@@ -93,8 +96,8 @@ def generate(
         raise ValueError(f"a batch of {', '.join(sorted(set(batch.tasks)))} is not searched for in one way")
     if encoded is None:
         encoded = model.encode(batch)
-    embeddings, positions = model.embed(batch, encoded)
-    ends = _end_tokens(model, protocol, config)
+    embeddings, positions = model.input_embeddings(batch, encoded)
+    ends = end_tokens(model, protocol)
     language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
     devices = [embeddings.device] if embeddings.device.type == "cuda" else []
     with torch.random.fork_rng(devices, enabled=is_sampled(search, config)):
@@ -108,6 +111,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             pad_token_id=model.tokenizer.pad_token_id,
             eos_token_id=ends,
+            streamer=streamer,
             **search,
         )
     hidden = _answer_hidden(model, sequences, embeddings, positions, batch.attention_mask)
@@ -117,10 +121,10 @@ def generate(
     ]
 
 
-def _end_tokens(model: CTInstruct, protocol: SearchProtocol, config: GenerationConfig) -> list[int]:
+def end_tokens(model: CTInstruct, protocol: SearchProtocol) -> list[int]:
     """The tokens that end an answer: the tokenizer's, and in the release those of the generation_config, if it has
     any."""
-    ends = config.eos_token_id if protocol == "release" else None
+    ends = generation_config(model).eos_token_id if protocol == "release" else None
     if ends is None:
         return [model.tokenizer.eos_token_id]
     return [ends] if isinstance(ends, int) else list(ends)

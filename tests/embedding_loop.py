@@ -1,4 +1,4 @@
-"""What CTInstruct's `embed` is to give, written as a loop over tokens; for tests."""
+"""What CTInstruct's `input_embeddings` is to give, written as a loop over tokens; for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 @torch.no_grad()
 def embed_by_a_loop(model, batch, volumes):
-    """What `embed` is to give, token by token: embeddings (B, L, hidden) and rotary positions (3, B, L).
+    """What `input_embeddings` is to give, token by token: embeddings (B, L, hidden) and rotary positions (3, B, L).
 
     `volumes` has the list of each row's own volumes, one shared by several rows standing in each; all are encoded here
     one by one.  A text token takes the table's row of its id and the next position on all three axes.  An image token

@@ -20,9 +20,10 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.volume.loading import read_mask
 from evaluation.answering import inference
 from evaluation.answering.batches import plan_batches, share
-from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, score_jobs
 from evaluation.predictions import PredictionWriter, merge_predictions
+from models.answering import predicting
+from models.answering.predicting import GenerationOptions
 from models.ctinstruct import CTInstruct
 from models.generation import Prediction
 from tests.tiny_model import tiny_ctinstruct
@@ -173,14 +174,14 @@ def test_a_sample_that_fails_is_recorded_and_the_others_go_on(model, records, tm
 
 
 def test_a_batch_that_fails_is_answered_one_by_one(model, records, tmp_path, monkeypatch):
-    generate = inference.generate
+    generate = predicting.generate
 
     def only_single(model, batch, *arguments):
         if len(batch.sample_ids) > 1:
             raise torch.OutOfMemoryError("too large")
         return generate(model, batch, *arguments)
 
-    monkeypatch.setattr(inference, "generate", only_single)
+    monkeypatch.setattr(predicting, "generate", only_single)
     assert not any(row["error"] for row in run(model, records[:3], tmp_path, batch_size=3))
 
 
@@ -188,7 +189,7 @@ def test_a_lost_device_ends_the_run(model, records, tmp_path, monkeypatch):
     def lost(*_):
         raise torch.AcceleratorError("device-side assert")
 
-    monkeypatch.setattr(inference, "generate", lost)
+    monkeypatch.setattr(predicting, "generate", lost)
     with pytest.raises(torch.AcceleratorError):
         run(model, records[:2], tmp_path)
 
@@ -218,7 +219,7 @@ def test_a_mask_is_scored_as_it_is_and_one_that_is_not_given_as_nothing(model, t
     record = next(record for record in load_manifest(EXAMPLE) if record.labels and len(record.labels) == 1)
     sample = dataset_of(model).sample(record)
     geometry = sample.geometries[0]
-    answer = inference.predict(model, [sample], GREEDY)[0]
+    answer = predicting.predict(model, [sample], GREEDY)[0]
     truth = read_mask(record.mask_path, geometry, [record.mask_values[record.labels[0]]])[0]
     assert truth.any() and not truth.all()
 
@@ -246,7 +247,7 @@ def test_the_published_dice_is_of_the_first_mask_on_the_padded_grid_against_all_
     def answered(*_: object) -> list[Prediction]:
         return [Prediction("It is <SEG>.", torch.zeros(1), said[0], {})]
 
-    monkeypatch.setattr(inference, "generate", answered)
+    monkeypatch.setattr(predicting, "generate", answered)
     rows = []
     while said:
         rows += run(model, [record], tmp_path / str(len(said)))

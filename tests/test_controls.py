@@ -15,10 +15,10 @@ from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord, load_manifest
 from evaluation.answering.controls import questions_under, stretched
-from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, score_jobs
 from evaluation.metrics.summarize import summarize
 from evaluation.predictions import merge_predictions
+from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import save_checkpoint
 from models.ctinstruct import CTInstruct
 from tests.tiny_model import tiny_ctinstruct

@@ -28,7 +28,7 @@ def asking(model, kind, **volumes):
     return replace(make_sample(kind, model.tokenizer), **own)
 
 
-def test_embed_is_a_loop_over_rows_and_volumes(model):
+def test_input_embeddings_are_a_loop_over_rows_and_volumes(model):
     """Different volumes in a row and turned round in another, rows that share them, rows without, padding."""
     a, b = make_sample("two_volumes", model.tokenizer, 4).volumes
     c = replace(a, patches=-a.patches)  # as large as `a`: its content alone tells the two apart
@@ -47,7 +47,7 @@ def test_embed_is_a_loop_over_rows_and_volumes(model):
     batch = collate(samples, model.tokenizer)
     assert batch.volumes_of == [0, 1, 1, 3, 4, 3, 6, 7, 8] and not batch.attention_mask.all()
     with torch.no_grad():
-        embeddings, positions = model.embed(batch, model.encode(batch))
+        embeddings, positions = model.input_embeddings(batch, model.encode(batch))
     expected, expected_positions = embed_by_a_loop(model, batch, [sample.volumes for sample in samples])
     assert torch.equal(positions, expected_positions)
     assert torch.allclose(embeddings, expected, atol=1e-4)

@@ -13,9 +13,9 @@ import evaluate_CTInstruct
 from datasets.errors import CheckpointError
 from datasets.manifest import load_manifest
 from datasets.vocabulary import diseases_of
-from evaluation.answering.inference import GenerationOptions, predict
 from evaluation.answering.release_output import release_entry
-from evaluation.answering.single_volume import _task_of
+from models.answering.predicting import GenerationOptions, predict
+from models.answering.study import task_of
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
@@ -162,8 +162,8 @@ def test_confidences_that_are_not_one_a_disease_go_by_the_names_before_them(mode
 
 
 def test_a_question_tells_its_task_by_the_token_in_it():
-    assert _task_of("Where is the liver? <segmentation>") == "segmentation"
-    assert _task_of("Where is the liver?") == "open_vqa"
+    assert task_of("Where is the liver? <segmentation>") == "segmentation"
+    assert task_of("Where is the liver?") == "open_vqa"
 
 
 def test_what_is_released_is_told_by_its_config(folder, tmp_path):

@@ -12,11 +12,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from datasets.errors import InputError
+from datasets.volume.overlay import MASK_COLOURS
 from evaluation.learning.figures import curves_figure
 from evaluation.learning.table import FOLDERS, learning_table, main, read_seed_run
 from evaluation.metrics.summarize import summarize
 from evaluation.predictions import write_json
-from evaluation.report.palette import MASK_COLOURS
 from tests.test_html_report import segmentation_records
 
 ORGAN, LESION = 0.6, 0.1  # Dice of every mask of the first run's model

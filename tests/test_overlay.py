@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.report.overlay import (
+from datasets.volume.overlay import (
+    MASK_COLOURS,
     PLANES,
     display_window,
     mask_colours,
@@ -20,7 +21,6 @@ from evaluation.report.overlay import (
     plane_indices,
     save_overlay,
 )
-from evaluation.report.palette import MASK_COLOURS
 
 SPACING = (1.0, 1.0, 4.0)
 
@@ -128,7 +128,7 @@ def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
 
 
 def test_no_pyplot_and_no_display_is_needed() -> None:
-    code = "import sys, evaluation.report.overlay; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, datasets.volume.overlay; sys.exit('matplotlib.pyplot' in sys.modules)"
     root = Path(__file__).resolve().parents[1]
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=root, env={"PATH": "", "PYTHONPATH": str(root)}).returncode

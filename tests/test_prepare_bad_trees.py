@@ -54,6 +54,16 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_of_which_no_mask_is_there_is_a_problem(tmp_path: Path) -> None:
+    SEGMENTATION["nsclc"](tmp_path)
+    shutil.rmtree(tmp_path / "Thoracic_Cavities")
+    _, findings = read("nsclc", tmp_path)
+    assert findings.problems == [
+        f"{tmp_path}: no mask of 'thoracic cavity', Thoracic_Cavities/LUNG1-*/*_thor_cav_primary_reviewer.nii.gz; "
+        "get these masks as well"
+    ]
+
+
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     SEGMENTATION["luna16"](tmp_path)
     image = next(tmp_path.glob("subset0/*.mhd"))
@@ -88,6 +98,11 @@ def lost_classes(folder: Path) -> None:
         (folder / "s0001/segmentations" / f"{name}.nii.gz").unlink()
 
 
+def misspelt_class(folder: Path) -> None:
+    masks = folder / "s0001/segmentations"
+    shutil.copy(masks / "liver.nii.gz", masks / "livver.nii.gz")
+
+
 def lost_masks(folder: Path) -> None:
     shutil.rmtree(folder / "s0001/segmentations")
 
@@ -104,6 +119,7 @@ def empty_class(folder: Path) -> None:
         (repeated_row, "row 7", 10),
         (row_without_subject, "row 7: s0999 has no", 10),
         (lost_classes, "2 of 40 masks that others have are missing (liver.nii.gz, spleen.nii.gz)", 8),
+        (misspelt_class, "livver.nii.gz: no other subject has this class; did you mean 'liver'?", 10),
         (lost_masks, "s0001/segmentations: no masks", 8),
         (empty_class, "heart.nii.gz: the file is empty", 8),
     ],

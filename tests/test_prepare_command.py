@@ -123,7 +123,10 @@ def test_the_record_says_where_everything_came_from(toys, tmp_path):
     assert found["source"] == str(source) and found["version"] == "v1"
     assert found["cases"] == {"train": 6, "val": 2, "test": 3}
     assert found["tables"] == {"cases.csv": hashlib.sha256((source / "cases.csv").read_bytes()).hexdigest()}
-    assert found["warnings"] == ["the size of a nodule is not known"] and found["settings"] == {"nodule": "6 mm"}
+    absent = "no mask of the 11 cases that were looked at has a voxel of pancreas"
+    assert found["warnings"] == ["the size of a nodule is not known", absent] and found["settings"] == {
+        "nodule": "6 mm"
+    }
     rows = read_table(source)[:6]
     assert found["labels"]["train"]["Emphysema"] == {
         "positive": sum(row[3] == "1" for row in rows),

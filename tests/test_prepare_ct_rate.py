@@ -60,6 +60,8 @@ def test_a_part_of_the_download_is_enough_and_what_is_missing_is_counted(source)
     assert findings.problems == []
     assert {case.id for case in cases} == {"train_2_a_1", "train_3_b_1", "train_10_a_1"}
     assert any("3 of the 7 volumes with labels were not downloaded" in line for line in findings.warnings)
+    assert f"{folder}/dataset/valid_fixed: no volume is here, so nothing of this part is made" in findings.warnings
+    assert not any("train_fixed: no volume" in line for line in findings.warnings)
 
 
 def test_the_folder_dataset_itself_will_do(source):
@@ -127,6 +129,17 @@ def test_half_a_file_is_a_problem(source, name):
     (path,) = source[0].rglob(name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert any(name in line for line in problems_of(CT_RATE, source[0]))
+
+
+def test_a_header_that_no_row_fits_is_one_problem(source):
+    table = source[0] / "dataset/multi_abnormality_labels/train_predicted_labels.csv"
+    with open(table, encoding="utf-8-sig") as file:
+        header, first, *_ = file.read().splitlines()
+    rows = [first.replace("_1.nii.gz", f"_{number}.nii.gz") for number in range(1, 9)]
+    table.write_text("\n".join([f"{header},Goitre", *rows]))
+    assert problems_of(CT_RATE, source[0]) == [
+        f"{table}: row 2 has 19 fields, the header has 20, and 7 more rows do not fit it; download it again"
+    ]
 
 
 def test_an_unknown_label_is_a_problem(source):

@@ -52,6 +52,29 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, kind):
             read_header(path)
 
 
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("name", ["a.mha", "a.mhd", "a.nrrd", "a.nhdr"])
+def test_voxels_that_are_cut_off_are_named_though_the_header_is_whole(tmp_path, name, compress):
+    path = write_itk(tmp_path / name, RAS, True, compress)
+    assert read_header(path).shape == RAS.shape
+    data = max(tmp_path.iterdir(), key=lambda file: (file.suffix in (".raw", ".zraw", ".gz"), file == path))
+    content = data.read_bytes()
+    for kept in (len(content) - 1, len(content) - 40):
+        data.write_bytes(content[:kept])
+        with pytest.raises(VolumeError, match="truncated"):
+            read_header(path)
+    data.write_bytes(content + bytes(8))
+    assert read_header(path).shape == RAS.shape
+
+
+def test_a_dicom_slice_that_is_cut_off_is_named(tmp_path):
+    series = write_dicom(tmp_path / "dicom", RAS)
+    slice_file = sorted(series.iterdir())[2]
+    slice_file.write_bytes(slice_file.read_bytes()[:-20])
+    with pytest.raises(VolumeError, match=f"{slice_file.name}: damaged or truncated DICOM slice"):
+        read_header(series)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -112,6 +112,16 @@ def test_arrays_may_lie_beside_the_tables_or_elsewhere(questions, tmp_path_facto
     assert_true(cases, truth, findings)
 
 
+def test_an_answer_that_is_not_the_choice_of_its_letter_is_noted(questions):
+    train = questions[0] / "M3D_VQA/M3D_VQA_train.csv"
+    _, findings = read_set(QUESTIONS, questions[0])
+    assert not any("their letters" in line for line in findings.warnings)
+    train.write_text(train.read_text().replace(",Axial,A\n", ",Axial,B\n"))
+    _, findings = read_set(QUESTIONS, questions[0])
+    (line,) = [line for line in findings.warnings if "their letters" in line]
+    assert "1 (M3D_VQA_train.csv: row 2)" in line
+
+
 def test_faults_of_the_tables_are_listed_at_once(questions):
     tables = questions[0] / "M3D_VQA"
     train, test = tables / "M3D_VQA_train.csv", tables / "M3D_VQA_test5k.csv"

@@ -7,12 +7,14 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from datasets.catalog import load_records, published_tasks
 from datasets.prepare import command, converted_masks, registry
 from datasets.prepare.case import Mask
 from datasets.prepare.pretraining_rows import mask_fields
 from datasets.volume import read_mask, read_volume
+from tests.replicas import SEGMENTATION
 from tests.toy_data_set import toy_set, write_toy
 
 TASK = "AbdomenCT1K_structure_segmentation"
@@ -100,6 +102,24 @@ def test_an_old_mask_is_made_again_where_its_source_changed(finer):
     assert prepare("--resample_masks") == 0
     rows = json.loads((out / "pretraining" / f"{TASK}_train.json").read_text())
     assert not np.asarray(nib.load(rows[0]["mask_path"]).dataobj).any()
+
+
+def test_masks_that_were_made_are_removed_where_a_later_one_is_bad(tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    SEGMENTATION["fumpe"](source)
+    last = sorted((source / "GroundTruth").glob("*.mat"))[-1]
+    good = last.read_bytes()
+    savemat(last, {"Mask": np.ones((5, 5, 5), np.uint8)})
+    arguments = ["fumpe", "--source", str(source), "--out", str(out), "--workers", "1"]
+    assert command.main(arguments) == 1
+    assert f"{last}: Mask has shape (5, 5, 5)" in capsys.readouterr().err
+    assert not out.exists()
+    last.write_bytes(good)
+    assert command.main(arguments) == 0
+    made = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    savemat(last, {"Mask": np.ones((5, 5, 5), np.uint8)})
+    assert command.main(arguments) == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == made
 
 
 def test_masks_as_fields(tmp_path):

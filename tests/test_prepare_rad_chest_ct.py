@@ -77,6 +77,17 @@ def test_faults_are_listed_at_once(source):
     assert len(problems) == 4
 
 
+def test_half_a_download_is_named(source):
+    folder, _ = source
+    (folder / "imgvalid_Abnormality_and_Location_Labels.csv").unlink()
+    volume = next(folder.rglob("trn00001.npz"))
+    np.savez(volume, data=np.zeros((3, 3, 3)))
+    assert sorted(line.rpartition("/")[2] for line in problems_of(DATA_SET, folder)) == [
+        "imgvalid_Abnormality_and_Location_Labels.csv: is missing; download it",
+        "trn00001.npz: holds no array ct; download it again",
+    ]
+
+
 def test_a_device_that_no_table_knows_is_a_problem_only_if_asked_for(source):
     problems = problems_of(DATA_SET, source[0], medical_material="hardware;stents")
     assert len(problems) == 4 and all("'stents'" in line and "'stent'" in line for line in problems[:3])

@@ -53,7 +53,7 @@ def test_faults_of_inspect_are_listed_at_once(angiograms):
     table.write_text(table.read_text(encoding="utf-8-sig") + "PE1001,Once more.\r\nPE1009\r\n", encoding="utf-8")
     problems = problems_of(INSPECT, folder)
     for pattern in (
-        r"column split: 'dev' is not one of",
+        r"^\S+splits.csv: row \d+, column split: 'dev' is not one of",
         r"Final_Impressions.csv: row 9: PE1001 was already given by row 2",
         r"Final_Impressions.csv: row 10 has 1 fields, the header has 2",
     ):
@@ -72,6 +72,23 @@ def test_every_text_of_rp3d_is_true_and_images_of_an_article_are_one_patients(ar
     assert_true(cases, truth, findings)
     assert any("not public" in line for line in findings.warnings)
     assert any("case5/scan_0.npy" in line for line in findings.warnings)
+
+
+@pytest.mark.parametrize("same", [{"articles": "", "title": "Case"}, {"articles": "An article.", "title": "Case"}])
+def test_what_all_records_of_rp3d_say_is_no_patient(articles, same):
+    """Else all training records would be left out for those of the test set."""
+    folder, _ = articles
+    for path in folder.glob("radiology_article_npy_*.json"):
+        path.write_text(json.dumps([item | same for item in json.loads(path.read_text())]))
+    cases, _ = read_set(RP3D, folder)
+    assert len({case.patient for case in cases}) == len(cases) > 3
+
+
+def test_a_table_of_inspect_without_its_text_is_one_problem(angiograms):
+    table = angiograms[0] / "Final_Impressions.csv"
+    table.write_text(table.read_text(encoding="utf-8-sig").replace("impressions", "text", 1), encoding="utf-8")
+    (line,) = problems_of(INSPECT, angiograms[0])
+    assert "has no column 'impressions'" in line
 
 
 def test_the_text_of_rp3d_is_a_setting(articles):

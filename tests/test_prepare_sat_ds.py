@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from datasets.catalog import published_tasks
 from datasets.manifest import load_manifest
 from datasets.prepare.case import Case, Findings
 from datasets.prepare.command import main
+from datasets.prepare.scan import scan_case
 from datasets.prepare.sets.sat_ds import SAT_DS
 from datasets.pretraining_manifest import read_record
 from datasets.pretraining_records import SegmentationRecord
@@ -95,6 +97,7 @@ def test_pet_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         ({"label": []}, "line 1: has no label"),
+        ({"dataset": ""}, "line 1: has no dataset"),
         ({"label": ["unheard of"]}, "none of its labels is one of BTCV_structure_segmentation"),
         ({"renorm_image": "data/npy/BTCV/image/gone.npy"}, "no such image"),
         ({"renorm_segmentation_dir": "data/npy/BTCV/mask/gone"}, "no such mask"),
@@ -110,6 +113,32 @@ def test_a_bad_line_is_one_problem_and_the_others_are_read(change: dict, complai
     assert len(findings.problems) == 1
     assert str(place) in findings.problems[0] and complaint in findings.problems[0]
     assert sum(id.startswith("BTCV/") for id in cases) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({"official_split": "trane"}, "BTCV: official_split 'trane' is not one of train, val, validation, test"),
+        ({"patient_id": "", "sample_id": ""}, "BTCV: lines without patient_id"),
+    ],
+)
+def test_what_a_line_does_not_tell_is_a_warning(change: dict, warning: str, tmp_path: Path) -> None:
+    sat_ds(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "data/jsonl/BTCV.jsonl").read_text().splitlines()]
+    write_lines(tmp_path, "BTCV", [{**line, **change} for line in lines])
+    cases, findings = read(tmp_path)
+    assert findings.problems == [] and sum(warning in line for line in findings.warnings) == 1
+    assert sum(id.startswith("BTCV/") for id in cases) == 4
+
+
+def test_a_crop_of_another_shape_than_its_line_says_is_a_fault(tmp_path: Path) -> None:
+    sat_ds(tmp_path)
+    cases, _ = read(tmp_path)
+    case = next(case for id, case in cases.items() if id.startswith("BTCV/"))
+    assert scan_case(case).faults == ()
+    record = {**case.record, "chwd": [1, 2, 3, 4]}
+    (fault,) = scan_case(replace(case, record=record)).faults
+    assert str(case.image) in fault and "but its chwd is [1, 2, 3, 4]" in fault
 
 
 def test_a_cut_line_and_a_folder_without_lines_are_problems(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_faults_of_ucsd_are_listed_at_once(tmp_path):
         r"CT_NonCOVID: is missing; unpack CT_NonCOVID.zip",
     ):
         assert sum(bool(re.search(pattern, line)) for line in problems) == 1, (pattern, problems)
+    assert len(problems) == 4
 
 
 def test_the_34_labels_are_each_found_by_the_words_of_a_folder():
@@ -138,7 +139,7 @@ def test_faults_of_cc_ccii_are_listed_at_once(tmp_path):
     path.write_text(path.read_text().replace('"4002"', '"4002x"').replace('"NCP"', '"COVID"'))
     _, findings = read_set(CC_CCII, tmp_path)
     assert [line.removeprefix(f"{tmp_path}/") for line in findings.problems] == [
-        "ct_test.json: COVID/2/1003: expected class, patient, scan and a list of slices",
+        "ct_test.json: class 'COVID' of 1 scans is not one of NCP, CP, Normal; download it again",
         "NCP/1/1001: 1 (0002) slices of the list are missing; download it again",
     ]
     assert findings.excluded["Normal/21/4002"] == "is not in the cleaned lists"

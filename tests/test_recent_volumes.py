@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datasets.instruction import InstructionSample
-from evaluation.answering.recent_volumes import RecentEncodings
+from models.answering.recent_volumes import RecentEncodings
 
 
 class CountingModel:

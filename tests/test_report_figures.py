@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from evaluation.report.palette import MASK_COLOURS
+from datasets.volume.overlay import MASK_COLOURS
 from evaluation.report.report_figures import (
     box_figure,
     calibration_error,

@@ -123,7 +123,7 @@ def test_the_rehearsal_leads_from_replicas_to_the_report(tmp_path: Path) -> None
     environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.reproduction", "--scale", "rehearsal", "--out", str(tmp_path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     pretraining = tmp_path / "prepared" / "pretraining"

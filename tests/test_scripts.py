@@ -15,8 +15,9 @@ import evaluate_CTInstruct
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import load_manifest
-from evaluation.answering.inference import GenerationOptions
 from evaluation.answering.single_volume import answer_question
+from models import CTInstruct
+from models.answering.predicting import GenerationOptions
 from models.checkpoint import main as checkpoint_command
 from models.checkpoints.loading import load_checkpoint
 from tests.launch import REPOSITORY, kill_when_saved, run, run_well
@@ -65,6 +66,7 @@ def test_the_checkpoint_tells_what_departs_from_the_published_recipe(run_dir):
     checkpoint = latest_complete(run_dir)
     training = json.loads((checkpoint / "model" / "config.json").read_text())["training"]
     assert (training["recipe"], training["preset"]) == ("published", "tiny") and EXAMPLE.name in training["data"]
+    assert training["labels"] == CTInstruct.from_pretrained(run_dir).labels() == ["aorta", "heart", "lungs"]
     assert training["departures"] == {
         "max_iters": {"published": 10_000, "this_run": 5},
         "precision": {"published": "bf16", "this_run": "fp32"},
@@ -176,7 +178,7 @@ def test_a_mask_lies_on_the_file_that_was_asked_about(tmp_path):
     answer = answer_question(
         model, dataset, [str(IMAGE)], "Where is the liver?", "CT-RATE", tmp_path, GenerationOptions(1, 10)
     )
-    assert answer.prediction.text == "It is <SEG>."
+    assert answer.answer.text == "It is <SEG>."
     source, mask = nib.load(IMAGE), nib.load(answer.mask_files[0])
     assert mask.shape == source.shape and mask.get_data_dtype() == np.uint8
     assert np.allclose(mask.affine, source.affine) and nib.aff2axcodes(mask.affine) == nib.aff2axcodes(source.affine)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,31 @@ from typing import Any
 import torch
 
 from datasets.errors import CheckpointError
-from models.hub.download import fetched
+from models.checkpoints.checksums import sha256_of_files
+from models.checkpoints.run_folder import (
+    MANIFEST,
+    checkpoints_of,
+    find_problem,
+    latest_complete,
+    resolve_model_folder,
+    step_folders,
+    step_of,
+)
 from training import distributed
-from training.checksums import sha256_of_files
 from training.distributed import Ranks
 
-MANIFEST = "manifest.json"
-_STEP_FOLDER = re.compile(r"step_(\d{6,})")
+__all__ = [
+    "delete_all",
+    "find_checkpoint",
+    "find_problem",
+    "has_checkpoints",
+    "latest_complete",
+    "load_rank_state",
+    "read_description",
+    "resolve_model_folder",
+    "step_of",
+    "write_checkpoint",
+]
 
 
 def write_checkpoint(
@@ -49,11 +65,11 @@ def write_checkpoint(
     `torch.load(weights_only=True)` reads.  Raises on every rank, leaving the older checkpoints as they are, if one rank
     cannot write.
     """
-    final = _checkpoints(run_dir) / f"step_{step:06d}"
+    final = checkpoints_of(run_dir) / f"step_{step:06d}"
     partial = final.with_name(f".partial_{final.name}")
 
     def prepare() -> None:
-        for leftover in [*_checkpoints(run_dir).glob(".partial_*"), *_checkpoints(run_dir).glob(".deleted_*")]:
+        for leftover in [*checkpoints_of(run_dir).glob(".partial_*"), *checkpoints_of(run_dir).glob(".deleted_*")]:
             shutil.rmtree(leftover)
         (partial / "model").mkdir(parents=True)
         (partial / "training").mkdir()
@@ -67,58 +83,18 @@ def write_checkpoint(
     def finish() -> None:
         _write_manifest(partial, step)
         # checkpoints from here on are of a history that was left by resuming from an earlier step
-        for folder in _step_folders(run_dir):
+        for folder in step_folders(run_dir):
             if step_of(folder) >= step:
                 _delete(folder)
         os.replace(partial, final)
         _flush(final.parent)
-        for old in _step_folders(run_dir)[keep:] if keep else ():
+        for old in step_folders(run_dir)[keep:] if keep else ():
             _delete(old)
 
     _together(prepare if ranks.is_main else None)
     _together(write_own_part)
     _together(finish if ranks.is_main else None)
     return final
-
-
-def latest_complete(run_dir: str | Path) -> Path | None:
-    """The newest checkpoint of a run that is whole, or None; a broken one is named on stderr and passed over."""
-    for folder in _step_folders(Path(run_dir)):
-        problem = find_problem(folder)
-        if problem is None:
-            return folder
-        print(f"passing over checkpoint {folder}: {problem}", file=sys.stderr)
-    return None
-
-
-def find_problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None where every file is as the manifest says, to the bit."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
-    except FileNotFoundError:
-        return f"there is no {MANIFEST}, so it was not written to its end"
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return f"{MANIFEST} is damaged"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes in place of {expected['size']}"
-    hashed = [name for name, expected in files.items() if expected["sha256"]]  # earlier versions left large files out
-    for name, found in zip(hashed, sha256_of_files([folder / name for name in hashed]), strict=True):
-        if found != files[name]["sha256"]:
-            return f"{name} has changed since it was written"
-    return None
-
-
-def step_of(folder: Path) -> int:
-    """The number of optimiser steps done when the checkpoint was written."""
-    match = _STEP_FOLDER.fullmatch(folder.name)
-    if match is None:
-        raise CheckpointError(f"{folder}: a checkpoint folder is named step_ and the number of its step")
-    return int(match.group(1))
 
 
 def find_checkpoint(run_dir: str | Path, resume: str) -> Path | None:
@@ -142,12 +118,12 @@ def find_checkpoint(run_dir: str | Path, resume: str) -> Path | None:
 
 def has_checkpoints(run_dir: str | Path) -> bool:
     """Whether a run has any checkpoint, whole or not."""
-    return bool(_step_folders(Path(run_dir)))
+    return bool(step_folders(Path(run_dir)))
 
 
 def delete_all(run_dir: str | Path) -> None:
     """Delete every checkpoint of a run."""
-    for folder in _step_folders(Path(run_dir)):
+    for folder in step_folders(Path(run_dir)):
         _delete(folder)
 
 
@@ -159,41 +135,6 @@ def read_description(folder: Path) -> dict[str, Any]:
 def load_rank_state(folder: Path, rank: int) -> dict[str, Any]:
     """One rank's training state, tensors on the CPU; nothing but tensors and plain data is unpickled."""
     return torch.load(folder / "training" / _rank_file(rank), map_location="cpu", weights_only=True)
-
-
-def resolve_model_folder(path: str | Path) -> Path:
-    """The model folder meant by a run folder (its newest complete checkpoint), a checkpoint, or a model folder itself.
-
-    A hub name (`owner/name` or `owner/name@revision`) is downloaded.
-
-    Raises CheckpointError where there is none.
-    """
-    path = fetched(path)
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: no such folder; give a run folder, a checkpoint, a model folder or a hub name (owner/name, or "
-            "owner/name@main where a folder called owner exists)"
-        )
-    if (path / "checkpoints").is_dir():
-        checkpoint = latest_complete(path)
-        if checkpoint is None:
-            raise CheckpointError(f"{path}: the run has no complete checkpoint")
-        return checkpoint / "model"
-    if _STEP_FOLDER.fullmatch(path.name):
-        if problem := find_problem(path):
-            raise CheckpointError(f"{path}: {problem}")
-        return path / "model"
-    return path
-
-
-def _checkpoints(run_dir: str | Path) -> Path:
-    return Path(run_dir) / "checkpoints"
-
-
-def _step_folders(run_dir: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    folders = [path for path in _checkpoints(run_dir).glob("step_*") if _STEP_FOLDER.fullmatch(path.name)]
-    return sorted(folders, key=step_of, reverse=True)
 
 
 def _rank_file(rank: int) -> str:

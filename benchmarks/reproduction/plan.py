@@ -13,8 +13,8 @@ from models.configuration import ENCODER_NAMES
 Scale = Literal["full", "rehearsal"]
 TUNED_ENCODER = "2D1D"  # the release's
 PUBLISHED_PRETRAINING = ("--orientation", "as_stored", "--augment_flip_sided", "--skip_missing_tasks")
-REHEARSED_PRETRAINING = (  # 5 updates of 8 draws
-    "--preset", "tiny", "--max_iters", 40, "--eval_interval", 40, "--validation_samples", 2, "--labels_per_step", 12,
+REHEARSED_PRETRAINING = (  # 3 updates of 8 draws; the validation behind them reads every task
+    "--preset", "tiny", "--max_iters", 24, "--eval_interval", 24, "--validation_samples", 2, "--labels_per_step", 12,
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _pretrain(full: bool, places: Places, encoder: str) -> Command:
 
 
 def _tune(full: bool, places: Places) -> Command:
-    options: Sequence[object] = () if full else ("--preset", "tiny", "--batch_size", 8, "--max_iters", 12)
+    options: Sequence[object] = () if full else ("--preset", "tiny", "--batch_size", 8, "--max_iters", 8)
     return _trained(
         full, "tune", "train_CTInstruct.py", *options,
         "--manifests", places.prepared / "instruction" / "mixture.json",

@@ -18,11 +18,15 @@ MaskConversion = Literal["", "rotated_matlab", "reversed_slices"]
 
 @dataclass(frozen=True)
 class Mask:
-    """Where one structure is: the union over `files` of the voxels with one of `values`, or (None) of all but 0."""
+    """Where one structure is: the union over `files` of the voxels with one of `values`, or (None) of all but 0.
+
+    others: values of nothing that the tasks know, which the files may hold too; None: they may hold anything.
+    """
 
     files: tuple[Path, ...]
     values: tuple[int, ...] | None = None
     conversion: MaskConversion = ""
+    others: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""A data set read and checked, before anything is written: tables and names by its reader, then every file's header."""
+"""A data set read and checked, before anything is written: tables and names by its reader, then files.
+
+Of every file the header is read, of a few masks the voxels.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from datasets.errors import InputError
 from datasets.label_descriptions import canonical
 from datasets.prepare.case import Case, Findings, Split
 from datasets.prepare.data_set import DataSet
+from datasets.prepare.mask_voxels import look_at_masks
 from datasets.prepare.sat_ds_splits import WITHOUT_SPLIT, split_file, with_sat_ds_split
 from datasets.prepare.scan import Scan, scan
 from datasets.prepare.splits import SPLITS, TEST_SHARE, VAL_SHARE, Elsewhere, assign
@@ -99,6 +103,11 @@ def read_and_check(
     checked.refuse(_duplicates(checked), options.skip_bad)
     checked.scan = scan(checked.cases, options.workers, options.resample_masks, f"{data_set.name}: headers")
     checked.refuse(checked.scan.faults, options.skip_bad)
+    whole = [case for case in checked.cases if case.id not in checked.scan.faults]
+    voxels = look_at_masks(whole, options.workers, f"{data_set.name}: voxels of some masks")
+    checked.refuse(voxels.faults, options.skip_bad)
+    checked.problems += [voxels.problem] if voxels.problem else []
+    findings.warnings += voxels.notes
     if checked.skipped and not checked.cases:
         checked.problems += [line for lines in checked.skipped.values() for line in lines]
     assigned = assign(checked.cases, data_set.name, data_set.pool, options.seed, elsewhere, options.test_share,

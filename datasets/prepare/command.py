@@ -6,9 +6,9 @@
     python -m datasets.prepare all --root /data --out data/prepared
 
 `list` names every data set, what it makes and where to get it, and what of them lies under --root.  `check` reads
-tables, names and headers and says what is missing or odd.  A data set's name prepares it; `all` prepares every one that
-is found under --root.  Images are never copied, and nothing is written into the source.  With any problem nothing is
-written, every problem is a line of standard error, and the exit status is 1.
+tables, names, headers and the voxels of a few masks, and says what is missing or odd.  A data set's name prepares it;
+`all` prepares every one that is found under --root.  Images are never copied, and nothing is written into the source.
+With any problem nothing is written, every problem is a line of standard error, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ number of bytes that were packed: only where they disagree with the header is th
 
 from __future__ import annotations
 
-import gzip
 import math
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image, UnidentifiedImageError
 
+from datasets.prepare.itk_files import refuse_cut_off, refuse_cut_off_gzip
 from datasets.volume.dicom_series import dicom_series_grid
 from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, corner_offset
 from datasets.volume.plausible import check_affine
@@ -112,11 +112,7 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
     _refuse_other_than_3d(path, shape)
     needed = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
     if zipped:
-        with open(path, "rb") as file:
-            file.seek(-4, 2)
-            packed = int.from_bytes(file.read(4), "little")
-        if packed != needed % 2**32:
-            _refuse_truncated(path, needed)
+        refuse_cut_off_gzip(path, needed)
     elif size < needed:
         raise VolumeError(f"{path}: truncated, {size} of {needed} bytes; download it again")
     return FileHeader("NIfTI", shape, check_affine(header.get_best_affine(), str(path)))
@@ -125,20 +121,6 @@ def _nifti(path: Path, head: bytes, size: int) -> FileHeader:
 def _refuse_other_than_3d(path: Path, shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
         raise VolumeError(f"{path}: holds {len(shape)}D data of shape {shape}; give one 3D volume")
-
-
-def _refuse_truncated(path: Path, needed: int) -> None:
-    """VolumeError where a gzip file holds less than `needed` bytes; several members, or bytes behind, are allowed."""
-    count = 0
-    try:
-        with gzip.open(path, "rb") as file:
-            while count < needed and (block := file.read(2**22)):
-                count += len(block)
-    except (EOFError, OSError, zlib.error) as error:
-        reason = str(error) or type(error).__name__
-        raise VolumeError(f"{path}: truncated or damaged gzip ({reason}); download it again") from error
-    if count < needed:
-        raise VolumeError(f"{path}: truncated, {count} of {needed} bytes; download it again")
 
 
 def _npy(path: Path, size: int) -> FileHeader:
@@ -195,14 +177,6 @@ def _picture(path: Path) -> FileHeader:
 
 
 def _itk(path: Path, kind: str, head: bytes) -> FileHeader:
-    for line in head.split(b"\n") if kind == "MetaImage" else ():
-        field, _, value = line.partition(b"=")
-        if field.strip() == b"ElementDataFile":
-            name = value.strip().decode(errors="replace")
-            data = path.parent / name
-            if name not in ("LOCAL", "LIST") and "%" not in name and not (data.is_file() and data.stat().st_size):
-                raise VolumeError(f"{path}: its voxels, {name}, are not beside it or empty; download them again")
-            break
     reader = sitk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[kind])
     reader.SetFileName(str(path))
@@ -210,6 +184,8 @@ def _itk(path: Path, kind: str, head: bytes) -> FileHeader:
     dimension = reader.GetDimension()
     if dimension < 3:
         raise VolumeError(f"{path}: holds {dimension}D data; give one 3D volume")
+    voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID(), reader.GetNumberOfComponents()))
+    refuse_cut_off(path, kind, head, math.prod(reader.GetSize()) * voxel.nbytes)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
     affine[:3, :3] = direction * np.asarray(reader.GetSpacing()[:3])

@@ -87,7 +87,7 @@ def _is_made(source: Path, target: Path) -> bool:
 
 def _from_matlab(path: Path, volume: RawVolume) -> np.ndarray:
     """Labels (columns, rows, slices) of a MATLAB mask."""
-    mask = _matlab_mask(path)
+    mask = read_matlab_mask(path)
     columns, rows, slices = volume.array.shape
     fitting = [labels for labels in _arrangements(mask) if labels.shape == (columns, rows, slices)]
     if not fitting:
@@ -98,7 +98,8 @@ def _from_matlab(path: Path, volume: RawVolume) -> np.ndarray:
     return _seen(fitting, volume.array, path)
 
 
-def _matlab_mask(path: Path) -> np.ndarray:
+def read_matlab_mask(path: Path) -> np.ndarray:
+    """FUMPE's `Mask` (rows, columns, slices) as stored; VolumeError where the file has none."""
     try:
         mask = loadmat(path)[MATLAB_NAME]
     except KeyError as error:

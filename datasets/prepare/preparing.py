@@ -65,6 +65,7 @@ def prepare(
     if checked.problems:
         return result
     folder = out.resolve() / data_set.name
+    before = {path for path in (folder.parent, folder, *folder.rglob("*")) if path.exists()}
     cases, faults = with_converted_masks(checked.cases, checked.scan.elsewhere, folder / "masks", options.workers)
     checked.cases = cases
     checked.refuse(faults, options.skip_bad)
@@ -83,6 +84,7 @@ def prepare(
     if not manifests and not left_out and not checked.problems:
         checked.problems.append(f"{source}: no case has what {', '.join(tasks_of(data_set))} needs")
     if checked.problems:
+        _remove_new(folder, before)
         return result
     result.records = {manifest.path: len(manifest.rows) for manifest in manifests}
     stale = [path for path in (records.get(data_set.name) or {}).get("manifests", {}) if path not in result.records]
@@ -112,6 +114,16 @@ def with_neighbours(
         except InputError:
             pass  # the reading that counts will say it
     return {**settings, **others}
+
+
+def _remove_new(folder: Path, before: Collection[Path]) -> None:
+    """Leave a folder as it was: without the files that are not among `before`, and without folders that are empty."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path not in before and not path.is_dir():
+            path.unlink()
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder, folder.parent):
+        if path.is_dir() and path not in before and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _refuse_inside(out: Path, source: Path) -> None:

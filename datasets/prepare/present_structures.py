@@ -13,15 +13,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from datasets.errors import InputError
 from datasets.prepare.case import Case
+from datasets.prepare.mask_voxels import mask_values
 from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
 from datasets.prepare.whole_files import written_whole
-from datasets.volume.geometry import VolumeError
-from datasets.volume.readers import read_raw
 
 NAME = "present_structures.json"
 _KEPT_EVERY = 200  # cases
@@ -61,29 +58,18 @@ def present_structures(
 
 def structures_of(case: Case) -> tuple[list[str], str]:
     """The labels of a case's masks that have a voxel, and empty; or none, and what is wrong."""
-    reading = lru_cache(maxsize=2)(_values_in)  # labels of one file mostly follow each other
+    reading = lru_cache(maxsize=2)(mask_values)  # labels of one file mostly follow each other
     present = []
     try:
         for label, mask in case.masks.items():
             for path in mask.files:
                 values = reading(path)
-                if (values - {0}) if mask.values is None else values & set(mask.values):
+                if values if mask.values is None else values & set(mask.values):
                     present.append(label)
                     break
     except InputError as error:
         return [], str(error)
     return present, ""
-
-
-def _values_in(path: Path) -> set[int]:
-    """The values of a mask, rounded; a slope may leave 0.9999999 of a 1."""
-    array = np.rint(read_raw(path).array)
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise VolumeError(f"{path}: holds NaN or infinite voxels; a mask needs labels")
-    if low < 0 or high >= 2**16:
-        return {int(value) for value in np.unique(array)}
-    return set(np.flatnonzero(np.bincount(array.astype(np.uint16).ravel())).tolist())  # unique() would sort
 
 
 def _state(case: Case) -> str:

@@ -108,7 +108,8 @@ def print_summary(console: Console, results: Iterable[tuple[str, Prepared | str]
             table.add_row(name, "", "", "", "", "", result)
             continue
         checked = result.checked
-        state = f"{len(list(lines_of_problems(checked)))} problems, nothing written" if checked.problems else "written"
+        wrong = len(list(lines_of_problems(checked)))
+        state = f"{wrong} problem{'s' * (wrong > 1)}, nothing written" if wrong else "written"
         if not checked.problems and not result.changed:
             state = "unchanged"
         if result.left_out and not checked.problems:

@@ -125,7 +125,10 @@ def _record_files(case: Case) -> CaseFiles:
         paths += [Path(name) for name in ([masks] if isinstance(masks, str) else masks) if isinstance(name, str)]
     faults: list[str] = []
     for path in paths:
-        _header(path, faults)
+        header = _header(path, faults)
+        wanted = record.get("chwd") if path == case.image else None
+        if header is not None and header.shape is not None and wanted and tuple(wanted[-3:]) != header.shape:
+            faults.append(f"{path}: has shape {header.shape}, but its chwd is {list(wanted)}; prepare the line again")
     return CaseFiles(case.id, tuple(faults), files=len(paths))
 
 

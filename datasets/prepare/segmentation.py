@@ -30,6 +30,7 @@ class Layout:
     splits, hu_offsets: by the path's field `part`; "" for any other.
     unlabelled: why an image may lack a mask; empty where each must have one.
     several_masks: an id may have several masks, whose union counts (of several readers).
+    unused: values that masks hold beside those of the labels.
     """
 
     images: tuple[str, ...]
@@ -45,6 +46,7 @@ class Layout:
     unlabelled: str = ""
     several_masks: bool = False
     conversion: MaskConversion = ""
+    unused: tuple[int, ...] = ()
 
 
 def in_order(*labels: str) -> dict[str, Values]:
@@ -163,6 +165,9 @@ def _report_unpaired(
         findings.problems.append(f"{base}: {len(images)} images, but no mask {_shown(patterns)}; get the masks as well")
         images.clear()
         return
+    for label, pattern in layout.label_masks.items():
+        if not masks[label]:
+            findings.problems.append(f"{base}: no mask of {label!r}, {_shown([pattern])}; get these masks as well")
     for id in sorted(set(images) - labelled):
         path = images.pop(id).path
         if layout.unlabelled:
@@ -190,7 +195,7 @@ def _case(
         image=image.path,
         split=layout.splits.get(part, layout.splits.get("")),
         masks={
-            label: Mask(paths, as_values(layout.labels[label]), layout.conversion)
+            label: Mask(paths, as_values(layout.labels[label]), layout.conversion, layout.unused)
             for label, paths in of_label.items()
             if paths
         },

@@ -17,6 +17,7 @@ from datasets.json_text import parse_json
 from datasets.prepare.case import Findings
 
 _TRUTHS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_FEW = 5  # faults of one kind in a table that have a line each
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def read_table(
     """
     seen: dict[str, int] = {}
     rows: list[Row] = []
+    odd: list[tuple[int, int]] = []  # rows of another length than the header's, and their lengths
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             findings.tables.append(path)
@@ -77,9 +79,7 @@ def read_table(
             kept = [index for index, name in enumerate(names) if name in columns or (others and others(name))]
             for number, record in records:
                 if len(record) != len(names):
-                    findings.problems.append(
-                        f"{path}: row {number} has {len(record)} fields, the header has {len(names)}; download it again"
-                    )
+                    odd.append((number, len(record)))
                     continue
                 row = Row(number, {names[index]: record[index].strip() for index in kept})
                 if key is None or _is_new(path, row, key, seen, findings):
@@ -96,10 +96,23 @@ def read_table(
     except OSError as error:
         findings.problems.append(f"{path}: cannot be read ({error.strerror})")
         return None
+    findings.problems += _lines_of_odd_rows(path, odd, len(names))
     if not rows:
-        findings.problems.append(f"{path}: has no rows; download it again")
+        findings.problems += [] if odd else [f"{path}: has no rows; download it again"]
         return None
     return Table(path, tuple(names[index] for index in kept), tuple(rows))
+
+
+def _lines_of_odd_rows(path: Path, odd: Sequence[tuple[int, int]], wanted: int) -> list[str]:
+    """A line for each row of another length than the header's, or one for all where they are many."""
+    lines = [f"{path}: row {row} has {count} fields, the header has {wanted}; download it again" for row, count in odd]
+    if len(lines) <= _FEW:
+        return lines
+    row, count = odd[0]
+    return [
+        f"{path}: row {row} has {count} fields, the header has {wanted}, and {len(odd) - 1:,} more rows do not fit it; "
+        "download it again"
+    ]
 
 
 def read_json(path: Path, findings: Findings) -> Any:

@@ -97,7 +97,9 @@ def _slice_header(path: Path) -> list[_Slice]:
             )
         return []
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True)
+        with open(path, "rb") as file:
+            data = pydicom.dcmread(file, stop_before_pixels=True)
+            after_header = path.stat().st_size - file.tell()
     except Exception as error:
         raise VolumeError(f"{path}: damaged DICOM header ({error})") from error
     if "Rows" not in data or "Columns" not in data:
@@ -113,6 +115,12 @@ def _slice_header(path: Path) -> list[_Slice]:
     if missing:
         raise VolumeError(f"{path}: DICOM image without {', '.join(missing)}; remove it from the folder")
     _check_header(path, data)
+    packed = data.file_meta.TransferSyntaxUID.is_compressed or data.file_meta.TransferSyntaxUID.is_deflated
+    needed = int(data.Rows) * int(data.Columns) * int(data.get("BitsAllocated") or 0) // 8
+    if not packed and after_header < needed:
+        raise VolumeError(
+            f"{path}: damaged or truncated DICOM slice, {after_header} of {needed} bytes of voxels; copy it again"
+        )
     return [
         _Slice(
             path=path,

@@ -1,95 +1,32 @@
-"""Answers for many questions or for one: text, masks on the source grid, confidences."""
+"""A manifest answered and scored, record by record; masks are written on the source grid."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datasets.errors import InputError
-from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
+from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
 from datasets.record_masks import answer_masks, read_source
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import save_mask
-from datasets.volume.restore import restore_masks
 from evaluation.answering.controls import stretched
 from evaluation.answering.mask_names import mask_name
-from evaluation.answering.recent_volumes import RecentEncodings
 from evaluation.metrics.release_protocol import DICE, dice_release_protocol
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import PredictionWriter
+from models.answering.predicting import GenerationOptions, SampleAnswer, predict
+from models.answering.recent_volumes import RecentEncodings
 from models.ctinstruct import CTInstruct
-from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
 
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How answers are searched for, see `models.generation`; numbers are the published ones."""
-
-    num_beams: int = 5
-    max_new_tokens: int = 4096
-    protocol: SearchProtocol = "beams"
-    seed: int = 42  # of what is drawn where answers are sampled
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A prediction with its masks (H, W, D) uint8 on the loaded grid of its volume, one for each ``<SEG>``."""
-
-    prediction: Prediction
-    masks: list[np.ndarray]
-
-
-def predict(
-    model: CTInstruct,
-    samples: Sequence[InstructionSample],
-    options: GenerationOptions,
-    encodings: RecentEncodings | None = None,
-) -> list[Answer]:
-    """Answer samples together, as far as they are searched for in one way; `encodings` are kept from batch to batch by
-    the caller.
-
-    A sampled answer is drawn by itself: then it depends on its id and the seed, and not on who shares the batch.
-    """
-    encoded = (encodings or RecentEncodings(model)).encode(samples)
-    device = next(model.vision.bridger.parameters()).device
-    collate = InstructionCollator(model.tokenizer.pad_token_id)
-    found: dict[int, Prediction] = {}
-    for rows in _searched_together(model, samples, options):
-        batch = collate([samples[row] for row in rows]).to(device)
-        search = (options.num_beams, options.max_new_tokens, [encoded[row] for row in rows])
-        predictions = generate(model, batch, *search, options.protocol, options.seed)
-        found |= dict(zip(rows, predictions, strict=True))
-    return [Answer(found[row], _restored(found[row].mask_logits, sample)) for row, sample in enumerate(samples)]
-
-
-def _searched_together(
-    model: CTInstruct, samples: Sequence[InstructionSample], options: GenerationOptions
-) -> list[list[int]]:
-    """Places of the samples, in groups that `generate` answers as one batch."""
-    config = generation_config(model)
-    groups: dict[str, list[int]] = {}
-    for row, sample in enumerate(samples):
-        search = search_settings(options.protocol, sample.task, config, options.num_beams)
-        key = f"sampled {row}" if is_sampled(search, config) else str(search)
-        groups.setdefault(key, []).append(row)
-    return list(groups.values())
-
-
-def _restored(mask_logits: Tensor | None, sample: InstructionSample) -> list[np.ndarray]:
-    """Masks on the loaded grid of the sample's volume, from logits (s, X, Y, Z) on its padded grid."""
-    if mask_logits is None:
-        return []
-    return list(restore_masks(mask_logits.float(), sample.volumes[sample.mask_image].placement).cpu().numpy())
 
 
 def answer_batches(
@@ -154,7 +91,7 @@ def _predict_each(
     samples: Sequence[tuple[InstructionRecord, InstructionSample]],
     options: GenerationOptions,
     encodings: RecentEncodings,
-) -> list[Answer | Exception]:
+) -> list[SampleAnswer | Exception]:
     """Answers of a batch; where the batch fails, each sample by itself, so that one does not spoil the others."""
     if not samples:
         return []
@@ -178,7 +115,7 @@ def _stop_if_machine_fails(error: Exception) -> None:
         ) from error
 
 
-def _stretched(answer: Answer, shape: Sequence[int]) -> Answer:
+def _stretched(answer: SampleAnswer, shape: Sequence[int]) -> SampleAnswer:
     """The answer with its masks on another volume's loaded grid."""
     return replace(answer, masks=[stretched(mask, shape) for mask in answer.masks])
 
@@ -209,7 +146,7 @@ def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
 def _result(
     record: InstructionRecord,
     geometry: VolumeGeometry | None,
-    answer: Answer,
+    answer: SampleAnswer,
     mask_folder: Path,
 ) -> dict[str, Any]:
     """Answer and scores; `geometry`, of the volume that the record's masks belong to, is None where it has none."""
@@ -250,7 +187,7 @@ def _result(
 
 
 def _release_dice(
-    record: InstructionRecord, sample: InstructionSample, dataset: InstructionDataset, answer: Answer
+    record: InstructionRecord, sample: InstructionSample, dataset: InstructionDataset, answer: SampleAnswer
 ) -> float | None:
     """Dice by the published definition: the answer's first mask against all labels together, on the padded grid.
 

@@ -19,7 +19,7 @@ from datasets.volume.cache import RecentLoader
 from evaluation.answering.batches import plan_batches, share
 from evaluation.answering.benchmarks import Benchmark, find_benchmarks, load_benchmark, with_manifests
 from evaluation.answering.controls import Control, questions_under
-from evaluation.answering.inference import GenerationOptions, answer_batches
+from evaluation.answering.inference import answer_batches
 from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.metrics.summarize import summarize
@@ -29,6 +29,7 @@ from evaluation.report.html_report import write_report
 from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
+from models.answering.predicting import GenerationOptions
 from models.ctinstruct import CTInstruct
 from training import distributed
 from training.distributed import Ranks

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from datasets.volume.overlay import PLANES, display_window, mask_colours, overlay_figure, plane_indices
 from evaluation.audit.view import View
-from evaluation.report.overlay import PLANES, display_window, mask_colours, overlay_figure, plane_indices
 from evaluation.report.report_figures import ACCENT, GRID, MUTED, SECOND, png_uri
 
 HU_SHOWN = (-1500.0, 2500.0)

@@ -18,9 +18,9 @@ import jinja2
 from markupsafe import Markup
 
 from datasets.errors import InputError
+from datasets.volume.overlay import MASK_COLOURS
 from evaluation.report.control_captions import caption
 from evaluation.report.mask_cases import read_case
-from evaluation.report.palette import MASK_COLOURS
 from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.report_data import (
     Evaluation,

@@ -4,5 +4,3 @@ from __future__ import annotations
 
 # Lines and bars on white.
 SERIES_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#333333", "#cc79a7", "#d55e00")
-# Masks on the gray of a CT, brighter; more masks than these take hues around the circle.
-MASK_COLOURS = ("#e69f00", "#56b4e9", "#2ecc9b", "#f0e442", "#ff6b6b", "#cc79a7", "#7aa2ff", "#b3de69")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_curve
 
-from evaluation.report.overlay import PLANES, display_window, overlay_figure, plane_indices
+from datasets.volume.overlay import PLANES, display_window, overlay_figure, plane_indices
 
 # Stand-ins that Matplotlib writes into the SVG, and the CSS variables they become.
 INK, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -214,7 +214,7 @@ def overlay_panels(
 
     Returns:
         [(plane's name, data URI of a PNG, its width in pixels)], in the order of
-        `evaluation.report.overlay.PLANES`; the three are at one scale.
+        `datasets.volume.overlay.PLANES`; the three are at one scale.
     """
     figure = case_figure(volume, truth, prediction, spacing)
     canvas = FigureCanvasAgg(figure)

@@ -39,6 +39,7 @@ def model_card(
     config = read_config(Path(folder))
     training = dict(config.get("training", {}))
     departures = training.pop("departures", {})
+    training.pop("labels", None)  # hundreds, which `labels` of the model lists
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=False,

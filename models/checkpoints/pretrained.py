@@ -12,10 +12,13 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from datasets.errors import CheckpointError
+from models.answering.interface import AnsweringCTInstruct
+from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.model_card import NO_LICENCE, model_card, read_metrics
-from models.ctinstruct import CTInstruct
+from models.checkpoints.run_folder import resolve_model_folder
+from models.generation import SearchProtocol
 from models.hub.download import explain, find_model
 from models.hub.names import HubName, hub_name
 from models.hub.selection import HubError
@@ -23,7 +26,7 @@ from models.language.lora import lora_settings
 from models.language.quantization import Quantization
 
 
-class PretrainedCTInstruct(CTInstruct):
+class PretrainedCTInstruct(AnsweringCTInstruct):
     """The model with its ways from and to disk and hub; `from models import CTInstruct` is this class."""
 
     recipe: Mapping[str, Any] | None = None  # how it was trained: "training" of config.json
@@ -39,7 +42,8 @@ class PretrainedCTInstruct(CTInstruct):
         """A checkpoint folder or a hub name, ours or the release's, ready to answer.
 
         Args:
-            name_or_folder: a model folder, or "owner/name", or "owner/name@revision" with a branch, tag or commit.
+            name_or_folder: a model folder, or a run folder for its newest checkpoint, or "owner/name", or
+                "owner/name@revision" with a branch, tag or commit.
             device: where the weights go.
             dtype: of the weights; None keeps the stored one.
             quantize: "int8" or "int4" holds the language model's linear layers in so many bits, for answering alone.
@@ -47,9 +51,12 @@ class PretrainedCTInstruct(CTInstruct):
         Raises:
             InputError: it cannot be had or is no complete checkpoint; the message is one line.
         """
-        folder = find_model(name_or_folder)
+        folder = resolve_model_folder(find_model(name_or_folder))
         model = cast(PretrainedCTInstruct, load_checkpoint(folder, device, dtype, cls, quantize))
-        model.recipe = read_config(folder).get("training")
+        config = read_config(folder)
+        model.recipe = config.get("training")
+        model.trained_labels = tuple((model.recipe or {}).get("labels", ()))
+        model.options = GenerationOptions(protocol=search_protocol(config))
         return model
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str = "4GB") -> Path:
@@ -108,3 +115,8 @@ class PretrainedCTInstruct(CTInstruct):
             except Exception as error:  # whatever huggingface_hub and its network client raise
                 raise HubError(f"upload to {explain(HubName(repository, revision), error)}") from error
         return str(commit.commit_url)
+
+
+def search_protocol(config: Mapping[str, Any]) -> SearchProtocol:
+    """How the model of a config.json was meant to search for answers; a released one has no format of this project."""
+    return "beams" if "format" in config else "release"

@@ -15,9 +15,10 @@ from models.ctinstruct import CTInstruct, EncodedRows, InstructionOutput, MakeMo
 from models.encoders.contract import EncodedVolume
 from models.extensions.mask_questions import mask_questions, sample_volumes
 from models.extensions.packed_attention import use_packed_attention
+from models.extensions.packed_rows import read_packed
 from models.extensions.query_targets import query_losses
 from models.extensions.settings import TuningExtensions
-from models.extensions.shared_prefix import SharedPrefix, can_share_prefix, shared_prefix
+from models.extensions.shared_prefix import can_share_prefix, shared_prefix
 from models.extensions.slice_sampling import sample_slices
 from models.extensions.spare_pass import spare_diagnosis, spare_masks, spare_visual_tokens, spare_volume
 from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
@@ -78,7 +79,7 @@ class ExtendedCTInstruct(CTInstruct):
     def _read(
         self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None, answers: AnswerPositions
     ) -> tuple[Tensor, Tensor]:
-        """The embeddings of `embed` go through `read`, packed where rows share a volume; results are as of `read`."""
+        """As `read` of the rows' `input_embeddings`; rows that share a volume are packed for it."""
         shared = None
         if self.shares_volumes:
             image_mask = batch.input_ids == self.image_id
@@ -86,37 +87,16 @@ class ExtendedCTInstruct(CTInstruct):
         if shared is None:
             embeddings, positions = self._embed_aligned(batch, encoded, spare)
             return self.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)
-        embeddings, positions = self._embed_packed(batch, encoded, shared)
-        # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
-        mask = embeddings.new_zeros(1, 1, 1, 1)
-        packed = answers.moved(shared.group, shared.column)
-        logits, hidden = self.read(
-            embeddings, packed, position_ids=positions, attention_mask=mask, packed=shared.layout
-        )
-        return logits, shared.unpack(hidden)
+        return read_packed(self, batch, encoded, shared, answers)
 
     def _embed_aligned(
         self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
     ) -> tuple[Tensor, Tensor]:
-        """As `embed`; a rank without volumes runs the projector on the spare one, when other ranks run theirs."""
-        embeddings, positions = self.embed(batch, encoded)
+        """As `input_embeddings`; a rank without volumes runs the projector on the spare one, as others do."""
+        embeddings, positions = self.input_embeddings(batch, encoded)
         if spare is not None and not any(encoded):
             embeddings = embeddings + spare_visual_tokens(self, spare)
         return embeddings, positions
-
-    def _embed_packed(
-        self, batch: InstructionBatch, encoded: EncodedRows, shared: SharedPrefix
-    ) -> tuple[Tensor, Tensor]:
-        """As `embed`, for packed rows (G, K), which hold a volume's tokens once for all questions about it."""
-        image_mask = batch.input_ids == self.image_id
-        positions = shared.pack_positions(self.positions(batch, encoded))
-        embeddings = self.language_model.get_input_embeddings()(shared.pack(batch.input_ids))
-        visual, places = self.visual_tokens(batch, encoded)  # rows share a beginning only where it holds a volume
-        place_of = batch.input_ids.new_zeros(batch.input_ids.shape)
-        place_of[image_mask] = places.to(place_of.device)
-        image_mask, place_of = shared.pack(image_mask), shared.pack(place_of)
-        visual = visual.to(embeddings.dtype)[place_of[image_mask]]
-        return embeddings.masked_scatter(image_mask.unsqueeze(-1), visual), positions
 
     def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
         """As published; where ranks are aligned, label set by label set, and its heads run without targets too."""

@@ -56,6 +56,7 @@ AMOS = Layout(
         "adrenal gland": (11, 12),
     },
     splits={"Tr": "train", "Va": "val"},
+    unused=(15,),  # prostate or uterus
 )  # fmt: skip
 
 FLARE22 = Layout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,21 @@ def _listed(source: Path, findings: Findings) -> dict[str, tuple[Split, set[str]
         if path.name not in _LISTS:
             continue
         items = read_json(path, findings)
+        unknown: Counter[str] = Counter()
         for name, slices in _leaves(items):
             kind = name.partition("/")[0]
-            if not isinstance(slices, list) or name.count("/") != 2 or kind not in CLASSES:
+            if kind not in CLASSES:
+                unknown[kind] += 1
+            elif not isinstance(slices, list) or name.count("/") != 2:
                 findings.problems.append(f"{path}: {name}: expected class, patient, scan and a list of slices")
             elif name in found:
                 findings.problems.append(f"{path}: {name} is in {found[name][0]} already; keep one")
             else:
                 found[name] = _LISTS[path.name], {Path(str(item)).stem for item in slices}
+        findings.problems += [
+            f"{path}: class {kind!r} of {count} scans is not one of {', '.join(CLASSES)}; download it again"
+            for kind, count in unknown.items()
+        ]
     findings.facts["scans listed"] = len(found)
     return found
 

@@ -30,6 +30,7 @@ MM_WHS = Layout(
         "heart atrium": (420, 550),
         "heart ventricle": (500, 600),
     },
+    unused=(421,),  # a few voxels of one mask
 )
 
 LUNA16 = Layout(

@@ -41,6 +41,11 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     if not volumes:
         return []
     parts = sorted({volume.part for volume in volumes.values()})
+    findings.warnings += [
+        f"{dataset / folder}: no volume is here, so nothing of this part is made"
+        for part, folder in _FOLDERS.items()
+        if part not in parts
+    ]
     labels = read_labels(dataset, parts, diseases_of("CT-RATE"), findings)
     reports = _reports(dataset, parts, findings)
     excluded = excluded_volumes(dataset, parts, findings)

@@ -43,7 +43,7 @@ def read_ucsd(source: Path, settings: Mapping[str, str], findings: Findings) -> 
                 lines = findings.warnings if split == "test" else findings.problems
                 lines.append(f"{path}: is missing" + ("" if split == "test" else "; download Data-split again"))
                 continue
-            for row, name in enumerate(read_lines(path, findings), 1):
+            for row, name in enumerate(read_lines(path, findings) if place.is_dir() else [], 1):
                 _add_listed(place / name, f"{path}: row {row}", split, is_covid, source, cases, findings)
         if place.is_dir():
             left = [

@@ -32,6 +32,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     table = read_table(path, (_KEY, "impressions"), findings, _KEY)
     metadata = _table_with(list(tables.values()), (_KEY, "image_id"), findings)
     splits = _table_with(list(tables.values()), (_KEY, "split"), findings)
+    place = next((file for file in tables.values() if {_KEY, "split"} <= set(_header(file))), source)
     if not splits:
         findings.warnings.append(f"{source}: no table with {_KEY} and split is here; patients are split by the seed")
     if not any(row.fields.get(column) for row in [*metadata.values(), *splits.values()] for column in _PATIENTS):
@@ -46,11 +47,12 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
         elif not row["impressions"]:
             findings.excluded[name] = "its impression is empty"
         else:
-            split = _split(splits.get(name), findings)
+            split = _split(place, splits.get(name), findings)
             patient = next((rows[name][column] for rows in (metadata, splits) for column in _PATIENTS
                             if name in rows and rows[name].fields.get(column)), name)  # fmt: skip
             cases.append(Case(name, patient, volume, split, report=row["impressions"]))
-    _note_counts(path, absent, cases, volumes, findings)
+    if table is not None:
+        _note_counts(path, absent, cases, volumes, findings)
     return cases
 
 
@@ -78,13 +80,13 @@ def _header(path: Path) -> list[str]:
         return [name.strip() for name in next(csv.reader(file), [])]
 
 
-def _split(row: Row | None, findings: Findings) -> Split | None:
+def _split(path: Path, row: Row | None, findings: Findings) -> Split | None:
     if row is None:
         return None
     split = _SPLITS.get(row["split"].lower())
     if split is None:
         findings.problems.append(
-            f"row {row.number} of the splits, column split: {row['split']!r} is not one of {', '.join(_SPLITS)}"
+            f"{path}: row {row.number}, column split: {row['split']!r} is not one of {', '.join(_SPLITS)}"
         )
     return split
 

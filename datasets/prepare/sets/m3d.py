@@ -100,6 +100,7 @@ def read_questions(source: Path, settings: Mapping[str, str], findings: Findings
     }  # fmt: skip
     asked: dict[str, tuple[Split, list[Question]]] = {}
     counts: Counter[str] = Counter()
+    unlike: list[str] = []
     for name, split in files.items():
         path = folder / name
         if not path.is_file():
@@ -107,7 +108,12 @@ def read_questions(source: Path, settings: Mapping[str, str], findings: Findings
             continue
         table = read_table(path, _COLUMNS, findings)
         for row in () if table is None else table.rows:
-            _add_row(path, row, split, kinds.get(split, kinds["train"]), asked, counts, findings)
+            _add_row(path, row, split, kinds.get(split, kinds["train"]), asked, counts, unlike, findings)
+    if unlike:
+        findings.warnings.append(
+            f"the answers of {examples(unlike)} are not the choices that their letters name; a closed question is "
+            "answered by its letter, an open one by Answer"
+        )
     findings.facts["questions"] = dict(sorted(counts.items()))
     if not asked:
         findings.problems.append(f"{folder}: no question was read; give the folder with M3D_VQA_train.csv")
@@ -130,6 +136,7 @@ def _add_row(
     kinds: tuple[str, ...],
     asked: dict[str, tuple[Split, list[Question]]],
     counts: Counter[str],
+    unlike: list[str],
     findings: Findings,
 ) -> None:
     number, name = row.number, row["Image Path"]
@@ -148,6 +155,9 @@ def _add_row(
             f"{', '.join(choices)}"
         )
         return
+    if choices and _plain(choices[letter]) != _plain(row["Answer"]):
+        counts["answer is not the choice of its letter"] += 1
+        unlike.append(f"{path.name}: row {number}")
     is_yes_no = row["Answer"].strip(" .").lower() in ("yes", "no")
     if is_yes_no:
         questions.append(Question(row["Question"], row["Answer"], task="yes_no"))
@@ -159,6 +169,10 @@ def _add_row(
     if "open" in kinds:
         questions.append(Question(row["Question"], row["Answer"], task="open_vqa"))
         counts["open"] += 1
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.strip(" .").casefold().split())
 
 
 def _kinds(settings: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def _dap(labels: Mapping[str, Values]) -> Layout:
         id="AutoPET_{hash}_{last}",
         patient="PETCT_{hash}",
         unlabelled="not in the atlas",
+        unused=tuple(range(1, 146)),  # under either numbering
     )
 
 

@@ -6,8 +6,9 @@ material" has not been published: the default is every device, and the setting `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from datasets.prepare.case import Case, Findings, Split
 from datasets.prepare.data_set import DataSet, Setting
@@ -54,7 +55,8 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
         findings.problems.append(f"{source}: no .npz volume is here; give the folder with trn00001.npz and the others")
     named = DATA_SETS[0].setting(settings, "medical_material", findings)
     devices = [name.strip() for name in named.split(";") if name.strip()]
-    tables = _label_tables(source, files, devices, "medical_material" in settings, findings)
+    parts = {_PREFIXES.get(name[:3]) for name in volumes}
+    tables = _label_tables(source, files, parts, devices, "medical_material" in settings, findings)
     patients = _patients(files.get(_METADATA), findings)
     rows: dict[str, tuple[Split, Labels]] = {}
     for split, table in tables.items():
@@ -63,6 +65,11 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
                 findings.problems.append(f"{source}: {name} has labels in {rows[name][0]} and in {split}; keep one")
             rows.setdefault(name, (split, values))
     _note_counts(set(volumes), rows, patients, findings)
+    findings.problems += [
+        f"{volumes[name]}: holds no array ct; download it again"
+        for name in rows
+        if name in volumes and _lacks_ct(volumes[name])
+    ]
     return [
         Case(name, patients.get(name, name), volumes[name], split, classes=classes)
         for name, (split, classes) in rows.items()
@@ -71,15 +78,21 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
 
 
 def _label_tables(
-    source: Path, files: Mapping[str, Path], devices: Sequence[str], given: bool, findings: Findings
+    source: Path,
+    files: Mapping[str, Path],
+    parts: Collection[str | None],
+    devices: Sequence[str],
+    given: bool,
+    findings: Findings,
 ) -> dict[Split, dict[str, Labels]]:
-    """By split and volume the labels of the task."""
+    """By split and volume the labels of the task.  parts: the splits of which volumes are here."""
     found: dict[Split, dict[str, Labels]] = {}
     wanted = {*_TOKENS.values(), *devices}
     for part, split in _TABLES.items():
         path = files.get(_TABLE.format(part=part))
         if path is None:
-            findings.warnings.append(f"{source / _TABLE.format(part=part)}: is missing; its volumes are left out")
+            if split in parts:
+                findings.problems.append(f"{source / _TABLE.format(part=part)}: is missing; download it")
             continue
         table = read_table(path, (_KEY,), findings, _KEY, lambda name: "*" in name)
         if table is not None and (missing := _missing_tokens(path, table, wanted, given, findings)) is not None:
@@ -89,6 +102,15 @@ def _label_tables(
     if found:
         note_shares("RadChestCT", [labels for volumes in found.values() for labels in volumes.values()], findings)
     return found
+
+
+def _lacks_ct(path: Path) -> bool:
+    """Whether a whole .npz holds other arrays alone; a damaged one is left to those who read its header."""
+    try:
+        with ZipFile(path) as archive:
+            return "ct.npy" not in archive.namelist()
+    except (BadZipFile, OSError):
+        return False
 
 
 def _missing_tokens(path: Path, table: Table, wanted: set[str], given: bool, findings: Findings) -> set[str] | None:

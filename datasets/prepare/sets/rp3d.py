@@ -40,12 +40,13 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
     absent: list[str] = []
     records = _records(indices, findings)
     names = Counter(_stem(PurePosixPath(path).name) for path in records)
+    patients = _patients({path: item for path, (_, item) in records.items()})
     for path, (split, item) in records.items():
         image = _located(path, arrays, names, findings)
         if image is None:
             absent.append(path)
         elif report := _text(item, fields):
-            cases.append(Case(path, _patient(item), image, split, report=report))
+            cases.append(Case(path, patients[path], image, split, report=report))
         else:
             findings.excluded[path] = f"has no {' or '.join(fields)}"
     if absent:
@@ -116,11 +117,26 @@ def _text(item: Mapping[str, Any], fields: Sequence[str]) -> str:
     return " ".join(part for part in parts if part.casefold() not in _NOTHING)
 
 
-def _patient(item: Mapping[str, Any]) -> str:
-    """Articles have no name in the index: their title and text stand for one."""
-    article = "\n".join(str(item.get(name) or "") for name in ("title", "articles", "pat"))
-    text = article if article.strip() else str(item["npy_path"])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _patients(items: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The patient of each record, by its path.
+
+    Articles have no name in the index: what they say of the case stands for one.  A text that most records have tells
+    no case, nor do a title and an age alone; each of these records counts as a patient.
+    """
+    articles = {path: _article(item) for path, item in items.items()}
+    counts = Counter(articles.values())
+    patients = {}
+    for path, article in articles.items():
+        text = article if article and 2 * counts[article] <= len(items) else path
+        patients[path] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return patients
+
+
+def _article(item: Mapping[str, Any]) -> str:
+    """All that is the same for the studies of one case; empty where nothing tells it from another."""
+    if not any(str(item.get(name) or "").strip("[]{} ") for name in ("articles", "pre")):
+        return ""
+    return "\n".join(str(item.get(name) or "") for name in ("title", "articles", "pat", "pre"))
 
 
 DATA_SETS = (

@@ -44,12 +44,15 @@ def read_sat_ds(source: Path, settings: Mapping[str, str], findings: Findings) -
         return []
     others: Counter[str] = Counter()
     cases: dict[str, Case] = {}
-    parts: dict[str, set[str]] = defaultdict(set)
+    parts: dict[str, set[Split]] = defaultdict(set)
     for path in files:
         lines = list(_lines(path, findings))
         base = _base(path, [line for _, line in lines])
         for row, line in lines:
-            key = _key(str(line.get("dataset", "")))
+            key = _key(str(line.get("dataset") or ""))
+            if not key:
+                findings.problems.append(f"{path}: line {row}: has no dataset; take the line from SAT-DS again")
+                continue
             if key not in TASKS:
                 others[str(line.get("dataset", ""))] += 1
                 continue
@@ -59,7 +62,7 @@ def read_sat_ds(source: Path, settings: Mapping[str, str], findings: Findings) -
             if case.id in cases:
                 findings.problems.append(f"{path}: line {row}: {case.id} is listed twice; remove one of the lines")
             cases[case.id] = case
-            parts[key].add(str(case.split))
+            parts[key] |= {case.split} if case.split else set()
     if others:
         findings.facts["data sets of no task"] = dict(sorted(others.items()))
     # SAT-DS calls all of most data sets "train", as what their authors published; that splits nothing.
@@ -118,14 +121,18 @@ def _case(where: str, line: Line, key: str, base: Path, with_pet: bool, findings
     named = {str(label): known.get(" ".join(str(label).casefold().replace("_", " ").split())) for label in labels}
     left_out = [label for label, name in named.items() if name is None]
     if left_out:
-        warning = f"{dataset}: {left_out[0]!r} is no label of {task}; it is left out of its records"
-        if warning not in findings.warnings:
-            findings.warnings.append(warning)
+        _warn_once(f"{dataset}: {left_out[0]!r} is no label of {task}; it is left out of its records", findings)
     if len(left_out) == len(named):
         findings.problems.append(f"{where}: none of its labels is one of {task}, such as {left_out[0]!r}")
         return None
-    patient = _patient(key, str(line.get("patient_id") or line.get("sample_id") or id))
-    split = _SPLITS.get(str(line.get("official_split")))
+    name = line.get("patient_id") or line.get("sample_id")
+    patient = _patient(key, str(name or id))
+    given = line.get("official_split")
+    split = _SPLITS.get(str(given))
+    if not name:
+        _warn_once(f"{dataset}: lines without patient_id; each of their images counts as a patient", findings)
+    if given and split is None:
+        _warn_once(f"{dataset}: official_split {given!r} is not one of {', '.join(_SPLITS)}; it is drawn", findings)
     common: dict[str, Any] = {"id": id, "patient": patient, "image": base / image, "split": split, "tasks": TASKS[key]}
     if not (base / image).exists():
         findings.problems.append(f"{where}: no such image: {base / image}; unpack the data, or remove the line")
@@ -143,6 +150,11 @@ def _case(where: str, line: Line, key: str, base: Path, with_pet: bool, findings
     values = _dap_labels(mask.parent.parent) if key == DAP else MASK_LABELS[key]
     masks = {name: Mask((mask,), as_values(values[name])) for name in named.values() if name and name in values}
     return Case(**common, masks=masks, hu_offset=HU_OFFSETS.get(key, 0.0))
+
+
+def _warn_once(line: str, findings: Findings) -> None:
+    if line not in findings.warnings:
+        findings.warnings.append(line)
 
 
 def _patient(key: str, name: str) -> str:

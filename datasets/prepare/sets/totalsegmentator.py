@@ -7,6 +7,7 @@ versions have; each with the unions of some left and right ones.  So a subject o
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from datasets.prepare.case import Case, Findings, Mask, Split
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.path_patterns import find_base, find_paths
 from datasets.prepare.segmentation import is_empty
-from datasets.prepare.tables import read_table
+from datasets.prepare.tables import nearest, read_table
 
 TASK, TUNING, BENCHMARK = "TotalSegmentor_segmentation", "TotalSegmentator_Organ_Seg", "TotalSegmentator"
 IMAGES = r"<id:s\d{4}>/ct.nii.gz"
@@ -88,6 +89,7 @@ def read_totalsegmentator(source: Path, settings: Mapping[str, str], findings: F
     splits = _splits(base, images, findings)
     files = {id: _mask_files(image) for id, image in images.items()}
     known = set().union(*files.values())
+    _refuse_odd_names(images, files, findings)
     organs, new = _known(ORGANS, known), _known(NEW_CLASSES, known)
     findings.version = "v2" if new else "v1"
     if not new:
@@ -122,6 +124,20 @@ def _mask_files(image: Path) -> dict[str, int]:
             }
     except (FileNotFoundError, NotADirectoryError):
         return {}
+
+
+def _refuse_odd_names(images: Mapping[str, Path], files: Mapping[str, Mapping[str, int]], findings: Findings) -> None:
+    """A class that one subject alone has, of several, is a misspelt one, or none."""
+    counts = Counter(name for names in files.values() for name in names)
+    taken = {name for names in (*ORGANS.values(), *NEW_CLASSES.values()) for name in names}
+    several = sum(bool(names) for names in files.values()) > 2
+    for id, names in sorted(files.items()) if several else ():
+        for name in sorted(names):
+            if counts[name] == 1 and name not in taken:
+                findings.problems.append(
+                    f"{_mask(images[id], name)}: no other subject has this class{nearest(name, set(counts) - {name})}; "
+                    "rename the file, or remove it"
+                )
 
 
 def _known(classes: Mapping[str, tuple[str, ...]], known: Collection[str]) -> dict[str, tuple[str, ...]]:

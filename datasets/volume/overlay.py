@@ -18,10 +18,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from datasets.errors import InputError
-from evaluation.report.palette import MASK_COLOURS
 
+# told apart with and without colour blindness (after Okabe and Ito, "Color Universal Design"), bright on the gray of a
+# CT; more masks than these take hues around the circle
+MASK_COLOURS = ("#e69f00", "#56b4e9", "#2ecc9b", "#f0e442", "#ff6b6b", "#cc79a7", "#7aa2ff", "#b3de69")
 # (centre, width) in HU, the usual display windows of a CT workstation
 WINDOWS = {"abdomen": (40, 400), "mediastinum": (50, 350), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 LUNG_MEDIAN_HU = -400
@@ -228,6 +231,20 @@ def overlay_figure(
     if title:
         figure.suptitle(title, color=INK, fontsize=12, y=1 - 0.12 / height_inches, va="top", wrap=True)
     return figure
+
+
+def overlay_image(
+    volume: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    spacing: Sequence[float],
+    window: str | tuple[float, float] | None = "auto",
+    title: str | None = None,
+) -> Image.Image:
+    """`overlay_figure` as an RGB picture, which notebooks show and `save` writes."""
+    figure = overlay_figure(volume, masks, spacing, window, title)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def save_overlay(

@@ -1,0 +1,87 @@
+"""Masks of many labels for little more than one: every label is asked for by itself, and all of them at once.
+
+Each label has its own question and the answer that training gives it, up to ``<SEG>``, whose hidden state asks the mask
+decoder.  The questions share the volume: it is encoded once, its tokens pass through the language model once, with all
+questions behind them, and the mask decoder answers all queries together.  No token is searched for.  So a label's mask
+is the same in any company.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from datasets.errors import InputError
+from datasets.instruction import InstructionCollator, InstructionSample
+from datasets.label_descriptions import canonical
+from datasets.vocabulary import SEGMENTATION
+from datasets.volume.restore import restore_masks
+from models.answering.answer import Answer, Mask
+from models.answering.study import Study
+from models.ctinstruct import CTInstruct
+from models.encoders.contract import EncodedVolume
+from models.extensions.packed_attention import use_packed_attention
+from models.extensions.packed_rows import read_packed
+from models.extensions.shared_prefix import can_share_prefix, shared_prefix
+from models.language.answer_loss import answer_positions
+
+QUESTION = "Where is the {label}? Please output segmentation mask."
+ANSWER = f"It is {SEGMENTATION}"
+_TOGETHER = 64  # labels a pass: at full size their masks take 3 GB on the padded grid
+
+log = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def segment(study: Study, labels: Sequence[str]) -> Answer:
+    """A mask for each label, of the study's first volume; a label that the volume lacks may have an empty one.
+
+    Raises InputError where there is no volume or no label, or where a label is empty.
+    """
+    labels = list(dict.fromkeys(labels))
+    if study.source is None or not labels:
+        raise InputError("segment: name a CT and at least one label, as in model.segment('ct.nii.gz', ['liver'])")
+    _warn_of_unknown(labels, study.labels)
+    forced = study.model.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    samples = []
+    for label in labels:
+        if not label.strip():
+            raise InputError("segment: one of the labels is empty; leave it out")
+        samples.append(study.sample(QUESTION.format(label=label.replace("_", " ")), answer_ids=forced))
+    volumes, masks = study.encoded(), {}
+    for start in range(0, len(labels), _TOGETHER):
+        queries = mask_queries(study.model, samples[start : start + _TOGETHER], volumes)
+        logits = study.model.vision.decode_masks(volumes[0], queries)
+        for label, one in zip(labels[start:], logits.split(1), strict=False):  # each by itself: float takes its room
+            restored = restore_masks(one.float(), study.volumes[0].placement)[0]
+            masks[label] = Mask(label, restored.cpu().numpy(), study.geometries[0])
+    text = ", ".join(f"{label} {SEGMENTATION}" for label in labels)
+    return Answer(text, {}, masks, volume=study.source)
+
+
+def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volumes: list[EncodedVolume]) -> Tensor:
+    """Hidden states (n, hidden) at the last token of n questions about the same volumes, with their answers' ids."""
+    device = next(model.vision.bridger.parameters()).device
+    batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
+    encoded = [volumes] * len(samples)
+    answers = answer_positions(batch.labels)
+    rows = (batch.input_ids, batch.attention_mask, batch.input_ids == model.image_id, batch.volumes_of)
+    if can_share_prefix(model.language_model.config.get_text_config()) and (shared := shared_prefix(*rows)):
+        use_packed_attention(model.language_model)
+        return read_packed(model, batch, encoded, shared, answers)[1][:, -1]
+    embeddings, positions = model.input_embeddings(batch, encoded)
+    return model.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)[1][:, -1]
+
+
+def _warn_of_unknown(labels: Sequence[str], known: Sequence[str]) -> None:
+    """Say which labels the model was not trained to find, where its checkpoint tells which it was."""
+    spelled = {canonical(label): label for label in known}
+    for label in labels if known else ():
+        if canonical(label) not in spelled:
+            close = difflib.get_close_matches(canonical(label), spelled, n=3)
+            hint = f"; did you mean {' or '.join(spelled[name] for name in close)}?" if close else ""
+            log.warning("segment: %r is not among the %d labels of training%s", label, len(known), hint)

@@ -1,0 +1,94 @@
+"""Which model is meant by the folder of a training run: its newest checkpoint that is whole.
+
+`training.checkpoint_store` writes these folders, and says what is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from datasets.errors import CheckpointError
+from models.checkpoints.checksums import sha256_of_files
+from models.hub.download import fetched
+
+MANIFEST = "manifest.json"
+_STEP_FOLDER = re.compile(r"step_(\d{6,})")
+
+
+def resolve_model_folder(path: str | Path) -> Path:
+    """The model folder meant by a run folder (its newest complete checkpoint), a checkpoint, or a model folder itself.
+
+    A hub name (`owner/name` or `owner/name@revision`) is downloaded.
+
+    Raises CheckpointError where there is none.
+    """
+    path = fetched(path)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}: no such folder; give a run folder, a checkpoint, a model folder or a hub name (owner/name, or "
+            "owner/name@main where a folder called owner exists)"
+        )
+    if (path / "checkpoints").is_dir():
+        checkpoint = latest_complete(path)
+        if checkpoint is None:
+            raise CheckpointError(f"{path}: the run has no complete checkpoint")
+        return checkpoint / "model"
+    if _STEP_FOLDER.fullmatch(path.name):
+        if problem := find_problem(path):
+            raise CheckpointError(f"{path}: {problem}")
+        return path / "model"
+    return path
+
+
+def latest_complete(run_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run that is whole, or None; a broken one is named on stderr and passed over."""
+    for folder in step_folders(Path(run_dir)):
+        problem = find_problem(folder)
+        if problem is None:
+            return folder
+        print(f"passing over checkpoint {folder}: {problem}", file=sys.stderr)
+    return None
+
+
+def find_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None where every file is as the manifest says, to the bit."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+    except FileNotFoundError:
+        return f"there is no {MANIFEST}, so it was not written to its end"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"]:
+            return f"{name} has {path.stat().st_size} bytes in place of {expected['size']}"
+    hashed = [name for name, expected in files.items() if expected["sha256"]]  # earlier versions left large files out
+    for name, found in zip(hashed, sha256_of_files([folder / name for name in hashed]), strict=True):
+        if found != files[name]["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def step_of(folder: Path) -> int:
+    """The number of optimiser steps done when the checkpoint was written."""
+    match = _STEP_FOLDER.fullmatch(folder.name)
+    if match is None:
+        raise CheckpointError(f"{folder}: a checkpoint folder is named step_ and the number of its step")
+    return int(match.group(1))
+
+
+def checkpoints_of(run_dir: str | Path) -> Path:
+    """The folder of a run's checkpoints."""
+    return Path(run_dir) / "checkpoints"
+
+
+def step_folders(run_dir: Path) -> list[Path]:
+    """Checkpoint folders, whole or not, newest first."""
+    folders = [path for path in checkpoints_of(run_dir).glob("step_*") if _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(folders, key=step_of, reverse=True)
