@@ -125,6 +125,15 @@ def test_split_keeps_its_shares() -> None:
         (["--body-scale", "0.8", "0.6"], "--body-scale"),
         (["--spacing-scale", "0"], "--spacing-scale"),
         (["--in-plane", "2", "1"], "--in-plane"),
+        (["--in-plane", "1", "inf"], "--in-plane"),
+        (["--spacing-scale", "inf"], "--spacing-scale"),
+        (["--spacing-scale", "1e6"], "--spacing-scale"),
+        (["--spacing-scale", "1e-6", "--max-voxels", "inf"], "--spacing-scale"),
+        (["--max-voxels", "inf"], "--max-voxels inf"),
+        (["--max-voxels", "nan"], "--max-voxels nan"),
+        (["--split", "nan", "nan", "nan"], "--split nan"),
+        (["--split", "0.5", "0.5", "nan"], "--split 0.5"),
+        (["--workers", "0"], "--workers 0"),
         (["--orientations", "RAS", "RLS"], "--orientations RLS"),
     ],
 )
@@ -134,3 +143,13 @@ def test_bad_options_give_one_line(
     assert main(["--out", str(tmp_path), "--count", "1", *options]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("error: ") and named in message
+
+
+@pytest.mark.parametrize("below", ["file", "file/deeper"])
+def test_a_file_where_the_folder_belongs_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    (tmp_path / "file").write_text("keep")
+    assert main(["--out", str(tmp_path / below), "--count", "1"]) == 2
+    assert f"--out {tmp_path / below}: cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "keep"

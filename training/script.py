@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -14,9 +15,14 @@ from typing import Any, NoReturn
 from datasets.errors import InputError
 from training import distributed
 
+# A file where a folder belongs or the reverse, a place that is not there or may not be written: the path says it all.
+_PLACES = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+}  # fmt: skip
+
 
 def run_script(main: Callable[[], Any]) -> NoReturn:
-    """Run `main` and exit: 0; 2 for an InputError, of which only the message is printed; 130 for Ctrl-C; 1 otherwise.
+    """Run `main` and exit: 0; 2 for an InputError or an unusable path, in one line; 130 for Ctrl-C; 1 otherwise.
 
     One failing rank of several leaves at once, without a farewell to ranks that may wait for it in a collective: the
     launcher sees the exit status and ends the others.
@@ -54,6 +60,12 @@ def _run(main: Callable[[], Any]) -> int:
     except InputError as error:
         if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
             print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _PLACES or not error.filename:
+            traceback.print_exc()
+            return 1
+        print(f"error: {InputError(f'{error.filename}: {error.strerror}; give another path')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -25,11 +25,13 @@ from datasets.phantom.lesions import DISEASES, LATERAL, LESIONS, RIGHT_OFFSET, F
 from datasets.phantom.organs import paint_anatomy
 from datasets.phantom.scene import Pose, Scene
 from datasets.phantom.shapes import rotation
+from datasets.volume.declared_size import MAX_VOXELS
 from datasets.volume.geometry import are_axis_codes
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "LPI", "RAI", "LAI", "PIR", "PSL", "ASL", "SRA", "IPL")
 HU_RANGE = (-1024, 3071)
 BODY_SCALES = (0.4, 1.5)  # below, organs are lost between voxels
+SPACINGS = (0.1, 50.0)  # mm; above, so are bodies
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,13 @@ class CaseOptions:
         if not BODY_SCALES[0] <= low <= high <= BODY_SCALES[1]:
             raise InputError(f"--body-scale {low} {high}: give two rising values within {BODY_SCALES}")
         for low, high in (self.in_plane, self.between):
-            if not 0 < low <= high:
+            if not SPACINGS[0] <= low <= high <= SPACINGS[1]:
                 raise InputError(
-                    f"--in-plane, --between, --spacing-scale: spacings from {low} to {high} mm are no range above 0"
+                    f"--in-plane, --between, --spacing-scale: spacings from {low} to {high} mm are no range within "
+                    f"{SPACINGS} mm"
                 )
+        if not 1 <= self.max_voxels <= MAX_VOXELS:
+            raise InputError(f"--max-voxels {self.max_voxels}: give a number from 1 to {MAX_VOXELS}")
         for code in self.orientations:
             if not are_axis_codes(code):
                 raise InputError(f"--orientations {code}: give axis codes, one letter each of L/R, A/P and I/S, as LPS")

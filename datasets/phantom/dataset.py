@@ -52,7 +52,7 @@ class DatasetOptions:
             raise InputError(f"--count {self.count}: give the number of phantoms, at least 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give 0 or more")
-        if min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-6:
+        if not (min(self.split) >= 0 and abs(sum(self.split) - 1) <= 1e-6):  # so that nan is refused
             raise InputError(
                 f"--split {' '.join(map(str, self.split))}: give three shares of train, val, test that sum to 1"
             )
@@ -144,7 +144,12 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:
-    """Write ``count`` phantoms and their manifests; gives the truth of every case, as in cases.json."""
+    """Write ``count`` phantoms and their manifests; gives the truth of every case, as in cases.json.
+
+    Raises InputError for less than one worker.
+    """
+    if workers < 1:
+        raise InputError(f"--workers {workers}: give the number of processes, at least 1")
     for folder in ("volumes", "masks", "pretraining"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     work = partial(write_case, options=options)
