@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets.prepare.case import Findings, Split
 from datasets.prepare.published_shares import note_shares
 from datasets.prepare.tables import Row, read_lines, read_table
+from datasets.prepare.trees import by_name, files_under
 
 LABEL_FOLDER = "multi_abnormality_labels"
 _NAME = re.compile(r"(train|valid)_(\d+)_([a-z]+)_(\d+)\.nii\.gz")  # patient, scan, reconstruction
@@ -40,6 +41,22 @@ def volume_of(path: Path) -> ChestVolume | None:
     """A volume by its name; None for a name of any other form."""
     match = _NAME.fullmatch(path.name)
     return ChestVolume(path, match[1], f"{match[1]}_{match[2]}") if match else None
+
+
+def find_volumes(
+    dataset: Path, folders: Mapping[str, str], findings: Findings
+) -> tuple[dict[str, ChestVolume], list[str]]:
+    """The volumes in the folder of each part, by file name, and the names that are of another form or part."""
+    found: dict[str, ChestVolume] = {}
+    odd: list[str] = []
+    for part, folder in folders.items():
+        for name, path in by_name(files_under(dataset / folder, ".nii.gz"), findings).items():
+            volume = volume_of(path)
+            if volume is None or volume.part != part:
+                odd.append(name)
+            else:
+                found[name] = volume
+    return found, odd
 
 
 def read_volume_tables(

@@ -17,14 +17,14 @@ from datasets.prepare.case import Case, Findings
 from datasets.prepare.chest_volumes import (
     ChestVolume,
     excluded_volumes,
+    find_volumes,
     read_labels,
     read_volume_tables,
-    volume_of,
 )
 from datasets.prepare.ct_rate_questions import read_questions
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.tables import examples
-from datasets.prepare.trees import by_name, files_under, inside
+from datasets.prepare.trees import inside
 from datasets.vocabulary import diseases_of
 
 ADDRESS = "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE"
@@ -88,15 +88,7 @@ def _volumes(dataset: Path, findings: Findings) -> dict[str, ChestVolume]:
     if first_version:
         findings.warnings.append(f"{dataset / first_version[0]}: volumes of version 1 are left out")
     findings.version = "v2"
-    found: dict[str, ChestVolume] = {}
-    odd: list[str] = []
-    for part, folder in _FOLDERS.items():
-        for name, path in by_name(files_under(dataset / folder, ".nii.gz"), findings).items():
-            volume = volume_of(path)
-            if volume is None or volume.part != part:
-                odd.append(name)
-            else:
-                found[name] = volume
+    found, odd = find_volumes(dataset, _FOLDERS, findings)
     if odd:
         findings.warnings.append(
             f"{dataset}: {examples(odd)} of the volumes are left out, since they are not named as CT-RATE names them "

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets.prepare.case import Case, Findings
-from datasets.prepare.chest_volumes import LABEL_FOLDER, ChestVolume, excluded_volumes, read_labels, volume_of
+from datasets.prepare.chest_volumes import LABEL_FOLDER, ChestVolume, excluded_volumes, find_volumes, read_labels
 from datasets.prepare.data_set import DataSet, Setting
 from datasets.prepare.tables import examples
-from datasets.prepare.trees import by_name, files_under, folders_in, inside
+from datasets.prepare.trees import folders_in, inside
 from datasets.vocabulary import diseases_of
 
 ADDRESS = "https://huggingface.co/datasets/RadGenome/RadGenome-ChestCT"
@@ -53,15 +53,7 @@ def read(source: Path, settings: Mapping[str, str], findings: Findings) -> list[
 
 
 def _volumes(dataset: Path, findings: Findings) -> dict[str, ChestVolume]:
-    found: dict[str, ChestVolume] = {}
-    odd: list[str] = []
-    for part, folder in _FOLDERS.items():
-        for name, path in by_name(files_under(dataset / folder, ".nii.gz"), findings).items():
-            volume = volume_of(path)
-            if volume is None or volume.part != part:
-                odd.append(name)
-            else:
-                found[name] = volume
+    found, odd = find_volumes(dataset, _FOLDERS, findings)
     if odd:
         findings.warnings.append(f"{dataset}: {examples(odd)} volumes are left out; they are not named as CT-RATE's")
     return found
