@@ -9,16 +9,12 @@ is `models.checkpoints.pretrained`'s class, loaded when it is asked for: importi
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.checkpoints.pretrained import PretrainedCTInstruct as CTInstruct
 
 __all__ = ["CTInstruct"]
-
-# transformers imports torchao, and that makes torch print two lines about torchao's own enumerations
-logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant" not in record.getMessage())
 
 
 def __getattr__(name: str) -> Any:
