@@ -33,6 +33,7 @@ def test_two_ranks_equal_one_with_the_concatenated_batch(one_rank, tmp_path):
         assert difference.max() <= 1e-4 and difference.mean() <= 2e-6, (name, difference.max(), difference.mean())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_exactly(one_rank, tmp_path):
     """The queue of earlier texts is part of the state: without it the second step would have other negatives."""
     train(tmp_path, 1)
