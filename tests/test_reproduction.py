@@ -132,6 +132,8 @@ def test_the_rehearsal_leads_from_replicas_to_the_report(tmp_path: Path) -> None
     for encoder in ("2D1D", "ViT3D", "ResNet3D"):
         scores = json.loads((tmp_path / "encoders" / encoder / "validation.json").read_text())
         assert scores["encoder"] == encoder
+        history = (tmp_path / "encoders" / encoder / "history.jsonl").read_text()
+        assert not [task.name for task in published_tasks() if f'"{task.name}/loss"' not in history]
     assert len((tmp_path / "ablation" / "ablation.md").read_text().splitlines()) > 6
     summaries = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert list(summaries) == benchmark_names()
