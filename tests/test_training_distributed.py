@@ -21,6 +21,17 @@ def toy(run_dir: Path, *options: str) -> list[str]:
     return ["tests/toy_task.py", "--run_dir", str(run_dir), *options]
 
 
+def launched_for_ever(run_dir: Path) -> subprocess.Popen:
+    """Two ranks with a data worker each, which have done some steps and would not end by themselves."""
+    options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
+    process = launch(*toy(run_dir, *options), ranks=2)
+    line = ""
+    while not line.startswith("step "):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+    return process
+
+
 def train(run_dir: Path, *options: str, ranks: int = 2) -> subprocess.CompletedProcess:
     return run(*toy(run_dir, *options), ranks=ranks)
 
@@ -80,12 +91,7 @@ def test_a_bad_sample_on_one_rank_stops_both_with_one_line(tmp_path, option, mes
 
 def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
     """As a batch system ends a job: to the launcher and, through it once more, to every process and data worker."""
-    options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
-    process = launch(*toy(tmp_path, *options), ranks=2)
-    line = ""
-    while not line.startswith("step "):
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
+    process = launched_for_ever(tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     finish(process)
     checkpoint = checkpoint_store.latest_complete(tmp_path)
@@ -94,12 +100,7 @@ def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
 
 
 def test_ranks_whose_launcher_is_killed_save_and_end(tmp_path):
-    options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
-    process = launch(*toy(tmp_path, *options), ranks=2)
-    line = ""
-    while not line.startswith("step "):
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
+    process = launched_for_ever(tmp_path)
     children = psutil.Process(process.pid).children(recursive=True)
     launcher = next(child for child in children if "deepspeed.launcher.launch" in child.cmdline())
     below = launcher.children(recursive=True)
