@@ -29,6 +29,15 @@ def _linear_restored():
     torch.nn.functional.linear = linear
 
 
+@pytest.fixture
+def clean_environment():
+    """The loop joins a process group, which sets variables that later tests and subprocesses must not inherit."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     session.config.stash[_STATUS] = int(exitstatus)

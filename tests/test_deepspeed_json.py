@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ from training.settings import TrainingSettings
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment():
-    """The loop joins a process group, which sets variables that later tests must not inherit."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def written(path: Path, values: Any) -> str:

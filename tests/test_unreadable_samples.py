@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,7 @@ from training import checkpoint_store
 HARD = ["--dropout", "0.3", "--augment", "--tasks", "two", "--accumulation_steps", "2", "--micro_batch", "2"]
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment():
-    """The loop joins a process group, which sets variables that later subprocesses must not inherit."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def run(run_dir: Path, *options: str):
