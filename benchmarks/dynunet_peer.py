@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks.segmentation_peer.augmenting import PatchAugmentation
 from benchmarks.segmentation_peer.network import build_network, parameter_count
 from benchmarks.segmentation_peer.patches import PatchSampler
 from benchmarks.segmentation_peer.scoring import score_volumes, summary, window_predictor
@@ -34,8 +35,9 @@ from benchmarks.segmentation_peer.volumes import (
 )
 from datasets.errors import InputError
 from datasets.named_numbers import named_numbers
-from datasets.volume.augmentation import Augmentation, AugmentationOptions
+from datasets.volume.augmentation import AugmentationOptions
 from training.arguments import parse, to_dict
+from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.script import run_script
 
 NETWORK, RESULT, CASES, TABLE = "network.pt", "result.json", "cases.json", "table.md"
@@ -62,8 +64,8 @@ class HyperParameters:
     optimizer: Literal["AdamW", "SGD"] = "AdamW"  # SGD: nnU-Net's own
     rate: float = 2e-3  # peak learning rate; nnU-Net's for SGD is 1e-2
     bf16: bool = True  # autocast of the forward pass
-    augmentation: bool = True  # as of our segmentation; False leaves all of it out
-    augment: tuple[str, ...] = ()  # NAME=VALUE over its defaults: rotate, scale, shift, noise, contrast
+    augmentation: bool = True  # that of --recipe open_kbp; False leaves all of it out
+    augment: tuple[str, ...] = ()  # NAME=VALUE over it: rotate, affine, mirror, scale, shift, noise, contrast
     seed: int = 0  # of weights, patches and augmentation
 
     tolerance_mm: float = 4.0  # of NSD
@@ -78,13 +80,15 @@ def validate(settings: HyperParameters) -> None:
         raise InputError(f"--foreground {settings.foreground} is no probability; give 0 to 1")
 
 
-def augmentation_of(settings: HyperParameters) -> Augmentation | None:
-    """That of our segmentation, without flips: organs have sides.  Turns need patches that are square in plane."""
+def augmentation_of(settings: HyperParameters, organs: list[str]) -> PatchAugmentation | None:
+    """That of our recipe for this data set, but for what `--augment` says."""
     if not settings.augmentation:
         return None
+    recipe = {name: value for name, value in OPEN_KBP_RECIPE.items() if name.startswith("augment_")}
+    ours = replace(AugmentationOptions(), **{name.removeprefix("augment_"): value for name, value in recipe.items()})
     numbers = [field.name for field in fields(AugmentationOptions) if isinstance(field.default, float)]
-    options = replace(AugmentationOptions(), **named_numbers(settings.augment, numbers, "--augment", ""))
-    return Augmentation(True, True, settings.patch[0] == settings.patch[1], options)
+    options = replace(ours, **named_numbers(settings.augment, numbers, "--augment", ""))
+    return PatchAugmentation(options, organs, settings.patch[0] == settings.patch[1])
 
 
 def clock_of(settings: HyperParameters) -> Callable[[], float]:
@@ -118,9 +122,8 @@ def train(settings: HyperParameters) -> None:
         f"{clock() - start:.0f} s",
         flush=True,
     )
-    sampler = PatchSampler(
-        volumes, normalisation, settings.patch, settings.foreground, augmentation_of(settings), settings.seed
-    )
+    augmentation = augmentation_of(settings, organs)
+    sampler = PatchSampler(volumes, normalisation, settings.patch, settings.foreground, augmentation, settings.seed)
     schedule = Schedule(settings.optimizer, settings.rate, settings.batch, settings.minutes, settings.bf16)
     end = train_by_clock(network, sampler, schedule, start, show, clock=clock)
     show(end)

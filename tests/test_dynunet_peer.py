@@ -48,8 +48,8 @@ def test_wrong_input_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"network\.pt: is missing; train first"):
         evaluate(settings)
     with pytest.raises(InputError, match=r"--augment turn=1: 'turn' is not one of rotate"):
-        augmentation_of(HyperParameters(augment=("turn=1",)))
-    assert augmentation_of(HyperParameters(augmentation=False)) is None
+        augmentation_of(HyperParameters(augment=("turn=1",)), ["liver"])
+    assert augmentation_of(HyperParameters(augmentation=False), ["liver"]) is None
     row = {**write_patient(tmp_path, {"liver": 1}), "mask_path": "nowhere.nii"}
     (tmp_path / "train.json").write_text(json.dumps([row]))
     with pytest.raises(InputError, match=r"train.json.*nowhere.nii"):

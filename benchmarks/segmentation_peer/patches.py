@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.segmentation_peer.augmenting import PatchAugmentation, unpack
 from benchmarks.segmentation_peer.volumes import BodyVolume, Normalisation
-from datasets.volume.augmentation import Augmentation
 
 VOXELS_KEPT = 500  # of each organ and volume, to draw centres from
 
@@ -29,7 +29,7 @@ class PatchSampler:
 
     patch: voxels along each axis; a smaller volume is padded with air, where there is no organ.  foreground: the
     probability that a patch is centred, as far as the volume reaches, on a voxel of an annotated organ, each organ
-    alike; otherwise it lies anywhere.  augmentation: of image and masks together, or None.
+    alike; otherwise it lies anywhere.  augmentation: of image and organs together, or None.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PatchSampler:
         normalisation: Normalisation,
         patch: tuple[int, int, int],
         foreground: float,
-        augmentation: Augmentation | None,
+        augmentation: PatchAugmentation | None,
         seed: int,
     ) -> None:
         self.volumes, self.normalisation = volumes, normalisation
@@ -54,27 +54,39 @@ class PatchSampler:
         return PatchBatch(images, truth, annotated)
 
     def _patch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        volume, centres = self.volumes[index], self.centres[index]
-        shape = np.array(volume.image.shape)
-        room = np.maximum(shape - self.patch, 0)
+        volume, start = self.volumes[index], self._start(index)
+        margin = self.augmentation.margin if self.augmentation else 0
+        margins = (margin, margin, 0)
+        low = [first - more for first, more in zip(start, margins, strict=True)]
+        high = [first + size + more for first, size, more in zip(start, self.patch, margins, strict=True)]
+        image = torch.from_numpy(cut(volume.image, low, high, self.normalisation.air).astype(np.float32))[None]
+        bits = torch.from_numpy(cut(volume.masks, low, high, 0).astype(np.int64))[None]
+        truth, annotated = unpack(bits, self.organs), torch.from_numpy(volume.annotated)
+        if self.augmentation is None:
+            return image, truth, annotated
+        return self.augmentation(image, truth, annotated, int(self.random.integers(2**32)))
+
+    def _start(self, index: int) -> list[int]:
+        """The first voxel of a patch; negative where the volume is smaller than the patch, which then surrounds it."""
+        volume, centres, size = self.volumes[index], self.centres[index], np.array(self.patch)
+        room = np.array(volume.image.shape) - size
         if centres and self.random.random() < self.foreground:
             voxels = centres[self.random.integers(len(centres))]
-            start = voxels[self.random.integers(len(voxels))].astype(np.int64) - np.array(self.patch) // 2
-            start = np.clip(start, 0, room)
+            start = voxels[self.random.integers(len(voxels))].astype(np.int64) - size // 2
         else:
-            start = self.random.integers(0, room + 1)
-        box = tuple(slice(int(a), int(a) + size) for a, size in zip(start, self.patch, strict=True))
-        image = _padded(volume.image[box].astype(np.float32), self.patch, self.normalisation.air)
-        bits = _padded(volume.masks[box].astype(np.int64), self.patch, 0)
-        return self._augmented(torch.from_numpy(image)[None], torch.from_numpy(bits)[None], volume.annotated)
+            start = self.random.integers(0, np.maximum(room, 0) + 1)
+        start = np.where(room < 0, room // 2, np.clip(start, 0, np.maximum(room, 0)))
+        return [int(first) for first in start]
 
-    def _augmented(self, image: Tensor, bits: Tensor, annotated: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        if self.augmentation is not None:
-            image, changed = self.augmentation(image, bits, int(self.random.integers(2**32)))
-            assert changed is not None
-            bits = changed
-        truth = (bits >> torch.arange(self.organs)[:, None, None, None]) & 1
-        return image, truth.float(), torch.from_numpy(annotated)
+
+def cut(array: np.ndarray, low: Sequence[int], high: Sequence[int], value: float) -> np.ndarray:
+    """array[low:high] along each axis, with `value` where that reaches beyond the array."""
+    result = np.full([last - first for first, last in zip(low, high, strict=True)], value, dtype=array.dtype)
+    reach = [(max(first, 0), min(last, size)) for first, last, size in zip(low, high, array.shape, strict=True)]
+    if all(first < last for first, last in reach):
+        place = tuple(slice(a - first, b - first) for (a, b), first in zip(reach, low, strict=True))
+        result[place] = array[tuple(slice(a, b) for a, b in reach)]
+    return result
 
 
 def _centres(volume: BodyVolume, random: np.random.Generator) -> list[np.ndarray]:
@@ -85,11 +97,3 @@ def _centres(volume: BodyVolume, random: np.random.Generator) -> list[np.ndarray
         if len(voxels):
             found.append(random.permutation(voxels)[:VOXELS_KEPT])
     return found
-
-
-def _padded(array: np.ndarray, shape: tuple[int, int, int], value: float) -> np.ndarray:
-    """The array with `value` on both sides of each axis that is shorter than `shape`."""
-    missing = [size - have for size, have in zip(shape, array.shape, strict=True)]
-    if not any(missing):
-        return np.ascontiguousarray(array)
-    return np.pad(array, [(gap // 2, gap - gap // 2) for gap in missing], constant_values=value)

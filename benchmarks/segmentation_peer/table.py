@@ -23,7 +23,9 @@ def peer_table(name: str, result: Mapping[str, Any]) -> str:
 
 
 def estimate(value: Mapping[str, Any]) -> str:
-    """0.812 (0.790 to 0.833), or a dash where there is no value."""
+    """0.812 (0.790 to 0.833), 0.812 where one patient gives no interval, or a dash where there is no value."""
     if value["value"] is None:
         return "–"
+    if value["low"] is None:
+        return f"{value['value']:.3f}"
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

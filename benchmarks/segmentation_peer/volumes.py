@@ -20,7 +20,7 @@ from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.loading import read_label_map, read_volume
 
 BODY_HU = -500.0  # what is denser is body, or lies on it
-MOST_ORGANS = 32  # as many bits as the widest mask array has
+MOST_ORGANS = 24  # as many bits as a float32 keeps through augmentation
 PERCENTILES = (0.5, 99.5)
 
 
