@@ -39,6 +39,7 @@ from training.precision import resolve_precision
 from training.preprocessing import with_preprocessing
 from training.script import run_script
 from training.tuning.model import build_model, check_start, preprocessing_of
+from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
 from training.tuning.settings import TuningSettings, share_out_batch
 
@@ -49,7 +50,8 @@ class HyperParameters(TuningSettings):
 
     # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
     preset: Literal["full", "small", "compact", "tiny"] = "full"
-    recipe: Literal["published", "phantom"] = "published"  # all that is no size: the release's, or the demo's
+    # all that is no size: the release's, the demo's, or that of docs/real_data.md
+    recipe: Literal["published", "phantom", "open_kbp"] = "published"
     run_dir: str = "runs/CTInstruct"  # folder for checkpoints, TensorBoard events and the history of losses
 
     # data
@@ -138,6 +140,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "language_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "vision": "small",
     },
+    "compact": {
+        "run_dir": "runs/CTInstruct_compact",
+        "language_model": "tiny",
+        "vision": "compact",
+        "gradient_checkpointing": False,
+        "workers": 1,
+    },
     "tiny": {
         "run_dir": "runs/CTInstruct_tiny",
         "manifests": (),  # phantoms are made where none is named
@@ -147,7 +156,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "workers": 0,
     },
 }
-RECIPES: dict[str, dict[str, Any]] = {"published": {}, "phantom": PHANTOM_RECIPE}
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "phantom": PHANTOM_RECIPE,
+    "open_kbp": OPEN_KBP_RECIPE,
+}
 
 
 def with_default_phantoms(settings: HyperParameters) -> HyperParameters:

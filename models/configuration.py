@@ -176,8 +176,8 @@ VISION_PRESETS: dict[str, VisionConfig] = {
     "compact": VisionConfig(
         crop_size=(128, 96, 32),
         patch_max=4,
-        resnet_layers=(2, 2, 2, 2),
-        resnet_channels=(32, 32, 64, 64),
+        resnet_layers=(1, 2, 2, 1),
+        resnet_channels=(16, 32, 64, 64),
         stem_width=32,
         attention_heads=4,
         attention_head_width=32,

@@ -26,7 +26,7 @@ class TuningSettings(TrainingSettings):
     )
 
     preset: Literal["full", "small", "compact", "tiny"]
-    recipe: Literal["published", "phantom"]
+    recipe: Literal["published", "phantom", "open_kbp"]
 
     manifests: tuple[str, ...]
     task_weights: tuple[str, ...]
