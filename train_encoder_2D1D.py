@@ -75,7 +75,7 @@ class HyperParameters(PretrainingSettings):
     augment_draw_noise_sigma: bool = False  # draw the deviation of each volume from 0 to that one
     augment_contrast: float = 0.2  # of another contrast; segmentation alone
     augment_gamma: tuple[float, float] = (0.7, 1.5)  # range of the contrast's exponent
-    augment_affine: float = 0.0  # of a small turn in plane, change of size and shift; segmentation alone
+    augment_affine: float = 0.0  # of a small turn in plane, change of size and shift
     augment_affine_degrees: float = 10.0  # most of the turn
     augment_affine_scale: float = 0.1  # most of the change of size, as a share
     augment_affine_shift: float = 6.0  # most of the shift, in voxels
