@@ -172,7 +172,7 @@ def evaluate(settings: HyperParameters) -> None:
     }
     (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (folder / CASES).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    table = peer_table("DynUNet", result)
+    table = peer_table({"MONAI DynUNet": result})
     (folder / TABLE).write_text(table + "\n", encoding="utf-8")
     print(table)
 

@@ -172,7 +172,7 @@ def test_the_truth_scores_one_and_a_shifted_one_what_it_should(tmp_path: Path) -
     scores = summary(rows, 4.0)
     assert "4 mm" in scores["notes"][0]
     costs = {"minutes": 40.0, "seconds_per_volume": 1.2, "parameters": 5_600_000}
-    header, _, row = peer_table("DynUNet", {"scores": scores, "tolerance_mm": 4.0, **costs}).splitlines()
+    header, _, row = peer_table({"DynUNet": {"scores": scores, "tolerance_mm": 4.0, **costs}}).splitlines()
     assert estimate({"value": 0.8124, "low": 0.79, "high": 0.8331}) == "0.812 (0.790 to 0.833)"
     assert header.count("|") == row.count("|") and "NSD at 4 mm" in header
     assert row.startswith("| DynUNet | 1.000 | 1.000 | 1.000 |") and row.endswith("| 40.0 | 1.2 | 5.6 M |")

@@ -1,25 +1,30 @@
-"""Scores as a row of a Markdown table: means with intervals by patient, and what they cost."""
+"""Scores as rows of a Markdown table: means with intervals by patient, and what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
-def peer_table(name: str, result: Mapping[str, Any]) -> str:
-    """Header and one row.
+def peer_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each model by name; the organs are those of the first.
 
-    result: "scores" as `scoring.summary` gives them, "tolerance_mm", "minutes", "seconds_per_volume", "parameters".
+    A result has "scores" as `scoring.summary` gives them and "tolerance_mm", the same for all, and may have "minutes",
+    "seconds_per_volume" and "parameters".
     """
-    scores = result["scores"]
-    organs: Sequence[str] = list(scores["structures"])
-    header = ["Model", "Dice, mean of organs", f"NSD at {result['tolerance_mm']:g} mm", *organs]
+    first = next(iter(results.values()))
+    organs = list(first["scores"]["structures"])
+    header = ["Model", "Dice, mean of organs", f"NSD at {first['tolerance_mm']:g} mm", *organs]
     header += ["Minutes", "Seconds a volume", "Parameters"]
-    cells = [name, estimate(scores["mean"]["dice"]), estimate(scores["mean"]["nsd"])]
-    cells += [estimate(scores["structures"][organ]["dice"]) for organ in organs]
-    cells += [f"{result['minutes']:.1f}", f"{result['seconds_per_volume']:.1f}", f"{result['parameters'] / 1e6:.1f} M"]
-    ruler = [":---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ruler, cells))
+    lines = [header, [":---"] + ["---:"] * (len(header) - 1)]
+    for name, result in results.items():
+        scores = result["scores"]
+        cells = [name, estimate(scores["mean"]["dice"]), estimate(scores["mean"]["nsd"])]
+        cells += [estimate(scores["structures"][organ]["dice"]) for organ in organs]
+        cells += [_figure(result.get("minutes")), _figure(result.get("seconds_per_volume"))]
+        parameters = result.get("parameters")
+        lines.append([*cells, "–" if parameters is None else f"{_figure(parameters / 1e6)} M"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def estimate(value: Mapping[str, Any]) -> str:
@@ -29,3 +34,7 @@ def estimate(value: Mapping[str, Any]) -> str:
     if value["low"] is None:
         return f"{value['value']:.3f}"
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
