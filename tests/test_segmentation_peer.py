@@ -77,17 +77,17 @@ def test_patches_keep_image_and_organs_together(tmp_path: Path, patch: tuple[int
 
 def test_a_patch_of_a_mirrored_patient_has_the_names_of_the_other_side() -> None:
     organs = ["left kidney", "liver", "right kidney"]
-    image, truth = torch.zeros(1, 40, 40, 4), torch.zeros(3, 40, 40, 4)
-    image[:, 17:19], truth[0, 17:19] = 5, 1
+    image, bits = torch.zeros(1, 40, 40, 4), torch.zeros(1, 40, 40, 4)
+    image[:, 17:19], bits[:, 17:19] = 5, 1
     options = AugmentationOptions(rotate=0, scale=0, shift=0, noise=0, contrast=0, affine=1, affine_degrees=0,
                                   affine_scale=0, affine_shift=0, mirror=1)  # fmt: skip
     augmentation = PatchAugmentation(options, organs, False)
-    changed, organs_there, annotated = augmentation(image, truth, torch.tensor([True, True, False]), seed=3)
+    changed, organs_there, annotated = augmentation(image, bits, torch.tensor([True, True, False]), seed=3)
     assert changed.shape == (1, 8, 8, 4) and annotated.tolist() == [False, True, True]
     assert not organs_there[:2].any() and torch.equal(organs_there[2] == 1, changed[0] > 2.5)
     assert organs_there[2, 5:7].all() and organs_there.sum() == 2 * 8 * 4  # 17 and 18 of 40 are 21 and 22, less 16
     one_sided = PatchAugmentation(options, organs[:2], False)
-    assert one_sided(image, truth[:2], torch.tensor([True, True]), seed=3)[1][0, 1:3].all()
+    assert one_sided(image, bits, torch.tensor([True, True]), seed=3)[1][0, 1:3].all()
 
 
 def test_what_is_cut_beyond_a_volume_is_air() -> None:

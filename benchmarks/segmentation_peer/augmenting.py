@@ -28,23 +28,23 @@ class PatchAugmentation:
         self.mirror = options.mirror if all(other_side(organ) in known for organ in organs) else 0.0
         self.partners = [organs.index(other_side(organ)) if self.mirror else n for n, organ in enumerate(organs)]
 
-    def __call__(self, image: Tensor, truth: Tensor, annotated: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """image (1, w, h, d), truth (n, w, h, d) of 0 and 1, annotated (n,) -> the same without the margin, changed."""
-        if is_mirrored(seed, self.mirror):
-            image, truth = image.flip(1 + MIRROR_AXIS), truth[self.partners].flip(1 + MIRROR_AXIS)
-            annotated = annotated[self.partners]
-        changed, bits = self.steps(image, pack(truth), seed)
-        assert bits is not None
-        inner = (slice(None), *(slice(self.margin, size - self.margin) for size in changed.shape[1:3]))
-        return changed[inner], unpack(bits[inner], len(truth)), annotated
+    def __call__(self, image: Tensor, bits: Tensor, annotated: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """image (1, w, h, d) and bits (1, w, h, d) with bit i for organ i, both float32, annotated (n,) bool.
 
-
-def pack(truth: Tensor) -> Tensor:
-    """(n, w, h, d) of 0 and 1 -> (1, w, h, d) float32 with bit i for organ i; exact for 24 organs."""
-    weights = 2.0 ** torch.arange(len(truth))
-    return (truth.float() * weights[:, None, None, None]).sum(0, keepdim=True)
+        Returns the changed image without the margin, the organs (n, w, h, d) as `unpack` gives them, and annotated.
+        """
+        mirrored = is_mirrored(seed, self.mirror)
+        if mirrored:
+            image, bits = image.flip(1 + MIRROR_AXIS), bits.flip(1 + MIRROR_AXIS)
+        image, changed = self.steps(image, bits, seed)
+        assert changed is not None
+        inner = (slice(None), *(slice(self.margin, size - self.margin) for size in image.shape[1:3]))
+        truth = unpack(changed[inner], len(annotated))
+        if mirrored:
+            truth, annotated = truth[self.partners], annotated[self.partners]
+        return image[inner], truth, annotated
 
 
 def unpack(bits: Tensor, organs: int) -> Tensor:
-    """Inverse of `pack`, float32."""
+    """(1, w, h, d) with bit i for organ i -> (organs, w, h, d) float32 of 0 and 1; exact for 24 organs."""
     return ((bits.round().long() >> torch.arange(organs)[:, None, None, None]) & 1).float()

@@ -44,7 +44,6 @@ class PatchSampler:
         self.volumes, self.normalisation = volumes, normalisation
         self.patch, self.foreground, self.augmentation = patch, foreground, augmentation
         self.random = np.random.default_rng(seed)
-        self.organs = len(volumes[0].annotated)
         self.centres = [_centres(volume, self.random) for volume in volumes]
 
     def batch(self, size: int) -> PatchBatch:
@@ -60,11 +59,11 @@ class PatchSampler:
         low = [first - more for first, more in zip(start, margins, strict=True)]
         high = [first + size + more for first, size, more in zip(start, self.patch, margins, strict=True)]
         image = torch.from_numpy(cut(volume.image, low, high, self.normalisation.air).astype(np.float32))[None]
-        bits = torch.from_numpy(cut(volume.masks, low, high, 0).astype(np.int64))[None]
-        truth, annotated = unpack(bits, self.organs), torch.from_numpy(volume.annotated)
+        bits = torch.from_numpy(cut(volume.masks, low, high, 0).astype(np.float32))[None]
+        annotated = torch.from_numpy(volume.annotated)
         if self.augmentation is None:
-            return image, truth, annotated
-        return self.augmentation(image, truth, annotated, int(self.random.integers(2**32)))
+            return image, unpack(bits, len(annotated)), annotated
+        return self.augmentation(image, bits, annotated, int(self.random.integers(2**32)))
 
     def _start(self, index: int) -> list[int]:
         """The first voxel of a patch; negative where the volume is smaller than the patch, which then surrounds it."""
