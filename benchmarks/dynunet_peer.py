@@ -152,6 +152,7 @@ def evaluate(settings: HyperParameters) -> None:
     network = network.to(memory_format=torch.channels_last_3d)
     normalisation = Normalisation(**about["normalisation"])
     manifest = Path(settings.manifest_dir) / settings.validation
+    manifest = manifest if manifest.is_file() else Path(settings.validation)
     volumes = read_all(manifest, organs)
     predict = window_predictor(network, normalisation, patch, settings.bf16)
     rows, seconds = score_volumes(

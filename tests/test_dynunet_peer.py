@@ -35,7 +35,9 @@ def test_it_trains_scores_and_writes_a_table(tmp_path: Path, capsys: pytest.Capt
     assert result["about"]["training"]["steps"] > 0 and result["minutes"] >= 0.02
     assert (folder / "table.md").read_text() in capsys.readouterr().out
 
-    (tmp_path / "val.json").write_text(json.dumps([write_patient(tmp_path, {"kidney": 1}, "c")]))
+    (tmp_path / "other").mkdir()
+    settings.validation = str(tmp_path / "other" / "test.json")
+    Path(settings.validation).write_text(json.dumps([write_patient(tmp_path / "other", {"kidney": 1}, "c")]))
     with pytest.raises(InputError, match="'kidney' was not learned, only liver, spleen"):
         evaluate(settings)
 
