@@ -78,7 +78,7 @@ class HyperParameters:
 
 def runs_of(settings: HyperParameters) -> list[Scores]:
     """The scores of every seed, or of every fold with the first seed."""
-    options = {**OPTIONS, **parse_options(settings.options)}
+    options = {**OPTIONS, "cache": f"{settings.run_dir}/cache", **parse_options(settings.options)}
     if settings.initial_vision:
         options["initial_vision"] = settings.initial_vision
     base, start = Path(settings.run_dir), "pretrained" if settings.initial_vision else "scratch"
