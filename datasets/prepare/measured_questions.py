@@ -53,8 +53,9 @@ def measured_rows(case: Case, questions: Sequence[Question]) -> Iterator[Record]
 
 def kind_of(record_id: str) -> str:
     """The kind of a measured question, from its record's id; empty for an id of another form."""
-    kind, mark, number = record_id.rpartition("/")[2].rpartition("_")
-    return kind if mark and number.isdigit() else ""
+    _, slash, last = record_id.rpartition("/")
+    kind, _, number = last.rpartition("_")
+    return kind if slash and number.isdigit() else ""
 
 
 def _masks(case: Case, labels: Sequence[str]) -> Record:

@@ -7,8 +7,13 @@ import random
 
 from datasets.prepare.case import Case, Question
 from datasets.prepare.head_neck import structures
-from datasets.prepare.head_neck.lungs import find_lungs
+from datasets.prepare.head_neck.dental import dental_metal
+from datasets.prepare.head_neck.levels import levels, lower
+from datasets.prepare.head_neck.lungs import find_lungs, lung_apices
 from datasets.prepare.head_neck.patient import read_patient
+from datasets.prepare.head_neck.places import places
+from datasets.prepare.head_neck.sides import target_side
+from datasets.prepare.head_neck.volumes import volumes
 
 
 def ask(case: Case, seed: int = 0) -> list[Question]:
@@ -26,4 +31,11 @@ def ask(case: Case, seed: int = 0) -> list[Question]:
     return [
         *structures.segmentation(patient, draw("segmentation")),
         *structures.outside(lungs, draw("outside_the_scan")),
+        *target_side(patient, draw("target_side")),
+        *levels(patient),
+        *lower(patient, draw("reaches_lower")),
+        *volumes(patient, draw("volume")),
+        *places(patient, draw("organ_at_place")),
+        *lung_apices(lungs),
+        *dental_metal(patient),
     ]

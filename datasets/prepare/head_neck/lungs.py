@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from datasets.prepare.case import Question
 from datasets.prepare.head_neck.patient import UP, Patient
+from datasets.prepare.head_neck.wording import yes_no
 
+KIND = "lung_apices"
 BODY_HU = -300.0
 LUNG_HU = (-950.0, -400.0)
 LEAST_ML, MOST_ML_WITHOUT = 16.0, 8.0
@@ -32,6 +35,11 @@ class Lungs:
         if self.volume_ml >= LEAST_ML:
             return True
         return False if self.volume_ml <= MOST_ML_WITHOUT else None
+
+
+def lung_apices(lungs: Lungs) -> list[Question]:
+    """Whether the scan reaches the apices; no question where that is not clear."""
+    return [] if lungs.seen is None else [yes_no(KIND, "Does the scan reach the lung apices?", lungs.seen)]
 
 
 def inside_body(hu: np.ndarray) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from datasets.errors import InputError
 from datasets.prepare.case import Case
+from datasets.volume.geometry import Size3, foreground_box
 from datasets.volume.loading import read_mask, read_volume
 
 RIGHT, FRONT, UP = 0, 1, 2  # what each axis of an array in RAS runs towards
@@ -31,6 +33,12 @@ class Patient:
     def voxel_ml(self) -> float:
         """Volume of a voxel."""
         return float(np.prod(self.spacing)) / 1000
+
+    @cached_property
+    def box(self) -> tuple[Size3, Size3]:
+        """First voxel and size of the scan's extent: the box of voxels above 0 HU, to which volumes are cropped."""
+        start, stop = foreground_box(self.hu)
+        return start, (stop[0] - start[0], stop[1] - start[1], stop[2] - start[2])
 
     def centre(self, organ: str) -> np.ndarray:
         """Centroid of a contoured organ, in voxels."""
