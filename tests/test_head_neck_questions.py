@@ -166,7 +166,7 @@ def test_metal_is_counted_in_the_slices_of_the_mandible(tmp_path):
     assert [question.answer for question in dental.dental_metal(patient)] == ["Yes."]
     clean = read_patient(write_case(tmp_path))
     assert [question.answer for question in dental.dental_metal(clean)] == ["No."]
-    few = fill(body(), ((9, 13), (16, 21), (22, 26)), 3000)  # 3.2 ml would do, a third of it is not clear
+    few = fill(body(), ((9, 13), (16, 21), (22, 26)), 3000)  # 3.2 ml, of which 0.8 stay
     some = fill(few, ((9, 12), (16, 21), (22, 26)), 1000)
     assert dental.dental_metal(read_patient(write_case(tmp_path, some))) == []
     organs = {"spinal cord": ORGANS["spinal cord"]}
