@@ -106,9 +106,9 @@ def test_lung_is_told_from_a_trachea_and_its_depth_is_measured(tmp_path):
     lung = ((12, 28), (8, 20), (45, 55))
     found = lungs.find_lungs(read_patient(write_case(tmp_path, fill(hu, lung, -800))))
     assert found.volume_ml == pytest.approx(16 * 12 * 10 * 4 * 4 * 2.5 / 1000) and found.depth_mm == 25.0
-    assert [question.answer for question in lungs.lung_apices(found)] == ["Yes."]
-    assert [question.answer for question in lungs.lung_apices(without)] == ["No."]
-    assert lungs.lung_apices(lungs.Lungs(12.0, 10.0)) == []
+    assert [question.answer for question in lungs.lung_apices(found, draw())] == ["Yes."]
+    assert [question.answer for question in lungs.lung_apices(without, draw())] == ["No."]
+    assert lungs.lung_apices(lungs.Lungs(12.0, 10.0), draw()) == []
 
 
 def test_levels_are_shares_of_the_height_without_air(patient, monkeypatch):
@@ -163,14 +163,14 @@ def test_metal_is_counted_in_the_slices_of_the_mandible(tmp_path):
     teeth = fill(body(), ((8, 13), (16, 31), (22, 26)), 3000)
     patient = read_patient(write_case(tmp_path, teeth))
     assert dental.metal_ml(patient) == pytest.approx(5 * 15 * 4 * 0.04)
-    assert [question.answer for question in dental.dental_metal(patient)] == ["Yes."]
+    assert [question.answer for question in dental.dental_metal(patient, draw())] == ["Yes."]
     clean = read_patient(write_case(tmp_path))
-    assert [question.answer for question in dental.dental_metal(clean)] == ["No."]
+    assert [question.answer for question in dental.dental_metal(clean, draw())] == ["No."]
     few = fill(body(), ((9, 13), (16, 21), (22, 26)), 3000)  # 3.2 ml, of which 0.8 stay
     some = fill(few, ((9, 12), (16, 21), (22, 26)), 1000)
-    assert dental.dental_metal(read_patient(write_case(tmp_path, some))) == []
+    assert dental.dental_metal(read_patient(write_case(tmp_path, some)), draw()) == []
     organs = {"spinal cord": ORGANS["spinal cord"]}
-    assert dental.dental_metal(read_patient(write_case(tmp_path, teeth, organs))) == []
+    assert dental.dental_metal(read_patient(write_case(tmp_path, teeth, organs)), draw()) == []
 
 
 def test_questions_depend_on_seed_and_case_alone(tmp_path):
@@ -180,6 +180,15 @@ def test_questions_depend_on_seed_and_case_alone(tmp_path):
     for question in ask(case):
         if question.choices:
             assert question.answer.removesuffix(".") in question.choices.values()
+
+
+def test_training_asks_in_all_wordings_and_else_in_one(tmp_path):
+    case = write_case(tmp_path, targets={"PTV70": [20.0, 40.0, 20.0]})
+    in_training, held_out = by_kind(ask(case)), by_kind(ask(replace(case, split="val")))
+    for kind in ("target_side", "lung_apices", "dental_metal"):
+        assert len({question.text for question in in_training[kind]}) == 3 and len(held_out[kind]) == 1
+        assert {question.answer for question in in_training[kind]} == {held_out[kind][0].answer}
+    assert len(in_training["reaches_level"]) == len(held_out["reaches_level"])
 
 
 def test_a_listed_organ_without_a_voxel_is_refused(tmp_path):

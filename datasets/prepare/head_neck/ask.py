@@ -23,6 +23,7 @@ def ask(case: Case, seed: int = 0) -> list[Question]:
     """
     patient = read_patient(case)
     lungs = find_lungs(patient)
+    training = case.split == "train"
 
     def draw(kind: str) -> random.Random:
         digest = hashlib.sha256(f"{seed}/{kind}/{case.id}".encode()).digest()
@@ -31,11 +32,11 @@ def ask(case: Case, seed: int = 0) -> list[Question]:
     return [
         *structures.segmentation(patient, draw("segmentation")),
         *structures.outside(lungs, draw("outside_the_scan")),
-        *target_side(patient, draw("target_side")),
+        *target_side(patient, draw("target_side"), training),
         *levels(patient),
         *lower(patient, draw("reaches_lower")),
         *volumes(patient, draw("volume")),
         *places(patient, draw("organ_at_place")),
-        *lung_apices(lungs),
-        *dental_metal(patient),
+        *lung_apices(lungs, draw("lung_apices"), training),
+        *dental_metal(patient, draw("dental_metal"), training),
     ]

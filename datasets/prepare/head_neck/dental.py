@@ -8,25 +8,28 @@ streaks are no measure of their own: the edges of air give as many voxels of -25
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 
 from datasets.prepare.case import Question
 from datasets.prepare.head_neck.levels import ends
 from datasets.prepare.head_neck.patient import Patient
-from datasets.prepare.head_neck.wording import yes_no
+from datasets.prepare.head_neck.wording import asked_as, yes_no
 
 KIND = "dental_metal"
+WORDINGS = ("Is there dental metal in this scan?", "Are there metal fillings or crowns?", "Do the teeth hold metal?")
 MANDIBLE = "mandible"
 METAL_HU = 2500.0
 LEAST_ML, MOST_ML_WITHOUT = 2.0, 0.05  # what lies between is left out
 
 
-def dental_metal(patient: Patient) -> list[Question]:
-    """One question; none where the mandible was not contoured, or the answer is not clear."""
+def dental_metal(patient: Patient, draw: random.Random, training: bool = False) -> list[Question]:
+    """One question in one or in all wordings; none where the mandible was not contoured, or the answer is not clear."""
     metal = metal_ml(patient)
     if metal is None or MOST_ML_WITHOUT < metal < LEAST_ML:
         return []
-    return [yes_no(KIND, "Is there dental metal in this scan?", metal >= LEAST_ML)]
+    return [yes_no(KIND, text, metal >= LEAST_ML) for text in asked_as(WORDINGS, draw, training)]
 
 
 def metal_ml(patient: Patient) -> float | None:

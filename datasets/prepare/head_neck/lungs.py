@@ -7,6 +7,7 @@ of them is below 14 ml in all 203 patients of OpenKBP, and the least that was se
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,14 @@ from scipy import ndimage
 
 from datasets.prepare.case import Question
 from datasets.prepare.head_neck.patient import UP, Patient
-from datasets.prepare.head_neck.wording import yes_no
+from datasets.prepare.head_neck.wording import asked_as, yes_no
 
 KIND = "lung_apices"
+WORDINGS = (
+    "Does the scan reach the lung apices?",
+    "Are the lung apices in the field of view?",
+    "Can the top of the lungs be seen?",
+)
 BODY_HU = -300.0
 LUNG_HU = (-950.0, -400.0)
 LEAST_ML, MOST_ML_WITHOUT = 16.0, 8.0
@@ -37,9 +43,11 @@ class Lungs:
         return False if self.volume_ml <= MOST_ML_WITHOUT else None
 
 
-def lung_apices(lungs: Lungs) -> list[Question]:
-    """Whether the scan reaches the apices; no question where that is not clear."""
-    return [] if lungs.seen is None else [yes_no(KIND, "Does the scan reach the lung apices?", lungs.seen)]
+def lung_apices(lungs: Lungs, draw: random.Random, training: bool = False) -> list[Question]:
+    """Whether the scan reaches the apices, in one or in all wordings; no question where that is not clear."""
+    if lungs.seen is None:
+        return []
+    return [yes_no(KIND, text, lungs.seen) for text in asked_as(WORDINGS, draw, training)]
 
 
 def inside_body(hu: np.ndarray) -> np.ndarray:

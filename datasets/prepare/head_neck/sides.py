@@ -8,20 +8,26 @@ import numpy as np
 
 from datasets.prepare.case import Question
 from datasets.prepare.head_neck.patient import RIGHT, Patient
-from datasets.prepare.head_neck.wording import one_of
+from datasets.prepare.head_neck.wording import asked_as, one_of
 
 KIND = "target_side"
 MAIN_TARGET = "PTV70"
 MIDLINE_ORGANS = ("spinal cord", "brainstem")
+WORDINGS = (
+    "On which side does the main target lie?",
+    "Where is the main target?",
+    "Which side is to be treated?",
+)
 OPTIONS = ("Left", "Midline", "Right")
 MIDLINE_MM, SIDE_MM = 6.0, 10.0  # what lies between is left out
 
 
-def target_side(patient: Patient, draw: random.Random) -> list[Question]:
-    """One question; none without the target or the midline, or where the side is not clear."""
+def target_side(patient: Patient, draw: random.Random, training: bool = False) -> list[Question]:
+    """One question in one or in all wordings; none without target or midline, or where the side is not clear."""
     side = side_of_target(patient)
-    text = "On which side does the main target lie?"
-    return [one_of(KIND, text, OPTIONS, side, draw)] if side is not None else []
+    if side is None:
+        return []
+    return [one_of(KIND, text, OPTIONS, side, draw) for text in asked_as(WORDINGS, draw, training)]
 
 
 def side_of_target(patient: Patient) -> str | None:

@@ -11,6 +11,11 @@ from datasets.prepare.case import Question
 _LETTERS = "ABCD"
 
 
+def asked_as(wordings: Sequence[str], draw: random.Random, training: bool) -> Sequence[str]:
+    """In training all wordings, so that a question which a patient has once is not rare; else one of them."""
+    return wordings if training else (draw.choice(wordings),)
+
+
 def yes_no(kind: str, text: str, truth: bool) -> Question:
     """A question that is answered by yes where `truth` holds, else by no."""
     return Question(text + YES_NO, "Yes." if truth else "No.", task="yes_no", kind=kind)
