@@ -4,8 +4,8 @@
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining --initial_vision runs/phantom_compact
 
-Each run is a run of train_encoder_2D1D.py with the options below, which were chosen by `--folds` within the training
-split.  A run that is there is not made again, and the table has a row for each start that run_dir holds.
+Each run is a run of train_encoder_2D1D.py with the options below; `--folds` compares options within the training split.
+A run that is there is not made again, and the table has a row for each start that run_dir holds.
 """
 
 from __future__ import annotations
