@@ -58,7 +58,7 @@ def test_one_of_several_series_is_chosen(ct, tmp_path):
         read_volume(folder / "1.2.3.4")
     with pytest.raises(VolumeError, match=r"no series 1\.2\.3\.9, but 1\.2\.3\.1 \(9 files"):
         read_volume(folder / "1.2.3.9")
-    with pytest.raises(VolumeError, match="7 names no series of it; it holds 1.2.3.1"):
+    with pytest.raises(VolumeError, match=r"7 names no series of it; it holds 1\.2\.3\.1"):
         series_path(folder, "7")
     assert find_volumes(folder) == [str(folder / "1.2.3.1"), str(folder / "1.2.3.2")]
 

@@ -18,8 +18,9 @@ def find_volumes(place: str | Path) -> list[str]:
     """Paths of all volumes, sorted; of a list in its order.
 
     place: a folder, searched to its depths: volume files, folders with DICOM files or with slices as PNG or JPEG.  Of a
-    folder with several DICOM series, each that is a CT of more than one image, as ``folder/UID``.  Hidden files and folders are passed over.  Or a .txt file with a path a line, relative to the file's own folder;
-    empty lines and lines that begin with # are left out.  Or one volume.
+    folder with several DICOM series each that is a CT of more than one image, as ``folder/UID``.  Hidden files and
+    folders are passed over.  Or a .txt file with a path a line, relative to the file's own folder; empty lines and
+    lines that begin with # are left out.  Or one volume.
 
     Whether a file can be read is seen when it is read.  Raises InputError where nothing is found.
     """
