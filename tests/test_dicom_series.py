@@ -65,6 +65,7 @@ def test_one_of_several_series_is_chosen(ct, tmp_path):
 
 def enhanced(path: Path, ct: np.ndarray, tilt: float = 0.0) -> Path:
     """One enhanced CT file with its frames in shuffled order; the even ones have a rescale of their own."""
+    path.parent.mkdir(exist_ok=True)
     slices = write_dicom(path.parent / "single", ct, slope=2, intercept=-1024)
     first = pydicom.dcmread(min(slices.iterdir()))
     order = sorted(slices.iterdir())
@@ -87,7 +88,6 @@ def enhanced(path: Path, ct: np.ndarray, tilt: float = 0.0) -> Path:
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
     data.NumberOfFrames, data.SOPInstanceUID = len(frames), generate_uid()
     data.PixelData = np.stack(voxels).astype("<i2").tobytes()
-    path.parent.mkdir(exist_ok=True)
     data.save_as(path)
     shutil.rmtree(slices)
     return path
