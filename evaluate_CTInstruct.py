@@ -247,7 +247,7 @@ def main() -> None:
     if settings.series:
         settings.image = (str(series_path(settings.image[0], settings.series)),)
     outputs = Outputs.parse(settings.format, settings.findings)
-    outputs.check(settings.image or images)
+    outputs.check(settings.image[:1] or images)
     manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
     plans = {
         folder: plan_jobs(*manifests, folder, settings.limit, control, settings.skip_missing)

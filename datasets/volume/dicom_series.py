@@ -128,9 +128,10 @@ def _slices(place: Path) -> list[DicomSlice]:
                 slices += slices_of(path, *header)
         except VolumeError as error:
             problems.append(error)
-    if wanted is None and len({name.uid for name in counts}) > 1:
+    uids = {name.uid for name in counts}
+    if wanted is None and len(uids) > 1:
         raise VolumeError(
-            f"{place}: holds {len(counts)} DICOM series; choose one by --series, or by its path ({place}/UID): "
+            f"{place}: holds {len(uids)} DICOM series; choose one by --series, or by its path ({place}/UID): "
             f"{listed(counts)}"
         )
     if problems:

@@ -108,7 +108,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     masks = list(dict.fromkeys(name for row in rows for name in row["millilitres"]))
     columns = ["image", "answer", "error", "warnings", *diseases, *(f"{name} (ml)" for name in masks)]
     cells = [
-        [row["id"], row["answer"], row["error"] or "", "; ".join(row["warnings"])]
+        [row["id"], row["answer"], row["error"] or "", "; ".join(row.get("warnings", ()))]
         + [f"{row['confidences'][name]:.4f}" if name in row["confidences"] else "" for name in diseases]
         + [f"{row['millilitres'][name]:.3f}" if name in row["millilitres"] else "" for name in masks]
         for row in rows
