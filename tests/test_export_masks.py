@@ -210,3 +210,26 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path, caplog):
         place = read_volume(folder)[1]
         with pytest.raises(InputError, match=complaint):
             save_masks({"liver": np.full(place.shape, int(not empty), np.uint8)}, place, tmp_path / "x.dcm")
+
+
+def test_what_anonymising_took_away_is_put_in_its_place(tmp_path):
+    """As in a public series: instance, series and study UIDs are empty, the file's own header still has the first."""
+
+    def anonymise(data: pydicom.Dataset) -> None:
+        for name in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            setattr(data, name, "")
+
+    folder = edit(series(tmp_path / "s"), anonymise)
+    geometry = cropped(folder)
+    masks = masks_of(geometry)
+    written = [pydicom.dcmread(save_masks(masks, geometry, tmp_path / name)[0]) for name in ("a.dcm", "b.dcm")]
+    (first, second) = written
+    assert first.StudyInstanceUID == second.StudyInstanceUID != "" and first.SOPInstanceUID != second.SOPInstanceUID
+    named = {
+        groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        for groups in first.PerFrameFunctionalGroupsSequence
+    }
+    kept = {str(pydicom.dcmread(path).file_meta.MediaStorageSOPInstanceUID) for path in folder.iterdir()}
+    assert named <= kept and len(named) == 7  # the crop has 7 of the 9 slices
+    found = segment_points(tmp_path / "a.dcm")["left kidney"]
+    np.testing.assert_allclose(found, world(geometry, masks["left kidney"]), atol=1e-3)

@@ -95,9 +95,10 @@ def read_embeddings(path: str | Path) -> Embeddings:
     """What `save_embeddings` wrote; raises InputError where it is anything else."""
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = [file.get_tensor(name) for name in ("volumes", "patches", "owners")]
+            volumes, patches, owners = (file.get_tensor(name) for name in ("volumes", "patches", "owners"))
             metadata = file.metadata()
-            return Embeddings(json.loads(metadata["images"]), *arrays, metadata.get("checkpoint", ""))
+            images, checkpoint = json.loads(metadata["images"]), metadata.get("checkpoint", "")
+            return Embeddings(images, volumes, patches, owners, checkpoint)
     except Exception as error:  # safetensors has an exception of its own, and a file may lack any part
         raise InputError(f"{path}: no file of embeddings; python -m evaluation.embed writes it") from error
 
