@@ -23,6 +23,7 @@ from datasets.manifest_check.needs import instruction_source
 from datasets.mixture import load_mixture, manifest_and_weight, with_mixture_files
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
+from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.validation import held_out_losses
 from models.checkpoints.folder import save_checkpoint
@@ -38,6 +39,7 @@ from training.loop import train
 from training.precision import resolve_precision
 from training.preprocessing import with_preprocessing
 from training.script import run_script
+from training.tuning.bodies import bodies_of
 from training.tuning.model import build_model, check_start, preprocessing_of
 from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
@@ -213,6 +215,7 @@ def main() -> None:
 
     every = [*all_records, *validation]
     dataset = dataset_of(settings, records, every, model.tokenizer, model.config, preprocessing)
+    about[BODY] = distributed.from_main(lambda: bodies_of(dataset, all_records))
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(
