@@ -1,0 +1,194 @@
+"""The outside of a person: trunk, head, legs and arms, with skin, the fat below it, and muscle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from datasets.phantom.people.canvas import Box, Canvas
+from datasets.phantom.people.features import Features
+from datasets.phantom.people.fields import smooth_field
+from datasets.phantom.people.frame import (
+    CAVITY_BACK,
+    CAVITY_FRONT,
+    CAVITY_HALF,
+    FAT_SHARE,
+    LEAN_BACK,
+    LEAN_FRONT,
+    LEAN_HALF,
+    TRUNK_BOTTOM,
+    TRUNK_TOP,
+)
+from datasets.phantom.people.profiles import Profile
+from datasets.phantom.people.sections import Section
+from datasets.phantom.people.tissues import Tissues
+from datasets.phantom.shapes import Ellipsoid, Tube, smooth_max
+
+Arms = Literal["absent", "beside", "raised"]
+SKIN = 2.0  # mm
+BLEND = 14.0  # mm over which parts of the body flow into each other
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a person is built like. fat: thickness at the abdomen, mm. muscle: how much the lean body is wider, mm."""
+
+    fat: float
+    muscle: float
+    female: bool
+    arms: Arms
+    waves: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def draw(cls, features: Features, rng: np.random.Generator) -> Build:
+        """A person at random; the features that are off leave the middle of the range."""
+        fat = float(np.clip(rng.gamma(2.6, 8.0), 4, 60))
+        muscle = float(rng.normal(0, 4))
+        female = bool(rng.random() < 0.5)
+        arms: Arms = "absent"
+        if features.arms:
+            arms = ("absent", "beside", "raised")[int(rng.choice(3, p=(0.3, 0.4, 0.3)))]  # type: ignore[assignment]
+        waves = tuple((float(rng.normal(0, s)), float(rng.uniform(0, 2 * np.pi))) for s in (0.022, 0.016, 0.012, 0.01))
+        if not features.layers:
+            return cls(14.0, 0.0, False, arms, ())
+        return cls(fat, muscle, female, arms, waves)
+
+
+def lean_trunk(build: Build, layers: bool) -> Section:
+    """The trunk without its fat; a plain ellipse without layers."""
+    half, front, back = LEAN_HALF + build.muscle, LEAN_FRONT + build.muscle, LEAN_BACK + -build.muscle
+    return Section(half, front, back, TRUNK_BOTTOM, TRUNK_TOP, build.waves, square=layers)
+
+
+def cavity(square: bool = True, bottom: float = -590.0) -> Section:
+    """The space inside ribs and abdominal wall."""
+    return Section(CAVITY_HALF, CAVITY_FRONT, CAVITY_BACK, bottom, 12.0, square=square)
+
+
+def head_parts() -> list[Ellipsoid]:
+    """Cranium, face, jaw and nose below the skin."""
+    return [
+        Ellipsoid((0, 4, 190), (75, 95, 83)),
+        Ellipsoid((0, 50, 128), (64, 54, 62)),
+        Ellipsoid((0, 50, 84), (57, 66, 36), (-8, 0, 0)),
+        Ellipsoid((0, 100, 122), (13, 19, 21)),
+    ]
+
+
+def limb_parts(build: Build) -> list[Tube]:
+    """Legs, and arms where they are in the picture."""
+    limbs = [Tube(np.array([[s * 84, -8, -600], [s * 88, -6, -720.0]]), (80, 74)) for s in (-1.0, 1.0)]
+    for s, points in ((s, arm_points(build.arms, s)) for s in (-1.0, 1.0)):
+        if points is not None:
+            limbs.append(Tube(points[:3], (44, 43, 34)))
+            if len(points) > 3:
+                limbs.append(Tube(points[2:], (34, 24)))
+    return limbs
+
+
+def arm_points(arms: Arms, side: float) -> np.ndarray | None:
+    """Shoulder, middle of the upper arm, elbow, wrist (n, 3), mm; None for arms out of the picture."""
+    if arms == "beside":
+        points = [[168, -14, -42], [198, -20, -150], [214, -18, -330], [190, 30, -560]]
+    elif arms == "raised":
+        points = [[150, -8, -30], [172, 0, 60], [180, 10, 200], [90, 20, 380]]
+    else:
+        return None
+    return np.array(points, float) * (side, 1, 1)
+
+
+def paint_body(
+    canvas: Canvas, build: Build, tissues: Tissues, features: Features, rng: np.random.Generator
+) -> np.ndarray:
+    """Paint skin, fat, muscle and the fat inside the trunk; gives the distance to the skin (mm, negative inside)."""
+    value = lean_trunk(build, features.layers)(canvas.x, canvas.y, canvas.z, canvas.rows)
+    fat = (FAT_SHARE * build.fat).take(canvas.rows)
+    skin = value - fat
+    lean = value
+    for part, cover in [(part, 4.0) for part in head_parts()] + [(limb, 0.45 * build.fat) for limb in limb_parts(build)]:
+        low, high = part.bounds
+        box = canvas.box((low - cover - BLEND, high + cover + BLEND))
+        if box is not None:
+            here = part(*canvas.at(box))
+            if isinstance(part, Tube):
+                here = np.maximum(here, (np.abs(canvas.z[box] - np.float32(low[2] + high[2]) / 2) - 600))
+            skin[box] = _united(skin[box], here - np.float32(cover))
+            lean[box] = _united(lean[box], here)
+    if build.female and features.layers:
+        for s in (-1, 1):
+            breast = Ellipsoid((s * 76, 100, -165), (50 + build.fat * 0.4, 36 + build.fat * 0.5, 50))
+            if (box := canvas.box(breast.bounds)) is not None:
+                skin[box] = _united(skin[box], breast(*canvas.at(box)))
+    everywhere = (slice(None),) * 3
+    if not features.layers:
+        canvas.paint(lambda x, y, z: skin, tissues["muscle"], box=everywhere)
+        canvas.skin = skin
+        return skin
+    canvas.paint(lambda x, y, z: skin, tissues["skin"], box=everywhere)
+    canvas.blend(canvas.share(skin + np.float32(SKIN)), tissues["fat"])
+    planes = smooth_field(canvas.shape, 26 / canvas.spacing, rng)  # fat parts muscles: sheets where a field is zero
+    fatness = np.float32(rng.uniform(0.10, 0.30) + 0.004 * build.fat) + 0.25 * np.clip(canvas.z / 40, 0, 1)
+    sheets = np.clip((fatness - np.abs(planes)) / np.float32(0.25) + 0.2, 0, 1)
+    canvas.blend(canvas.share(lean), tissues["muscle"] + sheets * np.float32(0.9 * (tissues["fat"] - tissues["muscle"])))
+    canvas.skin = skin
+    return skin
+
+
+def _united(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return -smooth_max(-a, -b, BLEND)
+
+
+def paint_cavity(canvas: Canvas, tissues: Tissues, layers: bool) -> np.ndarray | None:
+    """Fill the trunk's inside with fat; gives its implicit function on the whole grid for organs to be cut by."""
+    shape = cavity(layers)
+    box = canvas.box(shape.bounds)
+    if box is None:
+        return None
+    inside = np.full(canvas.shape, 50, np.float32)
+    inside[box] = shape(*canvas.at(box), canvas.rows[box])
+    if layers:
+        canvas.paint(lambda x, y, z: inside[box], tissues["fat"], box=box)
+    return inside
+
+
+def paint_muscles(canvas: Canvas, tissues: Tissues, lean: Callable[[Box], np.ndarray] | None = None) -> None:
+    """Muscles of neck, back and pelvis in sheaths of fat, which part them from each other and from their surroundings."""
+    from datasets.phantom.people.frame import SPINE
+
+    for side, name in ((-1.0, "left"), (1.0, "right")):
+        back = [(side * w, SPINE.at(z) - d, z) for z, w, d in
+                ((90, 22, 36), (20, 24, 44), (-60, 26, 42), (-200, 30, 44), (-330, 40, 47), (-440, 38, 48), (-510, 22, 36))]
+        radii = (13, 16, 17, 20, 25, 25, 8)
+        _sheathed(canvas, Tube(np.array(back, float), radii), tissues, f"{name} autochthon")
+        psoas = [(side * w, SPINE.at(z) + d, z) for z, w, d in
+                 ((-285, 26, -4), (-340, 36, -2), (-420, 50, 8), (-470, 66, 34))] + [(side * 88, 40, -530), (side * 92, 20, -590)]
+        _sheathed(canvas, Tube(np.array(psoas, float), (7, 15, 22, 22, 18, 12)), tissues, f"{name} iliopsoas")
+        for points, radius in (
+            ([[side * 50, 6, 128], [side * 40, 40, 50], [side * 16, 44, 0]], (8, 10, 7)),  # sternocleidomastoid
+            ([[side * 18, -62, 100], [side * 40, -76, 40], [side * 110, -70, -8]], (14, 18, 12)),  # trapezius
+            ([[side * 48, 48, 70], [side * 58, 42, 130]], (9, 8)),  # masseter
+        ):
+            _sheathed(canvas, Tube(np.array(points, float), radius), tissues, None)
+        for centre, axes, angles in (
+            ((side * 82, -98, -530), (52, 17, 70), (0, 0, side * 32)),  # gluteus maximus
+            ((side * 124, -20, -470), (15, 48, 60), (0, side * -8, side * 22)),  # gluteus medius
+            ((side * 92, 74, -70), (52, 11, 42), (0, 0, side * -22)),  # pectoral
+            ((side * 136, -62, -150), (10, 42, 110), (0, 0, side * 30)),  # latissimus
+        ):
+            _sheathed(canvas, Ellipsoid(centre, axes, angles), tissues, None)
+
+
+def _sheathed(canvas: Canvas, shape: Ellipsoid | Tube, tissues: Tissues, label: str | None) -> None:
+    low, high = shape.bounds
+    box = canvas.box((low - 4, high + 4))
+    if box is None:
+        return
+    value = shape(*canvas.at(box))
+    canvas.paint(lambda x, y, z: value - np.float32(2.2), tissues["fat"], box=box)
+    canvas.paint(lambda x, y, z: value, tissues["muscle"] + 4, label, box=box)
+
+
+__all__ = ["Build", "Profile", "arm_points", "cavity", "paint_body", "paint_cavity", "paint_muscles"]
