@@ -1,4 +1,7 @@
-"""python -m datasets.phantom [--style chest|people]: see `datasets.phantom.dataset` and `datasets.phantom.people.dataset`."""
+"""python -m datasets.phantom [--style chest|people]: see `datasets.phantom.dataset` and `.people.dataset`.
+
+`--help` shows the options of the style that is named.
+"""
 
 import argparse
 import sys

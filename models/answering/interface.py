@@ -13,6 +13,7 @@ from datasets.instruction import InstructionDataset
 from models.answering.answer import Answer
 from models.answering.chat import Chat
 from models.answering.embedding import VolumeEmbedding, embed
+from models.answering.familiarity import Familiarity
 from models.answering.predicting import GenerationOptions, SearchChanges
 from models.answering.segmenting import segment
 from models.answering.streaming import AnswerStream, OnText
@@ -36,11 +37,13 @@ class AnsweringCTInstruct(CTInstruct):
     options: how answers are searched for; each method also takes its fields by name, as ``num_beams=1``.
     array_axes: what the axes of .npy and .npz volumes are, as "LPS"; None assumes RAS.
     trained_labels: the structures that it was trained to find, as `labels` gives them.
+    familiarity: what the volumes of its training are like; with it, others are warned of.
     """
 
     options: GenerationOptions = GenerationOptions()
     array_axes: str | None = None
     trained_labels: tuple[str, ...] = ()
+    familiarity: Familiarity | None = None
 
     def ask(
         self,

@@ -1,1 +1,1 @@
-"""Phantoms that resemble people: whole bodies with limbs, drawn by rule; `datasets.phantom.people.person` puts them together."""
+"""Phantoms that resemble people: whole bodies, drawn by rule; `datasets.phantom.people.person` puts them together."""

@@ -72,7 +72,9 @@ def paint_stomach(canvas: Canvas, tissues: Tissues, vary: Variation, textured: b
             return np.maximum(lumen(x, y, z), level - y)
 
         canvas.paint(bubble, GAS, "stomach", within="stomach", bounds=lumen.bounds)
-    duodenum = vary.tube([[28, 36, -318], [46, 20, -326], [48, 8, -372], [8, front_of_spine(-380, 26), -384]], [11, 11, 11, 10])
+    duodenum = vary.tube(
+        [[28, 36, -318], [46, 20, -326], [48, 8, -372], [8, front_of_spine(-380, 26), -384]], [11, 11, 11, 10]
+    )
     canvas.paint(duodenum, tissues["bowel"], "small bowel")
     pancreas = vary.tube(
         [[38, 18, -340], [28, 24, -318], [-10, front_of_spine(-306, 28), -306], [-70, -14, -288]], [13, 12, 9, 9]
@@ -94,7 +96,9 @@ def paint_upper_abdomen(
 
     for side, name in ((-1.0, "left"), (1.0, "right")):
         lower = -322 if side < 0 else -334
-        kidney = vary.ellipsoid((side * 64, front_of_spine(lower, -28), lower), (27, 25, 54), (10, side * -10, side * -24), 5)
+        kidney = vary.ellipsoid(
+            (side * 64, front_of_spine(lower, -28), lower), (27, 25, 54), (10, side * -10, side * -24), 5
+        )
         canvas.paint(kidney.grown(rng.uniform(3, 14)), tissues["fat"])
         canvas.paint(kidney, tissues["kidney"], f"{name} kidney")
         middle = np.asarray(kidney.centre)
@@ -104,7 +108,10 @@ def paint_upper_abdomen(
         if vary.chance(0.15):
             canvas.paint(vary.ellipsoid(middle + (side * 20, 0, rng.uniform(-35, 35)), [rng.uniform(8, 20)] * 3), 8.0)
         for tilt in (-1, 1):
-            gland = [[side * 34, front_of_spine(-280, -6), -276], [side * (38 + 6 * tilt), front_of_spine(-285, -18), -296]]
+            gland = [
+                [side * 34, front_of_spine(-280, -6), -276],
+                [side * (38 + 6 * tilt), front_of_spine(-285, -18), -296],
+            ]
             canvas.paint(vary.tube(gland, [3.5, 3], 2), tissues["pancreas"])
     spleen = vary.ellipsoid((-104, -36, -276), (28, 46, 52), (-12, 12, 8), 6, 0.2)
     if (box := canvas.box(spleen.bounds)) is not None:
@@ -115,7 +122,9 @@ def paint_upper_abdomen(
     bounds = (np.minimum(right.bounds[0], left.bounds[0]), np.maximum(right.bounds[1], left.bounds[1]))
     if (box := canvas.box(bounds)) is not None:
         x, y, z = canvas.at(box)
-        low_face = np.float32(-330) + np.float32(0.55) * (np.float32(110) - x) - np.float32(0.2) * (y - 20)  # slopes up to the left
+        low_face = (
+            np.float32(-330) + np.float32(0.55) * (np.float32(110) - x) - np.float32(0.2) * (y - 20)
+        )  # slopes up to the left
         main = smooth_max(right(x, y, z), np.minimum(low_face, np.float32(-300)) - z, 20.0)
         value = under(box, -smooth_max(-main, -left(x, y, z), 12.0), 1.0)
         canvas.paint(lambda *_: value, tissues["liver"], "liver", box=box,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from datasets.phantom.people.canvas import Box, Canvas
+from datasets.phantom.people.canvas import Canvas
 from datasets.phantom.people.features import Features
 from datasets.phantom.people.fields import smooth_field
 from datasets.phantom.people.frame import (
@@ -22,7 +21,6 @@ from datasets.phantom.people.frame import (
     TRUNK_BOTTOM,
     TRUNK_TOP,
 )
-from datasets.phantom.people.profiles import Profile
 from datasets.phantom.people.sections import Section
 from datasets.phantom.people.tissues import Tissues
 from datasets.phantom.shapes import Ellipsoid, Tube, smooth_max
@@ -81,7 +79,7 @@ def head_parts() -> list[Ellipsoid]:
 def limb_parts(build: Build) -> list[Tube]:
     """Legs, and arms where they are in the picture."""
     limbs = [Tube(np.array([[s * 84, -8, -600], [s * 88, -6, -720.0]]), (80, 74)) for s in (-1.0, 1.0)]
-    for s, points in ((s, arm_points(build.arms, s)) for s in (-1.0, 1.0)):
+    for points in (arm_points(build.arms, side) for side in (-1.0, 1.0)):
         if points is not None:
             limbs.append(Tube(points[:3], (44, 43, 34)))
             if len(points) > 3:
@@ -108,7 +106,9 @@ def paint_body(
     fat = (FAT_SHARE * build.fat).take(canvas.rows)
     skin = value - fat
     lean = value
-    for part, cover in [(part, 4.0) for part in head_parts()] + [(limb, 0.45 * build.fat) for limb in limb_parts(build)]:
+    for part, cover in [(part, 4.0) for part in head_parts()] + [
+        (limb, 0.45 * build.fat) for limb in limb_parts(build)
+    ]:
         low, high = part.bounds
         box = canvas.box((low - cover - BLEND, high + cover + BLEND))
         if box is not None:
@@ -132,7 +132,9 @@ def paint_body(
     planes = smooth_field(canvas.shape, 26 / canvas.spacing, rng)  # fat parts muscles: sheets where a field is zero
     fatness = np.float32(rng.uniform(0.10, 0.30) + 0.004 * build.fat) + 0.25 * np.clip(canvas.z / 40, 0, 1)
     sheets = np.clip((fatness - np.abs(planes)) / np.float32(0.25) + 0.2, 0, 1)
-    canvas.blend(canvas.share(lean), tissues["muscle"] + sheets * np.float32(0.9 * (tissues["fat"] - tissues["muscle"])))
+    canvas.blend(
+        canvas.share(lean), tissues["muscle"] + sheets * np.float32(0.9 * (tissues["fat"] - tissues["muscle"]))
+    )
     canvas.skin = skin
     return skin
 
@@ -152,43 +154,3 @@ def paint_cavity(canvas: Canvas, tissues: Tissues, layers: bool) -> np.ndarray |
     if layers:
         canvas.paint(lambda x, y, z: inside[box], tissues["fat"], box=box)
     return inside
-
-
-def paint_muscles(canvas: Canvas, tissues: Tissues, lean: Callable[[Box], np.ndarray] | None = None) -> None:
-    """Muscles of neck, back and pelvis in sheaths of fat, which part them from each other and from their surroundings."""
-    from datasets.phantom.people.frame import SPINE
-
-    for side, name in ((-1.0, "left"), (1.0, "right")):
-        back = [(side * w, SPINE.at(z) - d, z) for z, w, d in
-                ((90, 22, 36), (20, 24, 44), (-60, 26, 42), (-200, 30, 44), (-330, 40, 47), (-440, 38, 48), (-510, 22, 36))]
-        radii = (13, 16, 17, 20, 25, 25, 8)
-        _sheathed(canvas, Tube(np.array(back, float), radii), tissues, f"{name} autochthon")
-        psoas = [(side * w, SPINE.at(z) + d, z) for z, w, d in
-                 ((-285, 26, -4), (-340, 36, -2), (-420, 50, 8), (-470, 66, 34))] + [(side * 88, 40, -530), (side * 92, 20, -590)]
-        _sheathed(canvas, Tube(np.array(psoas, float), (7, 15, 22, 22, 18, 12)), tissues, f"{name} iliopsoas")
-        for points, radius in (
-            ([[side * 50, 6, 128], [side * 40, 40, 50], [side * 16, 44, 0]], (8, 10, 7)),  # sternocleidomastoid
-            ([[side * 18, -62, 100], [side * 40, -76, 40], [side * 110, -70, -8]], (14, 18, 12)),  # trapezius
-            ([[side * 48, 48, 70], [side * 58, 42, 130]], (9, 8)),  # masseter
-        ):
-            _sheathed(canvas, Tube(np.array(points, float), radius), tissues, None)
-        for centre, axes, angles in (
-            ((side * 82, -98, -530), (52, 17, 70), (0, 0, side * 32)),  # gluteus maximus
-            ((side * 124, -20, -470), (15, 48, 60), (0, side * -8, side * 22)),  # gluteus medius
-            ((side * 92, 74, -70), (52, 11, 42), (0, 0, side * -22)),  # pectoral
-            ((side * 136, -62, -150), (10, 42, 110), (0, 0, side * 30)),  # latissimus
-        ):
-            _sheathed(canvas, Ellipsoid(centre, axes, angles), tissues, None)
-
-
-def _sheathed(canvas: Canvas, shape: Ellipsoid | Tube, tissues: Tissues, label: str | None) -> None:
-    low, high = shape.bounds
-    box = canvas.box((low - 4, high + 4))
-    if box is None:
-        return
-    value = shape(*canvas.at(box))
-    canvas.paint(lambda x, y, z: value - np.float32(2.2), tissues["fat"], box=box)
-    canvas.paint(lambda x, y, z: value, tissues["muscle"] + 4, label, box=box)
-
-
-__all__ = ["Build", "Profile", "arm_points", "cavity", "paint_body", "paint_cavity", "paint_muscles"]

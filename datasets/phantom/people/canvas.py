@@ -34,16 +34,21 @@ class Canvas:
         self.rows = rows_of(self.z)
         self.skin: np.ndarray | None = None  # distance to the skin (mm): shapes end below it
         every = (slice(None, None, COARSE),) * 3
-        self._coarse = [part[every] for part in coordinates]
+        self._coarse = [np.ascontiguousarray(part[every]) for part in coordinates]
+        self._reach = [(float(part.min()), float(part.max())) for part in self._coarse]
         self._margin = COARSE * self.spacing.max() * 1.3
 
     def box(self, bounds: Bounds | None) -> Box | None:
-        """Indices of the voxels that may lie within bounds (mm, lowest and highest corner); None where there are none."""
+        """Indices of the voxels that may lie within bounds (lowest and highest corner, mm); None without any."""
         if bounds is None:
             return (slice(None),) * 3
         inside = np.ones(self._coarse[0].shape, bool)
-        for part, low, high in zip(self._coarse, *bounds, strict=True):
-            inside &= (part > low - self._margin) & (part < high + self._margin)
+        for part, (least, most), low, high in zip(self._coarse, self._reach, *bounds, strict=True):
+            low, high = np.float32(low - self._margin), np.float32(high + self._margin)
+            if high < least or low > most:
+                return None
+            inside &= part > low
+            inside &= part < high
         if not inside.any():
             return None
         found = []

@@ -48,7 +48,8 @@ def paint_lungs(
         beside = middle + hilum - np.float32(side) * x
         value = smooth_max(inside[box] + 1.5, beside, 16.0)
         value = np.maximum(value, dome(domes[name], side, x, y) - z)
-        canvas.paint(lambda *_: value, lambda *_: tissues["lung"] + gradient * y, f"{name} lung", box=box)
+        hu = tissues["lung"] + gradient * y
+        canvas.paint(lambda *_, value=value: value, hu, f"{name} lung", box=box)
         if textured:
             _paint_lung_vessels(canvas, box, value, tissues, vary.rng, name)
 
@@ -137,7 +138,13 @@ def paint_great_vessels(canvas: Canvas, tissues: Tissues, vary: Variation) -> No
             canvas.paint(Tube(np.array([place, place + (0, 0, 6)]), (1.8, 1.8)), 700.0, "aorta", within="aorta")
     fork = np.asarray(aorta.points[-1])
     for side in (-1, 1):
-        way = [fork, [side * 40, front_of_spine(-440, 20), -455], [side * 74, 36, -530], [side * 84, 58, -580], [side * 86, 60, -700]]
+        way = [
+            fork,
+            [side * 40, front_of_spine(-440, 20), -455],
+            [side * 74, 36, -530],
+            [side * 84, 58, -580],
+            [side * 86, 60, -700],
+        ]
         canvas.paint(vary.tube(way, [6, 5.5, 5, 4.5, 4.5], 1), tissues["blood"])
         beside = np.array(way) + (side * 2 + 8, -9, -4)
         canvas.paint(vary.tube(beside, [8, 7, 6, 6, 6], 1), venous)

@@ -58,7 +58,11 @@ class PeopleOptions:
 
 def report_of(person: Person, present: Sequence[str]) -> str:
     """What a radiologist could say of a healthy phantom: the part of the body, contrast agent, organs in view."""
-    agent = {"none": "without contrast agent", "arterial": "in the arterial phase", "portal": "in the portal-venous phase"}
+    agent = {
+        "none": "without contrast agent",
+        "arterial": "in the arterial phase",
+        "portal": "in the portal-venous phase",
+    }
     arms = {"absent": "", "beside": " The arms lie beside the body.", "raised": " The arms are raised."}
     organs = ", ".join(present) if present else "no organ"
     return f"CT of the {person.window} {agent[person.phase]}. In view: {organs}.{arms[person.arms]} No finding."
@@ -93,7 +97,11 @@ def write_case(index: int, options: PeopleOptions) -> dict:
             {"image_path": f"../{image}", "labels": list(values), "mask_path": f"../{mask}", "mask_values": values}
         ],
     }
-    return {"truth": truth, "instruction": _questions(options, index, name, image, mask, present), "pretraining": pretraining}
+    return {
+        "truth": truth,
+        "instruction": _questions(options, index, name, image, mask, present),
+        "pretraining": pretraining,
+    }
 
 
 def _questions(

@@ -1,26 +1,31 @@
 """The standard adult's lines along the body, in mm: the spine, the cavity of the trunk, the outline of the lean body.
 
-Heights: 0 at the top of the first thoracic vertebra, the skull's base at 122, the vertex at 275, the diaphragm's right dome at -215,
-the lowest lumbar disc at -442, the hip joints at -545.  Proportions are of a textbook adult of 1.72 m.
+Heights: 0 at the top of the first thoracic vertebra, the skull's base at 122, the vertex at 275, the diaphragm's right
+dome at -215, the lowest lumbar disc at -442, the hip joints at -545.  Proportions are of a textbook adult of 1.72 m.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from datasets.phantom.people.profiles import Profile
 
-VERTEBRAE: dict[str, float] = {}
+TOP_OF_SPINE = 120.0
+
+
+def _lower_ends() -> dict[str, float]:
+    heights = {"C1": 14.0, "C2": 24.0, **{f"C{n}": 16.4 for n in range(3, 8)}}
+    heights |= {f"T{n}": 18.0 + 0.7 * n for n in range(1, 13)} | {f"L{n}": 32.0 + 0.8 * n for n in range(1, 6)}
+    ends = TOP_OF_SPINE - np.cumsum(list(heights.values()))
+    return dict(zip(heights, ends.tolist(), strict=True))
+
+
+VERTEBRAE = _lower_ends()
 """Height of the lower end of each vertebra with the disc below it, from C1 down to L5."""
-_z = 120.0
-for _name, _height in (
-    ("C1", 14.0), ("C2", 24.0), *((f"C{n}", 16.4) for n in range(3, 8)),
-    *((f"T{n}", 18.0 + 0.7 * n) for n in range(1, 13)), *((f"L{n}", 32.0 + 0.8 * n) for n in range(1, 6)),
-):  # fmt: skip
-    _z -= _height
-    VERTEBRAE[_name] = _z
 
 SPINE = Profile(
-    [(120, -8), (82, -10), (50, -8), (17, -16), (0, -26), (-60, -50), (-135, -62), (-200, -62), (-270, -50), (-340, -36),
-     (-400, -30), (-442, -38), (-480, -62), (-520, -84), (-555, -80)]
+    [(120, -8), (82, -10), (50, -8), (17, -16), (0, -26), (-60, -50), (-135, -62), (-200, -62), (-270, -50),
+     (-340, -36), (-400, -30), (-442, -38), (-480, -62), (-520, -84), (-555, -80)]
 )  # fmt: skip
 """y of the middle of the vertebral bodies."""
 BODY_WIDTH = Profile([(120, 11), (60, 12), (0, 14), (-135, 15.5), (-270, 20), (-340, 23), (-440, 25)])
@@ -56,6 +61,8 @@ LEAN_BACK = Profile(
      (-400, -100), (-450, -104), (-500, -114), (-560, -118), (-640, -104)]
 )  # fmt: skip
 """The body without the fat below its skin."""
-FAT_SHARE = Profile([(110, 0.25), (30, 0.3), (0, 0.4), (-60, 0.5), (-150, 0.6), (-300, 0.9), (-400, 1.0), (-500, 1.2), (-640, 0.8)])
+FAT_SHARE = Profile(
+    [(110, 0.25), (30, 0.3), (0, 0.4), (-60, 0.5), (-150, 0.6), (-300, 0.9), (-400, 1.0), (-500, 1.2), (-640, 0.8)]
+)
 """Thickness of that fat as a share of the abdomen's."""
 TRUNK_TOP, TRUNK_BOTTOM = 112.0, -632.0

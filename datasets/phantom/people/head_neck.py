@@ -1,4 +1,4 @@
-"""Head and neck: skull with brain and air spaces, jaws and teeth, salivary glands, larynx, the cord from brainstem to waist."""
+"""Head and neck: skull with brain and air spaces, jaws and teeth, glands, larynx, and the cord down to the waist."""
 
 from __future__ import annotations
 

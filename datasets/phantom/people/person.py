@@ -9,13 +9,13 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from datasets.phantom.case import HU_RANGE, ORIENTATIONS, stream
 from datasets.phantom.people import abdomen, chest, head_neck, skeleton
-from datasets.phantom.people.body import Build, paint_body, paint_cavity, paint_muscles
+from datasets.phantom.people.body import Build, paint_body, paint_cavity
 from datasets.phantom.people.canvas import Canvas
 from datasets.phantom.people.features import Features
+from datasets.phantom.people.muscles import paint_muscles
 from datasets.phantom.people.placing import Variation
 from datasets.phantom.people.pose import body_coordinates
 from datasets.phantom.people.scanner import scan
-from datasets.phantom.people.structures import VALUES
 from datasets.phantom.people.surroundings import cut_to_round_field, paint_surroundings
 from datasets.phantom.people.tissues import Tissues
 from datasets.phantom.people.windows import draw_placing
@@ -25,7 +25,7 @@ MAX_VOXELS = 1.9e6
 
 @dataclass
 class Person:
-    """A volume in stored orientation.  ct: int16 HU.  labels: uint8, of `structures.VALUES`.  window: its part of the body."""
+    """A volume in stored orientation: ct int16 HU, labels uint8 of `structures.VALUES`; window: part of the body."""
 
     ct: np.ndarray
     labels: np.ndarray
@@ -108,9 +108,8 @@ def paint_person(
     metal = head_neck.paint_jaws(canvas, tissues, vary)
     head_neck.paint_cord(canvas, tissues, vary)
     if vary.chance(0.12):  # an artificial hip, some clips
-        metal = np.vstack([metal, [[vary.rng.choice((-1, 1)) * 96, 2, -548]], vary.rng.normal(0, 40, (2, 3)) + (0, 0, -330)])
+        metal = np.vstack(
+            [metal, [[vary.rng.choice((-1, 1)) * 96, 2, -548]], vary.rng.normal(0, 40, (2, 3)) + (0, 0, -330)]
+        )
     canvas.labels[skin > 0] = 0
     return skin, metal
-
-
-__all__ = ["VALUES", "Person", "build_person"]

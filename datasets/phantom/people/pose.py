@@ -1,7 +1,7 @@
 """Where each voxel lies in the standard adult: pose of the body in the scanner, bends of spine and neck, displacement.
 
-The standard adult's frame is RAS in mm: x to the patient's right, y forwards, z upwards; z = 0 is the top of the first thoracic
-vertebra, x = 0 the midline, y = 0 about the middle of the trunk.
+The standard adult's frame is RAS in mm: x to the patient's right, y forwards, z upwards; z = 0 is the top of the first
+thoracic vertebra, x = 0 the midline, y = 0 about the middle of the trunk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from datasets.phantom.people.features import Features
 from datasets.phantom.people.fields import smooth_field
 from datasets.phantom.people.profiles import HEIGHTS, Profile, rows_of
 from datasets.phantom.shapes import rotation
-
 
 
 @dataclass(frozen=True)

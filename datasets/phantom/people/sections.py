@@ -84,10 +84,8 @@ class Plate:
     def of(cls, knots: list[tuple[float, float, float, float, float, float]], side: float = 1.0) -> Plate:
         """From rows of (z, x and y of the first end, x and y of the second end, half thickness)."""
         z = [row[0] for row in knots]
-        first, second = ((Profile(list(zip(z, [row[i] for row in knots], strict=True))),
-                          Profile(list(zip(z, [row[i + 1] for row in knots], strict=True)))) for i in (1, 3))  # fmt: skip
-        thickness = Profile(list(zip(z, [row[5] for row in knots], strict=True)))
-        return cls(first, second, thickness, min(z), max(z), side)
+        first, second = ((_column(knots, i), _column(knots, i + 1)) for i in (1, 3))
+        return cls(first, second, _column(knots, 5), min(z), max(z), side)
 
     def __call__(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         rows = rows_of(z)
@@ -107,3 +105,7 @@ class Plate:
         y = [float(f(p.table)) for p in (self.first[1], self.second[1]) for f in (np.min, np.max)]
         low = np.array([min(x) - reach, min(y) - reach, self.bottom])
         return low, np.array([max(x) + reach, max(y) + reach, self.top])
+
+
+def _column(knots: list[tuple[float, float, float, float, float, float]], column: int) -> Profile:
+    return Profile([(row[0], row[column]) for row in knots])

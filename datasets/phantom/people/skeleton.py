@@ -56,6 +56,21 @@ PROCESS = Profile([(120, 6), (90, 16), (20, 22), (0, 28), (-135, 24), (-270, 24)
 WING = Profile([(120, 36), (90, 26), (20, 27), (0, 34), (-135, 32), (-270, 24), (-340, 40), (-440, 42)])
 """How far the transverse processes reach to the side, mm."""
 
+SACRUM = Plate.of(
+    [(-440, -50, -52, 50, -52, 16), (-470, -50, -66, 50, -66, 15), (-500, -34, -84, 34, -84, 10),
+     (-530, -18, -96, 18, -96, 7), (-552, -6, -88, 6, -88, 5)]
+)  # fmt: skip
+STERNUM = Plate.of(
+    [(-8, -24, 34, 24, 34, 6), (-50, -18, 58, 18, 58, 6), (-60, -12, 62, 12, 62, 5), (-150, -15, 94, 15, 94, 5.5),
+     (-170, -6, 99, 6, 99, 4)]
+)  # fmt: skip
+_BLADE = [(-12, 92, -82, 140, -40, 5), (-40, 78, -108, 136, -44, 5), (-90, 76, -114, 132, -72, 4),
+          (-150, 92, -112, 112, -98, 3.5)]  # fmt: skip
+_ILIUM = [(-372, 106, -34, 116, 4, 5), (-400, 72, -68, 126, 34, 6), (-430, 54, -80, 129, 48, 6),
+          (-470, 56, -74, 114, 46, 7), (-500, 78, -52, 108, 34, 10), (-522, 90, -26, 102, 24, 14)]  # fmt: skip
+SHOULDER_BLADES = {side: Plate.of(_BLADE, side) for side in (-1.0, 1.0)}
+ILIA = {side: Plate.of(_ILIUM, side) for side in (-1.0, 1.0)}
+
 
 def vertebral_column(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Bodies, discs, arches and processes of the vertebrae as one implicit function, with the canal left out."""
@@ -73,8 +88,10 @@ def vertebral_column(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     spinous = np.maximum(np.maximum(np.abs(x) - 3.6, behind - PROCESS.take(rows)), -behind - 2)
     spinous = np.maximum(spinous, np.abs(phase - np.float32(0.3)) * height - np.float32(0.27) * height)
     reach = np.abs(x)
-    wing = np.maximum(np.maximum(reach - WING.take(rows), np.abs(canal + (reach - 12) * np.float32(0.15)) - 5), middle - 6)
-    facet = np.maximum(np.hypot(reach - radius - 6, canal + 4) - 7, np.float32(0.46) * height * 0 + middle - 13)
+    wing = np.maximum(
+        np.maximum(reach - WING.take(rows), np.abs(canal + (reach - 12) * np.float32(0.15)) - 5), middle - 6
+    )
+    facet = np.maximum(np.hypot(reach - radius - 6, canal + 4) - 7, middle - 13)
     value = np.minimum(np.minimum(body, arch), np.minimum(np.minimum(spinous, wing), facet))
     value = np.maximum(value, radius - ring)
     return np.maximum(value, np.maximum(z - 119, np.float32(VERTEBRAE["L5"]) - z))
@@ -91,7 +108,7 @@ def paint_spine(canvas: Canvas, tissues: Tissues, layers: bool) -> None:
         if not layers:
             return np.full(value.shape, marrow)
         found = hard + canvas.share(value + np.float32(SHELL)) * (marrow - hard)
-        gap = np.float32(0.11) - np.abs(PHASE.take(rows) - np.float32(0.0))  # the disc lies below its vertebra
+        gap = np.float32(0.11) - PHASE.take(rows)  # the disc lies below its vertebra
         gap = np.maximum(gap, np.float32(0.11) - np.abs(PHASE.take(rows) - 1)) * HEIGHT.take(rows)
         plate = np.clip(1 - np.abs(gap) / 2.5, 0, 1) * np.float32(0.3)
         found = found + plate * (hard - found)
@@ -104,11 +121,7 @@ def paint_spine(canvas: Canvas, tissues: Tissues, layers: bool) -> None:
     canal = _canal_value(canvas, box)
     canvas.paint(lambda x, y, z: canal, tissues["fluid of the canal"], box=box)
     canvas.paint(vertebral_column, hu, "spine", box=box)
-    sacrum = Plate.of(
-        [(-440, -50, -52, 50, -52, 16), (-470, -50, -66, 50, -66, 15), (-500, -34, -84, 34, -84, 10),
-         (-530, -18, -96, 18, -96, 7), (-552, -6, -88, 6, -88, 5)]
-    )  # fmt: skip
-    paint_bone(canvas, sacrum, tissues, "sacrum")
+    paint_bone(canvas, SACRUM, tissues, "sacrum")
 
 
 def _canal_value(canvas: Canvas, box: Box) -> np.ndarray:
@@ -132,28 +145,23 @@ def paint_chest_wall(canvas: Canvas, inside: np.ndarray | None, tissues: Tissues
         ribs = np.maximum(wall, np.abs(turn) - np.float32(6.0))
         order = z + fall  # the height at which a rib leaves the spine
         ribs = np.maximum(ribs, np.maximum(order - 10, np.float32(-272) - order))
-        floating = np.maximum(y + np.float32(10), np.float32(-225) - order)  # the last two end at the side
-        ribs = np.maximum(ribs, np.where(order < -225, y - 10, -floating * 0 - 50))
+        ribs = np.where(order < -225, np.maximum(ribs, y - 10), ribs)  # the last two end at the side
         ribs = np.maximum(ribs, 20 - np.abs(x))
         bony = np.clip((np.float32(58) - y) / 8, 0, 1)
         cartilage, hard = np.float32(tissues["cartilage"]), np.float32(tissues["cortical bone"] * 0.75)
         canvas.paint(lambda *_: ribs, lambda *_: cartilage + bony * (hard - cartilage), None, box=box, clear=False)
         canvas.paint(lambda *_: np.maximum(ribs, y - 58), lambda box, value: canvas.hu[box], "ribs", box=box)
-    sternum = Plate.of([(-8, -24, 34, 24, 34, 6), (-50, -18, 58, 18, 58, 6), (-60, -12, 62, 12, 62, 5),
-                        (-150, -15, 94, 15, 94, 5.5), (-170, -6, 99, 6, 99, 4)])  # fmt: skip
-    paint_bone(canvas, sternum, tissues, "sternum", shell=1.5)
+    paint_bone(canvas, STERNUM, tissues, "sternum", shell=1.5)
 
 
 def paint_shoulders(canvas: Canvas, build: Build, tissues: Tissues) -> None:
     """Clavicles, scapulae and, where the arms are in the picture, the bones of the arm."""
     for side, name in ((-1.0, "left"), (1.0, "right")):
         joint = np.array([side * 150, -16, -38.0])
-        clavicle = Tube(np.array([[side * 20, 42, -8], [side * 70, 36, 4], [side * 118, -6, 0], [side * 148, -22, -14]]),
-                        (8, 6, 6, 7))  # fmt: skip
+        way = [[side * 20, 42, -8], [side * 70, 36, 4], [side * 118, -6, 0], [side * 148, -22, -14]]
+        clavicle = Tube(np.array(way), (8, 6, 6, 7))
         paint_bone(canvas, clavicle, tissues, f"{name} clavicle")
-        blade = Plate.of([(-12, 92, -82, 140, -40, 5), (-40, 78, -108, 136, -44, 5), (-90, 76, -114, 132, -72, 4),
-                          (-150, 92, -112, 112, -98, 3.5)], side)  # fmt: skip
-        paint_bone(canvas, blade, tissues, f"{name} scapula", shell=1.8)
+        paint_bone(canvas, SHOULDER_BLADES[side], tissues, f"{name} scapula", shell=1.8)
         spine = Tube(np.array([[side * 78, -112, -40], [side * 120, -92, -18], [side * 150, -42, -8]]), (4, 6, 8))
         paint_bone(canvas, spine, tissues, f"{name} scapula")
         points = arm_points(build.arms, side)
@@ -169,12 +177,7 @@ def paint_pelvis(canvas: Canvas, tissues: Tissues) -> None:
     """Hip bones and femora."""
     for side, name in ((-1.0, "left"), (1.0, "right")):
         hip = f"{name} hip"
-        wing = Plate.of(
-            [(-372, 106, -34, 116, 4, 5), (-400, 72, -68, 126, 34, 6), (-430, 54, -80, 129, 48, 6),
-             (-470, 56, -74, 114, 46, 7), (-500, 78, -52, 108, 34, 10), (-522, 90, -26, 102, 24, 14)],
-            side,
-        )  # fmt: skip
-        paint_bone(canvas, wing, tissues, hip)
+        paint_bone(canvas, ILIA[side], tissues, hip)
         centre = (side * 92, 2, -548)
         paint_bone(canvas, Ellipsoid(centre, (36, 35, 34)), tissues, hip)
         for points, radii in (

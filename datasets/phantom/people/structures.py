@@ -1,4 +1,4 @@
-"""The structures of a person phantom: names as `data/label_descriptions` has them, and their values in the label map."""
+"""The structures of a person phantom: names as `data/label_descriptions` has them, and values in the label map."""
 
 from __future__ import annotations
 
@@ -41,4 +41,6 @@ def read_structures(folder: str | Path) -> dict[str, int | list[int]] | None:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
         return {str(name): value for name, value in labels.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: does not name labels; python -m datasets.phantom --style people writes it") from error
+        raise InputError(
+            f"{path}: does not name labels; python -m datasets.phantom --style people writes it"
+        ) from error

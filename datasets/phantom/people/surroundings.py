@@ -12,7 +12,7 @@ OUTSIDE_HU = (-1024.0, -2000.0, -3024.0)  # what scanners write beyond the round
 
 
 def paint_surroundings(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
-    """Paint clothes, cushions and table into the air round a body. skin: distance to it, mm, positive outside."""
+    """Paint clothes, cushions, table and fittings into the air. skin: distance to it, mm, positive outside."""
     air = np.clip((skin - 2) / canvas.voxel, 0, 1)
     place = scanner_places(canvas)
     if rng.random() < 0.6:
@@ -21,6 +21,10 @@ def paint_surroundings(canvas: Canvas, skin: np.ndarray, rng: np.random.Generato
         _paint_cushions(canvas, place, air, rng)
     if rng.random() < 0.75:
         _paint_table(canvas, place, skin, air, rng)
+    for _ in range(int(rng.integers(0, 4))):
+        _paint_part(canvas, place, air, rng)
+    if rng.random() < 0.2:  # some sets write one value wherever no patient is
+        canvas.hu[air >= 1] = rng.choice([AIR_HU, OUTSIDE_HU[0]])
 
 
 def scanner_places(canvas: Canvas) -> list[np.ndarray]:
@@ -64,6 +68,15 @@ def _paint_table(
     canvas.blend(np.clip(0.5 - inside / canvas.voxel, 0, 1) * air, np.float32(rng.uniform(AIR_HU, -850)))
     shell = np.clip(0.5 - (np.abs(inside) - wall) / canvas.voxel, 0, 1) * air
     canvas.blend(shell, np.float32(rng.uniform(-600, 150)))
+
+
+def _paint_part(canvas: Canvas, place: list[np.ndarray], air: np.ndarray, rng: np.random.Generator) -> None:
+    """A bar of plastic or metal beside or below the body: holders, handles, the frame of a mask."""
+    middle = rng.uniform(-1, 1, 3) * (190, 60, 150) + (0, -90, 0)
+    half = rng.uniform(4, (35, 12, 120))
+    apart = [np.abs(part - np.float32(m)) - np.float32(h) for part, m, h in zip(place, middle, half, strict=True)]
+    value = np.maximum(np.maximum(apart[0], apart[1]), apart[2])
+    canvas.blend(np.clip(0.5 - value / canvas.voxel, 0, 1) * air, np.float32(rng.uniform(-400, 700)))
 
 
 def cut_to_round_field(canvas: Canvas, rng: np.random.Generator) -> None:

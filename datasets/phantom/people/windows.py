@@ -16,7 +16,14 @@ WINDOWS: dict[str, tuple[float, float]] = {  # lowest and highest point, mm of t
     "pelvis": (-640, -400),
     "neck to hips": (-560, 60),
 }
-SHARES = {"chest": 0.18, "head and neck": 0.34, "abdomen": 0.2, "chest to pelvis": 0.12, "pelvis": 0.1, "neck to hips": 0.06}
+SHARES = {
+    "chest": 0.18,
+    "head and neck": 0.34,
+    "abdomen": 0.2,
+    "chest to pelvis": 0.12,
+    "pelvis": 0.1,
+    "neck to hips": 0.06,
+}
 FULL_WIDTH, FULL_DEPTH = 400.0, 300.0  # of the trunk with its fat
 HEAD_WIDTH, HEAD_DEPTH = 480.0, 380.0
 

@@ -1,0 +1,121 @@
+"""Real truth that is found by rule, arms, the training's command, and scores of the measurement of transfer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from benchmarks.phantom_transfer import command
+from benchmarks.phantom_transfer.arms import CUMULATIVE, LEFT_OUT, Arm, arms_of
+from benchmarks.phantom_transfer.real_truth import lungs_by_hu, open_kbp_cases, our_name, real_ct_cases
+from benchmarks.phantom_transfer.scoring import mean_by_organ
+from datasets.errors import InputError
+from datasets.phantom.people import windows
+from datasets.phantom.people.features import FEATURES, Features
+from datasets.phantom.people.person import build_person
+from datasets.phantom.people.structures import VALUES
+from evaluation.metrics.segmentation import dice
+from tests.shared_data import shared_path
+
+
+def test_lungs_by_hu_are_the_lungs_of_a_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "SHARES", {name: float(name == "head and neck") for name in windows.WINDOWS})
+    features = Features.of(["anatomy", "layers", "contrast"])
+    case = build_person(3, 0, features, 4e5, ("LPS",))
+    found = lungs_by_hu(case.ct, case.affine)
+    assert found is not None
+    truth = np.isin(case.labels, [VALUES["left lung"], VALUES["right lung"]])
+    assert dice(found, truth) > 0.93
+    windpipe = case.labels == VALUES["trachea"]
+    assert found[windpipe].mean() < 0.05
+    above = np.where(np.arange(case.ct.shape[2]) > case.ct.shape[2] * 0.6)[0]  # head alone: no lung
+    assert lungs_by_hu(case.ct[:, :, above], case.affine) is None
+
+
+def test_totalsegmentators_names_become_ours() -> None:
+    assert our_name("vertebrae_L2") == "spine" and our_name("vertebrae_S1") is None
+    assert our_name("rib_left_7") == "ribs" and our_name("lung_middle_lobe_right") == "right lung"
+    assert our_name("kidney_right") == "right kidney" and our_name("kidney_cyst_right") is None
+    assert our_name("clavicula_left") == "left clavicle" and our_name("duodenum") == "small bowel"
+    assert our_name("inferior_vena_cava") == "inferior vena cava" and our_name("portal_vein_and_splenic_vein") is None
+
+
+def test_arms_are_read_from_their_names() -> None:
+    assert Arm.of("chest").features is None
+    assert Arm.of("contrast+arms").features == Features(contrast=True, arms=True)
+    assert Arm.of("all-pose").features == Features.of([name for name in FEATURES if name != "pose"])
+    assert [arm.name for arm in arms_of(["none", "left-out"])] == ["none", *LEFT_OUT]
+    assert Arm.of(CUMULATIVE[-1]).features == Features.of(["all"])
+    assert len({Arm.of(name).folder for name in (*CUMULATIVE, *LEFT_OUT)}) == len(CUMULATIVE) + len(LEFT_OUT)
+    with pytest.raises(InputError, match="choose from all, none"):
+        Arm.of("all-legs")
+
+
+def test_a_training_stops_when_its_time_is_up_and_a_failed_one_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert command.train_for([sys.executable, "-c", "print('done')"], log, 60)
+    assert not command.train_for([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.3)
+    with pytest.raises(InputError, match="status 4: no data"):
+        command.train_for([sys.executable, "-c", "import sys; print('no data'); sys.exit(4)"], log, 60)
+
+
+def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[str] = []
+
+    def train(told: list[str], log: Path, seconds: float) -> bool:
+        trained.append(told[told.index("--run_dir") + 1])
+        return len(trained) != 2  # the second time is up before its end
+
+    monkeypatch.setattr(command, "train_for", train)
+    monkeypatch.setattr(
+        command, "score_cases", lambda *_: {"real_ct slab": {"liver": 0.5}, "open_kbp a": {"lungs": 0.7}}
+    )
+    monkeypatch.setattr(command, "real_cases", lambda *_: iter([None]))
+    arguments = ["--out", str(tmp_path), "--arms", "none", "contrast", "--count", "2", "--max-voxels", "2e4"]
+    assert command.main(arguments) == 3
+    assert command.main(arguments) == 0
+    assert [Path(run).parent.name for run in trained] == ["none", "contrast", "contrast"]  # the first is done once
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["contrast"]["dice"] == {"open_kbp: lungs": 0.7, "real_ct slab: liver": 0.5}
+    assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text()
+    assert command.main([*arguments[:2], "--arms", "legs"]) == 2
+    assert capsys.readouterr().err.startswith("error: --features legs")
+
+
+def test_means_are_over_the_patients_of_a_data_set() -> None:
+    scores = {
+        "open_kbp a": {"mandible": 0.4, "larynx": 0.2},
+        "open_kbp b": {"mandible": 0.6},
+        "real_ct slab": {"liver": 0.9},
+    }
+    assert mean_by_organ(scores) == {"open_kbp: larynx": 0.2, "open_kbp: mandible": 0.5, "real_ct slab: liver": 0.9}
+
+
+def test_the_real_cases_are_as_their_files_say() -> None:
+    folder = shared_path("data", "real_ct")
+    slab, whole = real_ct_cases(folder)
+    ct = np.asarray(nib.load(slab.image).dataobj)
+    inside = np.asarray(nib.load(whole.image).dataobj)[:, :, whole.slices]
+    assert np.array_equal(ct, inside)  # the masks lie where the slab was cut
+    assert np.median(ct[slab.masks["left lung"]]) < -600 and 20 < np.median(ct[slab.masks["liver"]]) < 70
+    assert all(mask.sum() == whole.masks[name].sum() for name, mask in slab.masks.items())
+    right, left = (ndimage.center_of_mass(slab.masks[f"{side} kidney"])[0] for side in ("right", "left"))
+    assert right > left  # the affine's first axis runs to the right
+
+
+def test_open_kbps_lungs_are_dark_and_left_out_where_not_reached() -> None:
+    folder = shared_path("data", "open_kbp")
+    cases = list(open_kbp_cases(folder, 3))
+    assert len(cases) == 3
+    for case in cases:
+        ct = np.asarray(nib.load(case.image).dataobj)
+        assert np.median(ct[case.masks["mandible"]]) > 200 if "mandible" in case.masks else True
+        assert "lungs" not in case.masks or np.median(ct[case.masks["lungs"]]) < -600
