@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-voxels", type=float, default=6e5, help="of a phantom")
     parser.add_argument("--workers", type=int, default=1, help="processes that write phantoms")
     parser.add_argument(
-        "--real_ct", type=Path, default=ROOT / "../shared/data/real_ct", help="TotalSegmentator's example"
+        "--real_ct", type=Path, default=ROOT.parent / "shared" / "data" / "real_ct", help="TotalSegmentator's example"
     )
-    parser.add_argument("--open_kbp", type=Path, default=ROOT / "../shared/data/open_kbp", help="OpenKBP")
+    parser.add_argument("--open_kbp", type=Path, default=ROOT.parent / "shared" / "data" / "open_kbp", help="OpenKBP")
     parser.add_argument("--patients", type=int, default=12, help="validation patients of OpenKBP that are scored")
     values = parser.parse_args(own)
     try:

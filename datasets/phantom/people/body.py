@@ -113,8 +113,6 @@ def paint_body(
         box = canvas.box((low - cover - BLEND, high + cover + BLEND))
         if box is not None:
             here = part(*canvas.at(box))
-            if isinstance(part, Tube):
-                here = np.maximum(here, (np.abs(canvas.z[box] - np.float32(low[2] + high[2]) / 2) - 600))
             skin[box] = _united(skin[box], here - np.float32(cover))
             lean[box] = _united(lean[box], here)
     if build.female and features.layers:
