@@ -22,6 +22,8 @@ from datasets.phantom.people.person import build_person
 from datasets.phantom.people.structures import VALUES
 from evaluation.metrics.segmentation import dice
 from tests.shared_data import shared_path
+from train_encoder_2D1D import PRESETS, RECIPES, HyperParameters
+from training.arguments import parse
 
 
 def test_lungs_by_hu_are_the_lungs_of_a_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +59,20 @@ def test_arms_are_read_from_their_names() -> None:
         Arm.of("all-legs")
 
 
-def test_a_training_stops_when_its_time_is_up_and_a_failed_one_is_told(tmp_path: Path) -> None:
+def test_a_training_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert command.train_for([sys.executable, "-c", "print('done')"], log, 60)
-    assert not command.train_for([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.3)
+    command.train([sys.executable, "-c", "print('done')"], log)
     with pytest.raises(InputError, match="status 4: no data"):
-        command.train_for([sys.executable, "-c", "import sys; print('no data'); sys.exit(4)"], log, 60)
+        command.train([sys.executable, "-c", "import sys; print('no data'); sys.exit(4)"], log)
+    assert not command.is_finished(tmp_path / "run", 10)
+
+
+def test_the_training_command_is_one_that_the_encoder_script_takes(tmp_path: Path) -> None:
+    told = command.training_command(tmp_path / "phantoms", tmp_path / "run", 20, 1.5, ["--vision", "tiny"])
+    settings = parse(HyperParameters, PRESETS, told[2:], recipes=RECIPES)
+    assert settings.max_iters == 20 and settings.max_minutes == 1.5 and settings.resume == "auto"
+    assert settings.kinds == ("segmentation",) and settings.deep_only_tasks == ()
+    assert settings.task_weights == ("phantom_segmentation=1",) and settings.optimizer == "Muon"
 
 
 def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
@@ -70,21 +80,22 @@ def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
 ) -> None:
     trained: list[str] = []
 
-    def train(told: list[str], log: Path, seconds: float) -> bool:
-        trained.append(told[told.index("--run_dir") + 1])
-        return len(trained) != 2  # the second time is up before its end
+    def train(told: list[str], log: Path) -> None:
+        trained.append(Path(told[told.index("--run_dir") + 1]).parent.name)
 
-    monkeypatch.setattr(command, "train_for", train)
-    monkeypatch.setattr(
-        command, "score_cases", lambda *_: {"real_ct slab": {"liver": 0.5}, "open_kbp a": {"lungs": 0.7}}
-    )
+    def is_finished(run: Path, steps: int) -> bool:
+        return trained.count(run.parent.name) >= {"none": 1, "contrast": 2}[run.parent.name]  # time is up at first
+
+    scores = {"real_ct slab": {"liver": 0.5}, "open_kbp a": {"lungs": 0.7}}
+    for name, stand_in in (("train", train), ("is_finished", is_finished), ("score_cases", lambda *_: scores)):
+        monkeypatch.setattr(command, name, stand_in)
     monkeypatch.setattr(command, "real_cases", lambda *_: iter([None]))
     arguments = ["--out", str(tmp_path), "--arms", "none", "contrast", "--count", "2", "--max-voxels", "2e4"]
     assert command.main(arguments) == 3
     assert command.main(arguments) == 0
-    assert [Path(run).parent.name for run in trained] == ["none", "contrast", "contrast"]  # the first is done once
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["contrast"]["dice"] == {"open_kbp: lungs": 0.7, "real_ct slab: liver": 0.5}
+    assert trained == ["none", "contrast", "contrast"]  # the first is done once
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["contrast"]["dice"] == {"open_kbp: lungs": 0.7, "real_ct slab: liver": 0.5}
     assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text()
     assert command.main([*arguments[:2], "--arms", "legs"]) == 2
     assert capsys.readouterr().err.startswith("error: --features legs")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,48 +25,35 @@ from benchmarks.phantom_transfer.real_truth import RealCase, open_kbp_cases, rea
 from benchmarks.phantom_transfer.scoring import mean_by_organ, score_cases
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
+from models.checkpoints.run_folder import latest_complete, step_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CHECKPOINTS = 10  # of a training
-GRACE = 20.0  # seconds that a training is given to end
 
 
-def training_command(phantoms: Path, run: Path, steps: int, more: Sequence[str]) -> list[str]:
+def training_command(phantoms: Path, run: Path, steps: int, minutes: float, more: Sequence[str]) -> list[str]:
     """The encoder script on the organs of the phantoms, with the demo's recipe for all that is not data."""
     return [
         *(sys.executable, str(ROOT / "train_encoder_2D1D.py"), "--preset", "tiny", "--recipe", "phantom"),
         *("--phantoms", str(phantoms), "--run_dir", str(run), "--cache", str(phantoms / "cache")),
         *("--kinds", "segmentation", "--task_weights", "phantom_segmentation=1", "--deep_only_tasks"),
-        *("--max_iters", str(steps), "--save_interval", str(max(steps // CHECKPOINTS, 1)), "--eval_interval", "0"),
-        *("--keep_checkpoints", "1", *more),
+        *("--max_iters", str(steps), "--eval_interval", "0", "--keep_checkpoints", "1", *more),
+        *("--resume", "auto", "--max_minutes", f"{minutes:.2f}"),
     ]
 
 
-def train_for(command: Sequence[str], log: Path, seconds: float) -> bool:
-    """Run a training, for at most so many seconds; whether it came to its end.
-
-    Raises InputError where it failed, with the log's last line.
-    """
+def train(command: Sequence[str], log: Path) -> None:
+    """Run a training, which stops by itself; raises InputError where it fails, with the log's last line."""
     with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            status = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            return False
-        except KeyboardInterrupt:
-            process.kill()
-            process.wait()
-            raise
+        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if status:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["(empty)"]
         raise InputError(f"{log}: the training ended with status {status}: {lines[-1]}")
-    return True
+
+
+def is_finished(run: Path, steps: int) -> bool:
+    """Whether the newest checkpoint of a run is that of its last step."""
+    newest = latest_complete(run)
+    return newest is not None and step_of(newest) >= steps
 
 
 def read_scores(out: Path) -> dict[str, dict]:
@@ -96,11 +82,12 @@ def run_arm(arm: Arm, values: argparse.Namespace, more: Sequence[str], deadline:
     folder.mkdir(parents=True, exist_ok=True)
     phantoms, run = folder / "phantoms", folder / "run"
     ensure_arm_phantoms(arm, phantoms, values.count, values.seed, values.max_voxels, values.workers)
-    left = deadline - time.monotonic()
-    if left <= 0:
-        return False
-    if not train_for(training_command(phantoms, run, values.steps, more), folder / "training.log", left):
-        return False
+    if not is_finished(run, values.steps):
+        left = (deadline - time.monotonic()) / 60
+        if left > 0:
+            train(training_command(phantoms, run, values.steps, max(left, 0.01), more), folder / "training.log")
+        if not is_finished(run, values.steps):
+            return False
     known = [label for task in phantom_tasks(phantoms) if task.kind == "segmentation" for label in task.labels]
     scores = score_cases(run, real_cases(values), known)
     content = {"arm": arm.name, "steps": values.steps, "count": values.count, "options": list(more)}
