@@ -13,6 +13,8 @@ from scipy import ndimage
 
 from benchmarks.phantom_transfer import command
 from benchmarks.phantom_transfer.arms import CUMULATIVE, LEFT_OUT, Arm, arms_of
+from benchmarks.phantom_transfer.histograms import table as histogram_table
+from benchmarks.phantom_transfer.histograms import tallies
 from benchmarks.phantom_transfer.real_truth import lungs_by_hu, open_kbp_cases, our_name, real_ct_cases
 from benchmarks.phantom_transfer.scoring import mean_by_organ
 from datasets.errors import InputError
@@ -130,3 +132,15 @@ def test_open_kbps_lungs_are_dark_and_left_out_where_not_reached() -> None:
         ct = np.asarray(nib.load(case.image).dataobj)
         assert np.median(ct[case.masks["mandible"]]) > 200 if "mandible" in case.masks else True
         assert "lungs" not in case.masks or np.median(ct[case.masks["lungs"]]) < -600
+
+
+def test_histograms_that_agree_overlap_wholly_and_distant_ones_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    hu, mask = rng.normal(40, 10, (30, 30, 30)), np.ones((30, 30, 30), bool)
+    near, far = tallies([(hu, {"liver": mask})]), tallies([(hu + 500, {"liver": mask, "rare": mask & (hu > 90)})])
+    assert near["liver"].overlap(near["liver"]) == pytest.approx(1.0) and near["liver"].overlap(far["liver"]) == 0
+    assert "rare" not in far and near["liver"].percentiles[0][1] == pytest.approx(40, abs=1)
+    shifted = tallies([(hu + 10, {"liver": mask})])["liver"]  # by one deviation: 2 * Phi(-1/2) in common
+    assert near["liver"].overlap(shifted) == pytest.approx(0.617, abs=0.03)
+    lines = histogram_table(near, far).splitlines()
+    assert lines[2].startswith("| liver | 24, 40 ± 0, 56 | 524, 540 ± 0, 556 | 1 / 1 | 0.00 |")
