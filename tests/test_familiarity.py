@@ -33,7 +33,9 @@ def test_the_score_is_the_mahalanobis_distance() -> None:
     centre, covariance = known.mean(0), np.cov(known.T)
     for row in correlated(5, 2) * 2:
         off = row - centre
-        assert made.score(row) == pytest.approx(np.sqrt(off @ np.linalg.inv(covariance) @ off / 5), rel=0.02)
+        assert made.score(row) == pytest.approx(
+            np.sqrt(off @ np.linalg.inv(covariance) @ off / 5), rel=0.05
+        )  # the covariance is shrunk a little
     assert made.score(centre) == pytest.approx(0, abs=1e-6) and made.score(np.full(5, np.nan)) == np.inf
 
 
@@ -57,7 +59,7 @@ def test_statistics_tell_noise_from_smooth_volumes() -> None:
     ramp = np.broadcast_to(np.linspace(-1, 1, 40)[:, None, None], (40, 30, 20))
     noise = np.random.default_rng(0).normal(size=(40, 30, 20))
     smooth, rough = voxel_statistics(ramp), voxel_statistics(noise)
-    assert smooth[3] == pytest.approx(0, abs=1e-9) and smooth[0] == pytest.approx(-0.98, abs=0.02)
+    assert smooth[3] == pytest.approx(0, abs=1e-9) and smooth[0] == -1
     assert smooth[9] == pytest.approx(2 / 39) and smooth[10] == smooth[11] == 0  # steps along each axis
     assert smooth[12] == pytest.approx(0, abs=1e-6) and rough[12] > 1.5
     assert np.isfinite(voxel_statistics(np.zeros((4, 4, 1)))).all()

@@ -106,9 +106,9 @@ def paint_body(
     fat = (FAT_SHARE * build.fat).take(canvas.rows)
     skin = value - fat
     lean = value
-    for part, cover in [(part, 4.0) for part in head_parts()] + [
-        (limb, 0.45 * build.fat) for limb in limb_parts(build)
-    ]:
+    covered: list[tuple[Ellipsoid | Tube, float]] = [(part, 4.0) for part in head_parts()]
+    covered += [(limb, 0.45 * build.fat) for limb in limb_parts(build)]
+    for part, cover in covered:
         low, high = part.bounds
         box = canvas.box((low - cover - BLEND, high + cover + BLEND))
         if box is not None:

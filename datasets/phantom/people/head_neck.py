@@ -13,6 +13,7 @@ from datasets.phantom.scene import AIR_HU
 from datasets.phantom.shapes import Ellipsoid, Tube, smooth_max
 
 AIR = AIR_HU + 10
+JAW = "skull bone"  # the mandible is as dense
 BRAIN = Ellipsoid((0, 4, 188), (66, 84, 68))
 ARCH = np.array([[50, 34, 84], [48, 56, 75], [40, 82, 66], [24, 101, 60], [0, 108, 58]], float)  # of the lower jaw
 
@@ -90,19 +91,21 @@ def paint_jaws(canvas: Canvas, tissues: Tissues, vary: Variation) -> np.ndarray:
     jaw = _mirrored(ARCH) - (0, 0, drop)
     size = 1 + 0.1 * vary.amount * vary.rng.standard_normal()
     for lift, radius in ((-2.0, 7.0), (9.0, 6.0)):
-        paint_bone(canvas, Tube(jaw + (0, 0, lift), np.full(len(jaw), radius * size)), tissues, "mandible", shell=3.2)
+        paint_bone(
+            canvas, Tube(jaw + (0, 0, lift), np.full(len(jaw), radius * size)), tissues, "mandible", shell=4.2, hard=JAW
+        )
     for side in (-1, 1):
         branch = np.array([[side * 50, 35, 80 - drop], [side * 51, 29, 100], [side * 52, 22, 122]])
         for shift in (-5.0, 5.0):
-            paint_bone(canvas, Tube(branch + (0, shift, 0), (6.5, 6.0, 5.5)), tissues, "mandible", shell=2.8)
-        paint_bone(canvas, Ellipsoid((side * 52, 18, 124), (10, 6, 7)), tissues, "mandible", shell=2.8)
+            paint_bone(canvas, Tube(branch + (0, shift, 0), (6.5, 6.0, 5.5)), tissues, "mandible", shell=4.2, hard=JAW)
+        paint_bone(canvas, Ellipsoid((side * 52, 18, 124), (10, 6, 7)), tissues, "mandible", shell=3, hard=JAW)
     return np.array(metal).reshape(-1, 3)
 
 
 def paint_neck(canvas: Canvas, tissues: Tissues, vary: Variation) -> None:
     """Glands, vessels, throat, larynx and thyroid gland."""
     for side, name in ((-1, "left"), (1, "right")):
-        parotid = vary.ellipsoid((side * 54, 10, 106), (12, 19, 27), (0, 0, side * -14), 3)
+        parotid = vary.ellipsoid((side * 56, 9, 106), (11.5, 19, 27), (0, 0, side * -14), 3)
         canvas.paint(parotid, tissues["gland"], f"{name} parotid gland", keep=("mandible", "skull"))
         canvas.paint(vary.ellipsoid((side * 34, 56, 56), (10, 15, 14)), tissues["gland"] + 25, keep=("mandible",))
         carotid = [[side * 14, 22, -40], [side * 20, 20, 0], [side * 27, 12, 60], [side * 28, 8, 125]]
@@ -125,7 +128,7 @@ def paint_neck(canvas: Canvas, tissues: Tissues, vary: Variation) -> None:
     throat = [[0, 40, 128], [0, 24, 112], [0, 22, 76], [0, 24, 52]]
     canvas.paint(vary.tube(throat, [9, 9, 8, 7], 2), AIR)
     glottis = [[0, 28, 52], [0, 33, 34], [0, 34, 28], [0, 33, 12]]
-    canvas.paint(vary.tube(glottis, [6, 3.5, 4, 8], 1), AIR, "larynx", within="larynx")
+    canvas.paint(vary.tube(glottis, [7.5, 4.5, 5, 9], 1), AIR, "larynx", within="larynx")
 
 
 def paint_cord(canvas: Canvas, tissues: Tissues, vary: Variation) -> None:

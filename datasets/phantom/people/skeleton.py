@@ -20,6 +20,7 @@ from datasets.phantom.people.tissues import Tissues
 from datasets.phantom.shapes import Bounds, Ellipsoid, Implicit, Tube
 
 SHELL = 2.2  # mm of hard bone
+DORSAL_SHELL = 1.5  # the same of vertebrae
 
 
 def paint_bone(
@@ -107,7 +108,7 @@ def paint_spine(canvas: Canvas, tissues: Tissues, layers: bool) -> None:
         rows = canvas.rows[box]
         if not layers:
             return np.full(value.shape, marrow)
-        found = hard + canvas.share(value + np.float32(SHELL)) * (marrow - hard)
+        found = hard + canvas.share(value + np.float32(DORSAL_SHELL)) * (marrow - hard)
         gap = np.float32(0.11) - PHASE.take(rows)  # the disc lies below its vertebra
         gap = np.maximum(gap, np.float32(0.11) - np.abs(PHASE.take(rows) - 1)) * HEIGHT.take(rows)
         plate = np.clip(1 - np.abs(gap) / 2.5, 0, 1) * np.float32(0.3)
@@ -148,7 +149,7 @@ def paint_chest_wall(canvas: Canvas, inside: np.ndarray | None, tissues: Tissues
         ribs = np.where(order < -225, np.maximum(ribs, y - 10), ribs)  # the last two end at the side
         ribs = np.maximum(ribs, 20 - np.abs(x))
         bony = np.clip((np.float32(58) - y) / 8, 0, 1)
-        cartilage, hard = np.float32(tissues["cartilage"]), np.float32(tissues["cortical bone"] * 0.75)
+        cartilage, hard = np.float32(tissues["cartilage"]), np.float32(tissues["cortical bone"] * 0.55)
         canvas.paint(lambda *_: ribs, lambda *_: cartilage + bony * (hard - cartilage), None, box=box, clear=False)
         canvas.paint(lambda *_: np.maximum(ribs, y - 58), lambda box, value: canvas.hu[box], "ribs", box=box)
     paint_bone(canvas, STERNUM, tissues, "sternum", shell=1.5)
