@@ -19,7 +19,6 @@ from scipy import ndimage
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from datasets.phantom.people import windows  # noqa: E402
 from datasets.phantom.people.features import FEATURES, Features  # noqa: E402
 from datasets.phantom.people.person import build_person  # noqa: E402
 
@@ -33,8 +32,7 @@ COLOURS = np.array([(0, 0, 0)] + [colorsys.hsv_to_rgb(0.381 * n % 1, 0.8, 1) for
 
 def phantom(window: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HU, labels and spacing of one part of a body."""
-    windows.SHARES = {name: float(name == window) for name in windows.WINDOWS}
-    case = build_person(seed, 0, Features.of(FIXED), 1.8e6, ("RAS",))
+    case = build_person(seed, 0, Features.of(FIXED), 1.8e6, ("RAS",), window)
     return case.ct, case.labels, np.abs(np.diag(case.affine)[:3])
 
 

@@ -11,7 +11,6 @@ from scipy.interpolate import BSpline, PchipInterpolator
 
 from datasets.errors import InputError
 from datasets.phantom.case import CaseOptions, build_case
-from datasets.phantom.people import windows
 from datasets.phantom.people.canvas import Canvas
 from datasets.phantom.people.features import FEATURES, Features
 from datasets.phantom.people.fields import smooth_field, spline_matrix
@@ -19,6 +18,7 @@ from datasets.phantom.people.person import Person, build_person
 from datasets.phantom.people.profiles import LOWEST, Profile, rows_of
 from datasets.phantom.people.sections import Plate, Section
 from datasets.phantom.people.structures import VALUES
+from datasets.phantom.people.windows import nearest_window
 from datasets.phantom.shapes import Ellipsoid
 
 COARSE = 1.2e5  # voxels
@@ -35,12 +35,7 @@ def grid(half: float, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
 @cache
 def person(window: str, *features: str, seed: int = 1) -> Person:
     """A coarse phantom of one part of the body."""
-    shares = windows.SHARES
-    try:
-        windows.SHARES = {name: float(name == window) for name in shares}
-        return build_person(seed, 0, Features.of(features), COARSE, RAS)
-    finally:
-        windows.SHARES = shares
+    return build_person(seed, 0, Features.of(features), COARSE, RAS, window)
 
 
 def centre(case: Person, label: str) -> np.ndarray:
@@ -151,6 +146,11 @@ def test_each_feature_works_by_itself(name: str) -> None:
     assert any(different)
 
 
+def test_a_crop_anywhere_is_named_after_the_window_that_it_is_most_like() -> None:
+    assert nearest_window(-290, 30) == "chest" and nearest_window(-20, 280) == "head and neck"
+    assert nearest_window(-630, -420) == "pelvis" and nearest_window(-600, 0) == "chest to pelvis"
+
+
 def test_the_same_seed_gives_the_same_person_and_another_index_another() -> None:
     first, again, other = (build_person(4, index, Features.of(["all"]), 5e4) for index in (3, 3, 4))
     assert np.array_equal(first.ct, again.ct) and np.array_equal(first.labels, again.labels)
@@ -163,6 +163,8 @@ def test_what_cannot_be_built_is_refused_in_a_line() -> None:
         Features.of(["contrast", "legs"])
     with pytest.raises(InputError, match="leaves voxels of"):
         build_person(0, 0, Features(), max_voxels=500)
+    with pytest.raises(InputError, match="window 'foot' is not known; choose from chest"):
+        build_person(0, 0, window="foot")
     assert Features.of(["all"]).names == list(FEATURES) and not Features.of(["none"]).names
 
 

@@ -151,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not done:
                 print("time is up; the same command goes on from the last checkpoint")
                 break
-        print(text)
+        if read_scores(values.out):
+            print(text)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -42,17 +42,19 @@ def build_person(
     features: Features | None = None,
     max_voxels: float = MAX_VOXELS,
     orientations: tuple[str, ...] = ORIENTATIONS,
+    window: str | None = None,
 ) -> Person:
     """Build one phantom; every part has a random stream of its own, as `datasets.phantom.case` has them.
 
-    Raises InputError where ``max_voxels`` are too few for a grid.
+    window: a part of the body by its name; None draws one.
+    Raises InputError for an unknown window, and where ``max_voxels`` are too few for a grid.
     """
     features = features or Features()
 
     def rng(name: str) -> np.random.Generator:
         return stream(seed, index, f"people {name}")
 
-    placing, window = draw_placing(features, max_voxels, rng("window"))
+    placing, name = draw_placing(features, max_voxels, rng("window"), window)
     canvas = Canvas(body_coordinates(placing, features, rng("pose")), placing.spacing)
     tissues = Tissues.draw(features, rng("tissues"))
     build = Build.draw(features, rng("build"))
@@ -73,7 +75,7 @@ def build_person(
         labels=np.asfortranarray(apply_orientation(canvas.labels, way)),
         affine=affine @ inv_ornt_aff(way, canvas.shape),
         orientation=code,
-        window=window,
+        window=name,
         phase=tissues.phase,
         arms=build.arms,
     )

@@ -28,13 +28,19 @@ FULL_WIDTH, FULL_DEPTH = 400.0, 300.0  # of the trunk with its fat
 HEAD_WIDTH, HEAD_DEPTH = 480.0, 380.0
 
 
-def draw_placing(features: Features, max_voxels: float, rng: np.random.Generator) -> tuple[Placing, str]:
-    """The grid and the name of its window; raises InputError where ``max_voxels`` leaves no grid.
+def draw_placing(
+    features: Features, max_voxels: float, rng: np.random.Generator, window: str | None = None
+) -> tuple[Placing, str]:
+    """The grid and the name of its window, drawn where none is named.
 
-    Spacings are 2.5 to 5 mm, and coarser where the voxels would be too many.
+    Spacings are 2.8 to 4.8 mm, and coarser where the voxels would be too many.  Of crops anywhere the name is that of
+    the nearest window.  Raises InputError for an unknown window, and where ``max_voxels`` leaves no grid.
     """
     names = list(WINDOWS)
-    name = str(rng.choice(names, p=[SHARES[n] for n in names])) if features.anatomy else "chest"
+    drawn = str(rng.choice(names, p=[SHARES[n] for n in names]))
+    name = window or (drawn if features.anatomy else "chest")
+    if name not in WINDOWS:
+        raise InputError(f"window {name!r} is not known; choose from {', '.join(WINDOWS)}")
     low, high = WINDOWS[name]
     size = np.array([HEAD_WIDTH, HEAD_DEPTH] if name == "head and neck" else [FULL_WIDTH, FULL_DEPTH]) * 1.02
     middle = np.zeros(2)
@@ -48,6 +54,7 @@ def draw_placing(features: Features, max_voxels: float, rng: np.random.Generator
             high = low + length
         low, high = max(low, whole[0]), min(high, whole[1])
         high = max(high, low + 80)
+        name = nearest_window(low, high) if window is None else name
         size *= np.exp(rng.uniform(np.log(0.78), np.log(1.35)))
         size[1] *= rng.uniform(0.9, 1.3)
         if rng.random() < 0.5:
@@ -65,3 +72,13 @@ def draw_placing(features: Features, max_voxels: float, rng: np.random.Generator
         raise InputError(f"--max-voxels {max_voxels:.0f}: leaves voxels of {spacing.max():.0f} mm; give more")
     across, deep, tall = (int(n) for n in shape)
     return Placing((across, deep, tall), spacing, np.array([*middle, (low + high) / 2])), name
+
+
+def nearest_window(low: float, high: float) -> str:
+    """The window that has most in common with a range of heights: intersection over union."""
+
+    def agreement(name: str) -> float:
+        bottom, top = WINDOWS[name]
+        return (min(high, top) - max(low, bottom)) / (max(high, top) - min(low, bottom))
+
+    return max(WINDOWS, key=agreement)
