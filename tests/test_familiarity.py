@@ -96,7 +96,7 @@ def test_a_model_warns_of_noise_and_not_of_what_it_knows(tmp_path: Path, caplog:
         return np.where(ball < size, 40.0, -1000.0) + rng.normal(0, 10, ball.shape)
 
     def description(array: np.ndarray) -> np.ndarray:
-        config = model.config.vision if hasattr(model.config, "vision") else model.vision.config
+        config = model.vision.config
         volume = patchify(((array - array.mean()) / array.std())[None], config.crop_size, config.patch_max)
         with torch.no_grad():
             return describe(volume, model.vision.encode_many(encoder_inputs([volume], next(model.parameters())))[0])

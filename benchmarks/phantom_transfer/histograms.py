@@ -62,8 +62,8 @@ def phantom_volumes(folder: Path) -> Iterator[Volume]:
     if values is None or not (folder / "cases.json").is_file():
         raise InputError(f"{folder}: no person phantoms; python -m datasets.phantom --style people writes them")
     for case in json.loads((folder / "cases.json").read_text(encoding="utf-8")):
-        labels = np.asarray(nib.load(folder / case["structures_path"]).dataobj)
-        hu = np.asarray(nib.load(folder / case["image_path"]).dataobj)
+        labels = np.asarray(nib.Nifti1Image.from_filename(folder / case["structures_path"]).dataobj)
+        hu = np.asarray(nib.Nifti1Image.from_filename(folder / case["image_path"]).dataobj)
         yield hu, {name: np.isin(labels, value) for name, value in values.items()}
 
 
@@ -73,7 +73,7 @@ def real_volumes(real_ct: Path, open_kbp: Path, patients: int) -> Iterator[Volum
     if open_kbp.is_dir():
         cases += list(open_kbp_cases(open_kbp, patients))
     for case in cases:
-        yield np.asarray(nib.load(case.image).dataobj).astype(np.int16), dict(case.masks)
+        yield np.asarray(nib.Nifti1Image.from_filename(case.image).dataobj).astype(np.int16), dict(case.masks)
 
 
 def table(phantoms: dict[str, Tally], real: dict[str, Tally]) -> str:

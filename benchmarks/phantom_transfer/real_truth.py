@@ -65,7 +65,7 @@ def real_ct_cases(folder: Path, min_voxels: int = 60) -> Iterator[RealCase]:
     names = folder / "example_seg_labels.json"
     if not names.is_file():
         raise InputError(f"{names}: is missing; give the folder of TotalSegmentator's example files as --real_ct")
-    values = np.asarray(nib.load(folder / "example_seg.nii.gz").dataobj).astype(int)
+    values = np.asarray(nib.Nifti1Image.from_filename(folder / "example_seg.nii.gz").dataobj).astype(int)
     masks: dict[str, np.ndarray] = {}
     for number, name in json.loads(names.read_text(encoding="utf-8")).items():
         ours = our_name(name)
@@ -74,7 +74,7 @@ def real_ct_cases(folder: Path, min_voxels: int = 60) -> Iterator[RealCase]:
     masks = {name: mask for name, mask in masks.items() if mask.sum() >= min_voxels}
     yield RealCase("real_ct slab", folder / "example_ct_sm.nii.gz", masks)
     whole = folder / "example_ct.nii.gz"
-    depth = nib.load(whole).shape[2]
+    depth = nib.Nifti1Image.from_filename(whole).shape[2]
     span = slice(SLAB_START, SLAB_START + values.shape[2])
     in_whole = {}
     for name, mask in masks.items():
@@ -90,8 +90,8 @@ def open_kbp_cases(folder: Path, limit: int) -> Iterator[RealCase]:
         raise InputError(f"{path}: is missing; give the folder of OpenKBP as --open_kbp")
     patients = json.loads(path.read_text(encoding="utf-8"))
     for item in patients["validation"][:limit]:
-        values = np.asarray(nib.load(folder / item["organs_mask"]).dataobj)
-        image = nib.load(folder / item["image"])
+        values = np.asarray(nib.Nifti1Image.from_filename(folder / item["organs_mask"]).dataobj)
+        image = nib.Nifti1Image.from_filename(folder / item["image"])
         masks = {ORGANS[organ]: values == patients["mask_values"][organ] for organ in item["organs"]}
         lungs = lungs_by_hu(np.asarray(image.dataobj), image.affine)
         if lungs is not None:

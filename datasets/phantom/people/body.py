@@ -48,7 +48,7 @@ class Build:
         female = bool(rng.random() < 0.5)
         arms: Arms = "absent"
         if features.arms:
-            arms = ("absent", "beside", "raised")[int(rng.choice(3, p=(0.3, 0.4, 0.3)))]  # type: ignore[assignment]
+            arms = ("absent", "beside", "raised")[int(rng.choice(3, p=(0.3, 0.4, 0.3)))]
         waves = tuple((float(rng.normal(0, s)), float(rng.uniform(0, 2 * np.pi))) for s in (0.022, 0.016, 0.012, 0.01))
         if not features.layers:
             return cls(14.0, 0.0, False, arms, ())

@@ -14,7 +14,7 @@ from datasets.phantom.shapes import Bounds, Implicit
 COARSE = 4  # voxels between the points that a shape's box is looked for at
 UNDER_SKIN = 2.0  # mm between the skin and anything painted
 Box = tuple[slice, slice, slice]
-Value = float | np.ndarray
+Value = float | np.floating | np.ndarray
 
 
 class Canvas:

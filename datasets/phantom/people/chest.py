@@ -75,11 +75,16 @@ def _paint_lung_vessels(
 def paint_airways(canvas: Canvas, tissues: Tissues, vary: Variation) -> None:
     """Trachea and main bronchi, and the esophagus behind them."""
     top = vary.tube([[0, 33, 14], [1, 22, -20], [3, -2, -70], [3, -14, -112]], [8.5, 8.5, 8.5, 9], 1.5)
-    fork = top.points[-1]
+    fork = top.points[-1].tolist()
     branches = [vary.tube([fork, [fork[0] + s * 36, fork[1] - 2, -140]], [7.5, 6], 1) for s in (-1, 1)]
     for tube in (top, *branches):
         canvas.paint(Tube(tube.points, np.asarray(tube.radii) + 2.2), tissues["esophagus"])
-    gullet = [[-2, 20, 14], [-4, 4, -20], *([-6, front_of_spine(z, 9), z] for z in (-60, -112, -180)), [-16, 0, -246]]
+    gullet: list[list[float]] = [
+        [-2, 20, 14],
+        [-4, 4, -20],
+        *([-6, front_of_spine(z, 9), z] for z in (-60, -112, -180)),
+        [-16, 0, -246],
+    ]
     esophagus = vary.tube(gullet, [7.5, 8, 8, 8, 8, 9], 1.5)
     canvas.paint(esophagus, tissues["esophagus"], "esophagus")
     if vary.chance(0.6):
@@ -136,15 +141,15 @@ def paint_great_vessels(canvas: Canvas, tissues: Tissues, vary: Variation) -> No
             way = vary.rng.normal(0, 1, 2)
             place = point + (*(way / np.linalg.norm(way) * radius), 0)
             canvas.paint(Tube(np.array([place, place + (0, 0, 6)]), (1.8, 1.8)), 700.0, "aorta", within="aorta")
-    fork = np.asarray(aorta.points[-1])
+    fork = np.asarray(aorta.points[-1]).tolist()
     for side in (-1, 1):
-        way = [
+        course = [
             fork,
             [side * 40, front_of_spine(-440, 20), -455],
             [side * 74, 36, -530],
             [side * 84, 58, -580],
             [side * 86, 60, -700],
         ]
-        canvas.paint(vary.tube(way, [6, 5.5, 5, 4.5, 4.5], 1), tissues["blood"])
-        beside = np.array(way) + (side * 2 + 8, -9, -4)
+        canvas.paint(vary.tube(course, [6, 5.5, 5, 4.5, 4.5], 1), tissues["blood"])
+        beside = np.array(course) + (side * 2 + 8, -9, -4)
         canvas.paint(vary.tube(beside, [8, 7, 6, 6, 6], 1), venous)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from datasets.phantom.shapes import Ellipsoid, Tube
 
@@ -19,9 +19,9 @@ class Variation:
 
     def ellipsoid(
         self,
-        centre: Sequence[float],
-        axes: Sequence[float],
-        angles: Sequence[float] = (0, 0, 0),
+        centre: ArrayLike,
+        axes: ArrayLike,
+        angles: ArrayLike = (0, 0, 0),
         move: float = 4.0,
         size: float = 0.12,
     ) -> Ellipsoid:
@@ -35,11 +35,12 @@ class Variation:
             np.asarray(angles, float) + turn,
         )
 
-    def tube(self, points: Sequence[Sequence[float]], radii: Sequence[float], move: float = 3.0) -> Tube:
+    def tube(self, points: ArrayLike, radii: ArrayLike, move: float = 3.0) -> Tube:
         """Every point moved by itself; all radii by one factor."""
-        shift = self.rng.standard_normal((len(points), 3)) * self.amount * move
+        places = np.asarray(points, float)
+        shift = self.rng.standard_normal(places.shape) * self.amount * move
         factor = np.exp(self.amount * 0.12 * self.rng.standard_normal())
-        return Tube(np.asarray(points, float) + shift, np.asarray(radii, float) * factor)
+        return Tube(places + shift, np.asarray(radii, float) * factor)
 
     def chance(self, probability: float) -> bool:
         """Whether something that not everyone has is there; never in the standard adult."""

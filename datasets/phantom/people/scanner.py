@@ -52,7 +52,7 @@ def _add_metal(canvas: Canvas, metal: np.ndarray, body: np.ndarray, rng: np.rand
     for place in metal:
         away = (canvas.x - np.float32(place[0])) ** 2 + (canvas.y - np.float32(place[1])) ** 2
         away += (canvas.z - np.float32(place[2])) ** 2
-        i, j, k = np.unravel_index(int(away.argmin()), canvas.shape)
+        i, j, k = (int(n) for n in np.unravel_index(int(away.argmin()), canvas.shape))
         if away[i, j, k] > 36:
             continue
         part = away < rng.uniform(4, 9) ** 2
