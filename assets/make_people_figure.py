@@ -10,6 +10,7 @@ from __future__ import annotations
 import colorsys
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -63,7 +64,7 @@ def row(volume: tuple[np.ndarray, np.ndarray, np.ndarray], title: str, masks: bo
     """Three axial planes, a coronal and a sagittal one."""
     hu, labels, (a, b, c) = volume
     across, deep, tall = hu.shape
-    cuts = [(np.s_[::-1, :, int(level * tall)], (a, b)) for level in LEVELS]
+    cuts: list[tuple[Any, tuple[float, float]]] = [(np.s_[::-1, :, int(level * tall)], (a, b)) for level in LEVELS]
     cuts += [(np.s_[::-1, int(0.42 * deep)], (a, c)), (np.s_[across // 2], (b, c))]
     strip = Image.new("RGB", (TILE[0] * len(cuts), TILE[1] + 14), "white")
     for place, (cut, spacing) in enumerate(cuts):

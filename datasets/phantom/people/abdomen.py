@@ -72,14 +72,10 @@ def paint_stomach(canvas: Canvas, tissues: Tissues, vary: Variation, textured: b
             return np.maximum(lumen(x, y, z), level - y)
 
         canvas.paint(bubble, GAS, "stomach", within="stomach", bounds=lumen.bounds)
-    duodenum = vary.tube(
-        [[28, 36, -318], [46, 20, -326], [48, 8, -372], [8, front_of_spine(-380, 26), -384]], [11, 11, 11, 10]
-    )
-    canvas.paint(duodenum, tissues["bowel"], "small bowel")
-    pancreas = vary.tube(
-        [[38, 18, -340], [28, 24, -318], [-10, front_of_spine(-306, 28), -306], [-70, -14, -288]], [13, 12, 9, 9]
-    )
-    canvas.paint(pancreas, tissues["pancreas"], "pancreas")
+    loop: list[list[float]] = [[28, 36, -318], [46, 20, -326], [48, 8, -372], [8, front_of_spine(-380, 26), -384]]
+    canvas.paint(vary.tube(loop, [11, 11, 11, 10]), tissues["bowel"], "small bowel")  # duodenum
+    gland: list[list[float]] = [[38, 18, -340], [28, 24, -318], [-10, front_of_spine(-306, 28), -306], [-70, -14, -288]]
+    canvas.paint(vary.tube(gland, [13, 12, 9, 9]), tissues["pancreas"], "pancreas")
 
 
 def paint_upper_abdomen(

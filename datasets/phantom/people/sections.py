@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,7 @@ class Plate:
     side: float = 1.0
 
     @classmethod
-    def of(cls, knots: list[tuple[float, float, float, float, float, float]], side: float = 1.0) -> Plate:
+    def of(cls, knots: Sequence[tuple[float, float, float, float, float, float]], side: float = 1.0) -> Plate:
         """From rows of (z, x and y of the first end, x and y of the second end, half thickness)."""
         z = [row[0] for row in knots]
         first, second = ((_column(knots, i), _column(knots, i + 1)) for i in (1, 3))
@@ -107,5 +108,5 @@ class Plate:
         return low, np.array([max(x) + reach, max(y) + reach, self.top])
 
 
-def _column(knots: list[tuple[float, float, float, float, float, float]], column: int) -> Profile:
+def _column(knots: Sequence[tuple[float, float, float, float, float, float]], column: int) -> Profile:
     return Profile([(row[0], row[column]) for row in knots])
