@@ -131,6 +131,7 @@ class HyperParameters(TuningSettings):
     mask_slices: int = 0  # slices of a volume on which a mask is learned in one step (2D1D); 0 for all
     mask_volumes: int = 0  # volumes of a micro-batch in which masks are learned in one step; 0 for all
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
 PRESETS: dict[str, dict[str, Any]] = {

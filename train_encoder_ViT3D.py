@@ -133,6 +133,7 @@ class HyperParameters(PretrainingSettings):
     mask_decoder_rate: float = 1.0  # rate of the mask decoder, as a share of the others'
     projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
     muon_rate: float = 1.0  # that of Muon's matrices
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
 PRESETS: dict[str, dict[str, Any]] = {

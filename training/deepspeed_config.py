@@ -104,7 +104,8 @@ def build_engine(
         raise InputError("the model has no trainable weights: nothing to train")
     kind: type[torch.optim.AdamW] = torch.optim.AdamW
     if settings.optimizer == "Muon":
-        kind, groups = MuonWithAdamW, split_for_muon(groups, hidden_matrices(model), settings.muon_rate)
+        matrices = hidden_matrices(model, settings.muon_mask_decoder)
+        kind, groups = MuonWithAdamW, split_for_muon(groups, matrices, settings.muon_rate)
     optimizer = kind(
         groups,
         lr=settings.learning_rate,

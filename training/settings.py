@@ -43,6 +43,7 @@ class TrainingSettings:
     # Muon: for matrices inside the network, AdamW for the rest; needs --zero_stage 0
     optimizer: Literal["AdamW", "Muon"] = "AdamW"
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
     weight_decay: float = 1e-4  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
     eps: float = 1e-8  # what AdamW adds to the root of the second moment

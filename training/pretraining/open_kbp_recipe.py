@@ -28,6 +28,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "segmentation_micro_batch": 4,
     "accumulation_steps": 1,
     "optimizer": "Muon",
+    "muon_mask_decoder": True,
     "zero_stage": 0,
     "precision": "amp",
     "learning_rate": 2e-3,
