@@ -25,7 +25,7 @@ from datasets.manifest_rows import read_rows
 from datasets.volume.anyres import patchify
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.loading import load_volume
-from models.answering.familiarity import FILE, Familiarity, describe, read_familiarity
+from models.answering.familiarity import FILE, VOXEL_ENTRIES, Familiarity, describe, read_familiarity
 from models.checkpoints.pretrained import PretrainedCTInstruct
 from models.checkpoints.pretrained_vision import CONFIG, FORMAT, load_pretraining
 from models.checkpoints.run_folder import resolve_model_folder
@@ -94,10 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = resolve_model_folder(values.checkpoint)
         vision = vision_of(folder)
         if values.known:
-            rows = (
+            known, held_out = (
                 descriptions_of(vision, images_of(paths), values.limit) for paths in (values.known, values.held_out)
             )
-            made = Familiarity.fit(*rows, share=values.share)
+            sizes = (known.shape[1] - VOXEL_ENTRIES, VOXEL_ENTRIES)
+            made = Familiarity.fit(known, held_out, values.share, sizes)
             print(f"threshold {made.threshold:.2f}, in {made.save(folder)}")
         if values.score:
             _print_scores(vision, folder, find_volumes(values.score))

@@ -14,7 +14,7 @@ import torch
 from datasets.errors import CheckpointError, InputError
 from datasets.volume.anyres import patchify
 from evaluation.familiarity import images_of, main
-from models.answering.familiarity import FILE, Familiarity, describe, read_familiarity, voxel_statistics
+from models.answering.familiarity import FILE, VOXEL_ENTRIES, Familiarity, describe, read_familiarity, voxel_statistics
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.pretrained import PretrainedCTInstruct
 from models.encoders.inputs import encoder_inputs
@@ -49,6 +49,16 @@ def test_the_threshold_keeps_the_share_that_it_promises_and_finds_what_is_unlike
     assert few.threshold == pytest.approx(max(few.score(row) for row in correlated(20, 1)))
 
 
+def test_the_score_is_the_largest_of_the_parts() -> None:
+    known, held_out = (np.hstack([correlated(500, seed, 60), correlated(500, seed + 50, 5)]) for seed in (0, 1))
+    parts = Familiarity.fit(known, held_out, sizes=(60, 5))
+    alone = [Familiarity.fit(known[:, part], held_out[:, part]) for part in (np.s_[:60], np.s_[60:])]
+    row = held_out[3]
+    assert parts.score(row) == pytest.approx(max(alone[0].score(row[:60]), alone[1].score(row[60:])))
+    odd = np.concatenate([row[:60], known[:, 60:].mean(0) + 6 * known[:, 60:].std(0) * [1, -1, 1, -1, 1]])
+    assert parts.score(odd) > parts.threshold  # though 60 of its 65 entries are usual
+
+
 def test_constant_and_many_entries_are_no_trouble() -> None:
     wide = np.hstack([correlated(30, 0, 60), np.ones((30, 1))])  # more entries than volumes
     made = Familiarity.fit(wide, np.hstack([correlated(30, 1, 60), np.ones((30, 1))]))
@@ -62,7 +72,7 @@ def test_statistics_tell_noise_from_smooth_volumes() -> None:
     assert smooth[3] == pytest.approx(0, abs=1e-9) and smooth[0] == -1
     assert smooth[9] == pytest.approx(2 / 39) and smooth[10] == smooth[11] == 0  # steps along each axis
     assert smooth[12] == pytest.approx(0, abs=1e-6) and rough[12] > 1.5
-    assert np.isfinite(voxel_statistics(np.zeros((4, 4, 1)))).all()
+    assert np.isfinite(voxel_statistics(np.zeros((4, 4, 1)))).all() and len(rough) == VOXEL_ENTRIES
 
 
 def test_files_come_back_and_damaged_ones_are_refused(tmp_path: Path) -> None:

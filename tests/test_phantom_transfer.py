@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
-from benchmarks.phantom_transfer import command
+from benchmarks.phantom_transfer import command, scoring
 from benchmarks.phantom_transfer.arms import CUMULATIVE, LEFT_OUT, Arm, arms_of
 from benchmarks.phantom_transfer.histograms import table as histogram_table
 from benchmarks.phantom_transfer.histograms import tallies
@@ -21,7 +23,13 @@ from datasets.errors import InputError
 from datasets.phantom.people.features import FEATURES, Features
 from datasets.phantom.people.person import build_person
 from datasets.phantom.people.structures import VALUES
+from datasets.volume.anyres import place_mask, plan
+from datasets.volume.loading import load_volume
+from datasets.volume.preprocessing import Preprocessing
 from evaluation.metrics.segmentation import dice
+from models.configuration import VISION_PRESETS
+from models.pretraining import PretrainingModel
+from models.vision import VisionModel
 from tests.shared_data import shared_path
 from train_encoder_2D1D import PRESETS, RECIPES, HyperParameters
 from training.arguments import parse
@@ -99,6 +107,26 @@ def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
     assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text()
     assert command.main([*arguments[:2], "--arms", "legs"]) == 2
     assert capsys.readouterr().err.startswith("error: --features legs")
+
+
+def test_masks_come_back_onto_the_files_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = build_person(3, 0, Features.of(["anatomy", "layers"]), 1e5, ("PIR",), "neck to hips")
+    image = tmp_path / "ct.nii.gz"
+    nib.save(nib.Nifti1Image(case.ct, case.affine), image)
+    model = PretrainingModel(VisionModel(VISION_PRESETS["tiny"]))
+    model.vision.preprocessing = Preprocessing.standard((96, 96, 96), 1)
+    _, geometry = load_volume(image, preprocessing=model.vision.preprocessing)
+    names = ["liver", "left lung"]
+    truth = {name: case.labels == VALUES[name] for name in names}
+    plan_ = plan(geometry.shape, (96, 96, 96), 1)
+    loaded = np.stack([geometry.from_source(truth[name].astype(np.int8)) for name in names])
+    logits = place_mask(torch.from_numpy(loaded.copy()), plan_).float() - 0.5
+    model.vision.config = replace(model.vision.config, crop_size=(96, 96, 96), patch_max=1)
+    monkeypatch.setattr(model, "encode", lambda volumes: volumes)
+    monkeypatch.setattr(model.vision, "decode_masks", lambda *_, **__: logits)
+    monkeypatch.setattr(scoring, "label_embeddings", lambda _, labels, width: {n: torch.zeros(width) for n in labels})
+    found = scoring.find_masks(model, "", image, names)
+    assert all(dice(found[name], truth[name]) > 0.93 for name in names)
 
 
 def test_means_are_over_the_patients_of_a_data_set() -> None:
