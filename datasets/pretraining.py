@@ -117,9 +117,7 @@ class PretrainingDataset(Dataset):
         if self.mirror and self.side_axis is None:
             raise InputError("--augment_mirror needs to know left from right: give --orientation RAS, not as_stored")
         descriptions = [describe(label) for task in tasks for label in task.labels]
-        self.mirrorable = {
-            task.name: all(other_side(label) in task.labels for label in task.labels) for task in tasks
-        }
+        self.mirrorable = {task.name: all(other_side(label) in task.labels for label in task.labels) for task in tasks}
         reports = [
             record.report for rows in self.records.values() for record in rows if isinstance(record, ImageTextRecord)
         ]
@@ -195,7 +193,6 @@ class PretrainingDataset(Dataset):
         if masks is not None:
             sample.masks = pad_masks(masks, len(masks), sample.volume.placement)
         return sample
-
 
     def _varied(self, sample: PretrainingSample, masks: Tensor | None, seed: int) -> Tensor | None:
         """Put a window, the mirrored patient and augmentation of the sample, as these are on, in its place.
