@@ -105,8 +105,8 @@ class HyperParameters(PretrainingSettings):
     warmup_shape: Literal["linear", "log"] = "log"  # how the rate rises during warm-up
     schedule_updates: int = 100_000  # updates that the cosine is laid out over: it ends at 0.97; 0: those of the run
     min_lr_ratio: float = 1e-4  # the cosine would end at this share of the peak
-    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
-    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
+    # auto: cuda_precision on CUDA, fp32 on the CPU; autocast: float32 weights, bf16 where torch takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "autocast"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "fp16"  # what "auto" is on CUDA
     loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow

@@ -208,10 +208,10 @@ class PretrainingDataset(Dataset):
             image, masks = content_window(image, masks, window)
             placement = windowed(placement, image.shape[-1])
         if sample.task in self.augmentations:
-            if masks is not None and self.side_axis is not None and self.mirrorable[sample.task]:
-                if is_mirrored(seed, self.mirror):
-                    image, masks, sample.labels = mirrored(image, masks, sample.labels, self.side_axis)
-                    sample.label_embeddings = self.label_embeddings(sample.labels)
+            axis = self.side_axis if self.mirrorable[sample.task] and is_mirrored(seed, self.mirror) else None
+            if masks is not None and axis is not None:
+                image, masks, sample.labels = mirrored(image, masks, sample.labels, axis)
+                sample.label_embeddings = self.label_embeddings(sample.labels)
             image, masks = self.augmentations[sample.task](image, masks, seed)
         sample.volume = place_content(image, placement.for_content(tuple(image.shape[1:])))
         return masks
