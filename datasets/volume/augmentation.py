@@ -46,8 +46,8 @@ class AugmentationOptions:
     draw_noise_sigma: False takes noise_sigma as it is, which is how the published "sigma 0.05" reads.  True draws the
         deviation of each volume evenly from 0 to noise_sigma, as MONAI's transform does unless told otherwise; the
         published text does not say which of the two was run.
-    affine: of a small turn in plane (affine_degrees), a change of size (affine_scale: 0.1 is a factor of 0.9 to 1.1) and
-        a shift (affine_shift, voxels), each drawn evenly up to these.
+    affine: of a small turn in plane (affine_degrees), a change of size (affine_scale: 0.1 is a factor of 0.9 to 1.1)
+        and a shift (affine_shift, voxels), each drawn evenly up to these.
     mirror: of a left-right mirror after which a left structure is called right; segmentation alone, see `mirrored`.
     contrast, gamma: of x -> x ** gamma on intensities scaled to 0..1, with gamma drawn from this range and mean and
         deviation kept; segmentation alone.
