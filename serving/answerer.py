@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datasets.errors import InputError
+from datasets.label_descriptions import canonical, findings
 from models.answering.answer import Answer, Mask
 from models.answering.interface import DIAGNOSIS_QUESTION, REPORT_QUESTION, AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
@@ -29,7 +30,7 @@ KINDS = ("question", *QUESTIONS, "organs")
 
 @dataclass(frozen=True)
 class Request:
-    """kind: one of KINDS.  question: of a "question".  labels: of "organs", all that the model knows where empty.
+    """kind: one of KINDS.  question: of a "question".  labels: of "organs", all anatomy that the model knows if empty.
     remember: put the volume's earlier questions before it.  label_set: names the confidences."""
 
     kind: str
@@ -104,7 +105,8 @@ class Answerer:
         return answer, kept
 
     def _labels(self, asked: Sequence[str]) -> Sequence[str]:
-        labels = asked or self.model.labels()
+        known = self.model.labels()
+        labels = asked or [label for label in known if canonical(label) not in findings()] or known
         if not labels:
             raise InputError("the checkpoint does not tell which structures it was trained on; ask for one by name")
         return labels

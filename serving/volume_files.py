@@ -78,7 +78,7 @@ def open_volume(path: Path, key: str, name: str, image: Path, array_axes: str | 
 def plain_message(error: Exception, path: Path, name: str) -> str:
     """An error's line with the user's name of a file in place of the server's path."""
     line = " ".join(str(error).split())
-    return line.replace(str(path), name).replace(f"{path.parent}/", "")
+    return line.replace(f"{path}/", "").replace(str(path), name).replace(f"{path.parent}/", "")
 
 
 def served_volumes(folder: str) -> dict[str, Path]:

@@ -13,6 +13,7 @@ export class Turn {
   constructor(kind, question, onMask) {
     this.onMask = onMask;
     this.text = "";
+    this.masks = [];
     this.state = element("p", { className: "state" }, "…");
     this.words = element("p");
     this.chips = element("div");
@@ -33,16 +34,28 @@ export class Turn {
     this.words.textContent = readable(this.text);
   }
 
+  /** A mask to click on; undefined stands for one that a newer of its name has replaced. */
   addMask(mask) {
+    this.masks.push(mask);
+    this.chips.append(this.chip(mask));
+  }
+
+  chip(mask) {
+    if (!mask) return element("span", { className: "muted" }, "(a mask, drawn anew since)");
     const chip = element("button", { className: "chip", title: `Go to ${mask.name}` }, mask.name);
     chip.addEventListener("click", () => this.onMask(mask));
-    this.chips.append(chip);
+    return chip;
   }
 
   /** The whole answer, which stands in place of its pieces. */
   finish(answer) {
     this.tell("");
-    this.words.textContent = readable(answer.answer);
+    const pieces = answer.answer.split("<SEG>");
+    this.words.replaceChildren(readable(pieces[0]));
+    if (pieces.length - 1 === this.masks.length) { // each stands where the model put it
+      pieces.slice(1).forEach((piece, number) => this.words.append(this.chip(this.masks[number]), readable(piece)));
+      this.chips.replaceChildren();
+    } else this.words.textContent = readable(answer.answer);
     if (!answer.answer && !answer.masks.length) this.tell("(no words)");
     const rows = Object.entries(answer.confidences).sort(([, a], [, b]) => b - a);
     this.bars.hidden = rows.length === 0;

@@ -48,8 +48,8 @@ async function attempt(work) {
 async function show(id) {
   current = id;
   const volume = volumes.get(id);
-  for (const part of ["drop"]) byId(part).hidden = Boolean(volume);
-  for (const part of ["toolbar", "close-volume"]) byId(part).hidden = !volume;
+  byId("drop").hidden = Boolean(volume);
+  byId("toolbar").hidden = byId("close-volume").hidden = !volume;
   byId("volumes").hidden = volumes.size < 1;
   byId("volumes").replaceChildren(...[...volumes.values()].map((each) => element("option", { value: each.id }, each.name)));
   masks.begin(id);
@@ -66,7 +66,7 @@ async function show(id) {
   const byMask = new Map(volume.masks.map((mask) => [mask.id, mask]));
   for (const asked of volume.asked) {
     const turn = newTurn(asked.kind, asked.question);
-    for (const mask of asked.masks) if (byMask.has(mask)) turn.addMask(byMask.get(mask));
+    for (const mask of asked.masks) turn.addMask(byMask.get(mask));
     turn.finish(asked);
   }
   for (const mask of volume.masks) masks.add(id, mask);
@@ -182,6 +182,7 @@ function makeButtons() {
     return button;
   }));
   byId("label-set").replaceChildren(...offered.label_sets.map((name) => element("option", {}, name)));
+  byId("label-set").value = "CT-RATE";
 }
 
 function onKey(event) {
@@ -201,6 +202,7 @@ function wire() {
   watchFiles(send);
   byId("volumes").addEventListener("change", (event) => attempt(() => show(event.target.value)));
   byId("close-volume").addEventListener("click", () => attempt(async () => {
+    byId("close-menu").open = false;
     asking?.abort();
     await server.closeVolume(current);
     volumes.delete(current);

@@ -72,7 +72,10 @@ export async function ask(volume, question, signal, heard) {
     for (const part of parts) {
       if (!part.startsWith("data: ")) continue;
       const event = JSON.parse(part.slice(6));
-      if (event.event === "end") return;
+      if (event.event === "end") {
+        await reader.cancel();
+        return;
+      }
       heard(event);
     }
   }
