@@ -77,6 +77,7 @@ class HyperParameters:
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
     # also write the answers in the release's form, <output>/test_out/NAME/<task>.json; NAME is CTInstruct if not given
     release_output: str = field(default="", metadata={"const": "CTInstruct"})
+    interactive_report: bool = False  # report.html holds the volumes of its gallery, to look through their slices
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -189,7 +190,7 @@ def scoring_of(settings: HyperParameters) -> Scoring:
     if settings.validation_predictions:
         thresholds = fit_thresholds_from_records(read_predictions(settings.validation_predictions))
     labeller = load_report_classifier(settings.report_classifier) if settings.report_classifier else None
-    return Scoring(settings.bertscore_model or None, thresholds, labeller)
+    return Scoring(settings.bertscore_model or None, thresholds, labeller, settings.interactive_report)
 
 
 def evaluate_jobs(

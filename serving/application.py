@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from datasets.errors import InputError
+from evaluation.report.interactive import VIEWER
 from serving import export_routes, question_routes, volume_routes
 from serving.access import Access
 from serving.answerer import Answerer
@@ -27,7 +28,6 @@ from serving.uploads import UploadTooLarge
 from serving.work_queue import QueueFullError, WorkQueue
 
 STATIC = Path(__file__).resolve().parent / "static"
-NIIVUE = Path(__file__).resolve().parents[1] / "evaluation" / "report" / "niivue"
 _SECONDS_BETWEEN_LOOKS = 20.0  # for sessions that nobody uses any more
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def build_application(answerer: Answerer, root: Path, settings: PageSettings) ->
     application.state.service = service
     for routes in (volume_routes, question_routes, export_routes):
         application.include_router(routes.router, prefix="/api")
-    application.mount("/static/niivue", StaticFiles(directory=NIIVUE))
+    application.mount("/static/viewer", StaticFiles(directory=VIEWER))
     application.mount("/static", StaticFiles(directory=STATIC))
 
     @application.get("/")

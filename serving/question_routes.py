@@ -44,7 +44,7 @@ async def ask(body: Question, volume: VolumeOf, session: SessionOf, service: Ser
         raise InputError("a label has no letters, or more than 200; correct it")
     asked = Request(body.kind, body.question.strip(), tuple(body.labels), body.remember, body.label_set)
     job = Job(session.key, lambda own: service.answerer.answer(volume, asked, own))
-    service.queue.submit(job)
+    service.queue.check_room(session.key)
     return StreamingResponse(
         _events(job, session, service), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
     )
@@ -53,6 +53,7 @@ async def ask(body: Question, volume: VolumeOf, session: SessionOf, service: Ser
 async def _events(job: Job, session: Session, service: Service) -> AsyncIterator[str]:
     session.busy += 1
     try:
+        service.queue.submit(job)  # here, so that a client that has left by now leaves no job
         while True:
             try:
                 event = await asyncio.wait_for(job.events.get(), _SECONDS_OF_SILENCE)
@@ -62,6 +63,8 @@ async def _events(job: Job, session: Session, service: Service) -> AsyncIterator
             yield f"data: {json.dumps(event)}\n\n"
             if event["event"] == "end":
                 return
+    except InputError as error:  # others were faster
+        yield f"data: {json.dumps({'event': 'error', 'message': str(error)})}\n\ndata: {json.dumps({'event': 'end'})}\n\n"
     finally:
         session.busy -= 1
         service.queue.leave(job)

@@ -15,6 +15,7 @@ from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_volume
 from datasets.volume.overlay import display_window
 from datasets.volume.readers import EXTENSIONS, is_dicom_file
+from datasets.volume.viewer_copy import viewer_copy
 
 _HU_LOWEST = -500.0  # a CT in HU holds air; a file without it is shown by its percentiles
 
@@ -67,11 +68,8 @@ def open_volume(path: Path, key: str, name: str, image: Path, array_axes: str | 
     in_hu = bool(voxels.min() < _HU_LOWEST)
     middle = voxels[tuple(slice(None, None, max(1, size // 128)) for size in voxels.shape)]  # a sample will do
     window = display_window(middle, {}, "auto" if in_hu else None)
-    whole = voxels.min() >= -(2**15) and voxels.max() < 2**15 and not np.mod(voxels[..., ::7], 1).any()
-    copied = nib.Nifti1Image(voxels.astype(np.int16 if whole else np.float32), np.asarray(geometry.source_affine))
-    copied.header.set_xyzt_units("mm")
     image.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(copied, image)
+    nib.save(viewer_copy(voxels, np.asarray(geometry.source_affine)), image)
     return VolumeFile(key, name, path, image, geometry, window, in_hu)
 
 

@@ -82,13 +82,18 @@ class WorkQueue:
         self._thread = threading.Thread(target=self._serve, name="answering", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Put a job at the end of the row; raises QueueFullError where the row, or its owner's share of it, is full."""
+    def check_room(self, owner: str) -> None:
+        """Raise QueueFullError where the row, or an owner's share of it, is full."""
         with self._changed:
             if self._closed or len(self._waiting) >= self._most:
                 raise QueueFullError(f"{len(self._waiting)} questions wait already; ask again in a minute")
-            if sum(other.owner == job.owner for other in self._waiting) >= self._most_each:
+            if sum(other.owner == owner for other in self._waiting) >= self._most_each:
                 raise QueueFullError(f"{self._most_each} of your questions wait already; let one be answered first")
+
+    def submit(self, job: Job) -> None:
+        """Put a job at the end of the row; raises QueueFullError as `check_room`."""
+        with self._changed:
+            self.check_room(job.owner)
             self._waiting.append(job)
             job.post("queued", before=len(self._waiting) - 1 + (self._running is not None))
             self._changed.notify()
@@ -130,7 +135,6 @@ class WorkQueue:
             job.run()
             with self._changed:
                 self._running = None
-                self._tell_places()
 
     def _tell_places(self) -> None:
         for place, job in enumerate(self._waiting):

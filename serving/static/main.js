@@ -5,7 +5,7 @@ import { listServed, watchFiles } from "./choosing.js";
 import { byId, element, tell } from "./dom.js";
 import { MaskList } from "./masks.js";
 import * as server from "./server.js";
-import { Viewer, VIEWS } from "./viewer.js";
+import { Viewer, VIEWS } from "/static/viewer/viewer.js";
 
 const PRESETS = { lung: "Lung", abdomen: "Soft tissue", bone: "Bone", brain: "Brain", mediastinum: "Mediastinum" };
 const PHONE = "(max-width: 820px)";

@@ -129,6 +129,7 @@ export class Viewer {
     requestAnimationFrame(() => {
       this.drawing = false;
       this.niivue.updateGLVolume();
+      this.niivue.createOnLocationChange(); // which masks are under the crosshair may have changed
     });
   }
 
