@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+UPLOADS = "/api/volumes"  # the one path whose bodies are large; they are written as they come
+_MOST_BYTES = 2**20  # of any other body, which is held in memory
 # NiiVue keeps its font in data: addresses, and makes WebAssembly and blob: addresses of what it holds itself
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -63,6 +65,8 @@ class Access:
         host = headers.get("host", "")
         if self.token is None and _without_port(host) not in LOOPBACK_NAMES:
             return _line(403, f"this server is for its own machine; open it as http://localhost, not as {host[:80]!r}")
+        if scope["path"] != UPLOADS and not _is_small(headers):
+            return _line(413, f"the request's body must tell its length, of at most {_MOST_BYTES} bytes")
         if not _same_site(scope["method"], scope["path"], headers, host):
             return _line(403, "the request came from another page than this server's own")
         if self.token is None or self._is_known(headers):
@@ -98,6 +102,12 @@ def _same_site(method: str, path: str, headers: Mapping[str, str], host: str) ->
     if origin is not None:
         return origin.partition("://")[2].lower() == host.lower()
     return site in ("same-origin", "none")
+
+
+def _is_small(headers: Mapping[str, str]) -> bool:
+    """Whether a request has no body, or a short one by its own word, to which the server's parser holds it."""
+    length = headers.get("content-length", "0")
+    return "transfer-encoding" not in headers and length.isdigit() and int(length) <= _MOST_BYTES
 
 
 def _without_port(host: str) -> str:

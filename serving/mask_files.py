@@ -13,29 +13,22 @@ from models.answering.answer import Mask
 from serving.safe_names import download_name
 from serving.sessions import OpenedVolume
 
-Writer = Callable[[Mapping[str, Mask], Path], Path]  # masks by name, and a folder to write to -> the file
+Writer = Callable[[Mapping[str, Mask], Path], list[Path]]  # masks by name, and a folder to write to -> what is there
 
 
 @dataclass(frozen=True)
 class MaskFormat:
-    """title: as the page shows it.  write: makes one file of all masks.  kinds: of CT files (`readers.file_kind`) that
-    it takes, all where empty."""
+    """title: as the page shows it.  write: makes one file of all masks, or several.  kinds: of CT files
+    (`readers.file_kind`) that it takes, all where empty."""
 
     title: str
     write: Writer
     kinds: tuple[str, ...] = ()
 
 
-def write_nifti(masks: Mapping[str, Mask], folder: Path) -> Path:
-    """One NIfTI a mask; several in an archive."""
-    paths = [mask.save(folder / f"{download_name(name)}.nii.gz") for name, mask in _distinct(masks).items()]
-    if len(paths) == 1:
-        return paths[0]
-    archive = folder / "masks.zip"
-    with ZipFile(archive, "w", ZIP_STORED) as packed:
-        for path in paths:
-            packed.write(path, path.name)
-    return archive
+def write_nifti(masks: Mapping[str, Mask], folder: Path) -> list[Path]:
+    """One NIfTI a mask."""
+    return [mask.save(folder / f"{name}.nii.gz") for name, mask in _distinct(masks).items()]
 
 
 MASK_FORMATS: dict[str, MaskFormat] = {"nifti": MaskFormat("NIfTI", write_nifti)}
@@ -48,14 +41,22 @@ def formats_of(volume: OpenedVolume) -> dict[str, str]:
 
 
 def export_masks(volume: OpenedVolume, key: str, folder: Path) -> Path:
-    """Write all masks of a volume in a format; raises InputError where it has none, or the format does not suit."""
+    """Write all masks of a volume in a format, several files as an archive of them; raises InputError where it has none, or the format does not suit."""
     if not volume.masks:
         raise InputError(f"{volume.file.name}: there is no mask yet; ask for a structure first")
     if key not in formats_of(volume):
         raise InputError(
             f"masks of {volume.file.name} are not written as {key!r}; choose {', '.join(formats_of(volume))}"
         )
-    return MASK_FORMATS[key].write({mask.name: volume.read(mask) for mask in volume.masks.values()}, folder)
+    masks = {mask.name: volume.read(mask) for mask in list(volume.masks.values())}
+    paths = MASK_FORMATS[key].write(masks, folder)
+    if len(paths) == 1:
+        return paths[0]
+    archive = folder / "masks.zip"
+    with ZipFile(archive, "w", ZIP_STORED) as packed:
+        for path in paths:
+            packed.write(path, path.name)
+    return archive
 
 
 def _distinct(masks: Mapping[str, Mask]) -> dict[str, Mask]:

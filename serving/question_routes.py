@@ -15,7 +15,7 @@ from datasets.errors import InputError
 from serving.answerer import Request
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
 from serving.sessions import Session
-from serving.work_queue import Job
+from serving.work_queue import Event, Job
 
 router = APIRouter()
 _SECONDS_OF_SILENCE = 5.0  # then a line that says nothing, so that a broken connection is noticed
@@ -60,11 +60,16 @@ async def _events(job: Job, session: Session, service: Service) -> AsyncIterator
             except asyncio.TimeoutError:
                 yield ": waiting\n\n"
                 continue
-            yield f"data: {json.dumps(event)}\n\n"
+            yield _line(event)
             if event["event"] == "end":
                 return
     except InputError as error:  # others were faster
-        yield f"data: {json.dumps({'event': 'error', 'message': str(error)})}\n\ndata: {json.dumps({'event': 'end'})}\n\n"
+        for event in ({"event": "error", "message": str(error)}, {"event": "end"}):
+            yield _line(event)
     finally:
         session.busy -= 1
         service.queue.leave(job)
+
+
+def _line(event: Event) -> str:
+    return f"data: {json.dumps(event)}\n\n"

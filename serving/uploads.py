@@ -17,6 +17,7 @@ from serving.limits import Limits
 from serving.safe_names import safe_relative_path, shown
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".gz")
+_LONGEST_HEADER, _MOST_HEADERS = 2**14, 20  # of a part
 _VOLUMES_IN_GZIP = (".nii.gz", ".img.gz", ".hdr.gz", ".mha.gz", ".nrrd.gz", ".raw.gz")
 
 
@@ -46,8 +47,8 @@ class UploadWriter:
         self._headers: dict[bytes, bytes] = {}
         calls: dict[str, Callable[..., None]] = {
             "on_part_begin": self._begin,
-            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+            "on_header_field": lambda data, start, end: self._lengthen(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._lengthen(1, data[start:end]),
             "on_header_end": self._header_end,
             "on_headers_finished": self._open,
             "on_part_data": self._data,
@@ -84,6 +85,12 @@ class UploadWriter:
 
     def _begin(self) -> None:
         self._headers = {}
+
+    def _lengthen(self, part: int, data: bytes) -> None:
+        """A piece of a header's name (0) or of its value (1)."""
+        self._header[part].extend(data)
+        if len(self._header[part]) > _LONGEST_HEADER or len(self._headers) > _MOST_HEADERS:
+            raise InputError("the upload is damaged: a part of it has no end of headers; send it again")
 
     def _header_end(self) -> None:
         name, value = self._header

@@ -1,4 +1,4 @@
-"""A real Chromium for tests, which draws without a GPU; the calling test is skipped, with a line, where there is none."""
+"""A real Chromium for tests, which draws without a GPU; the calling test skips, with a line, where there is none."""
 
 from __future__ import annotations
 

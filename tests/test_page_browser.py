@@ -24,6 +24,7 @@ from tests.test_asking import saying
 from tests.tiny_model import ANSWERS
 
 pytestmark = pytest.mark.slow
+PATIENCE = 300_000  # ms: a busy machine draws slowly
 HOSTILE = '<img src=x onerror="document.title=1"> <b>bold</b> <SEG>'
 
 
@@ -53,8 +54,8 @@ def browser():
 def tab(browser, address):
     """A tab with the page; it must ask nobody else, and complain of nothing."""
     context = browser.new_context(viewport={"width": 1100, "height": 760}, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
     found = context.new_page()
-    found.set_default_timeout(60_000)
     complaints: list[str] = []
     found.on("pageerror", lambda error: complaints.append(str(error)))
     found.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
@@ -261,6 +262,7 @@ def test_served_cts_and_a_refusal(tab, tmp_path):
 
 def test_a_phones_width_holds_everything(model, browser, address):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(PATIENCE)
     phone = context.new_page()
     phone.goto(address)
     phone.wait_for_selector("#views button")

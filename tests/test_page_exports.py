@@ -79,7 +79,7 @@ def test_masks_are_packed_under_plain_names(told):
 
 
 def test_a_session_is_packed_with_its_questions_and_masks(told, tmp_path):
-    user, volume = told
+    user, _ = told
     answer = user.get("/api/session.zip")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         described = json.loads(archive.read("session.json"))["volumes"][0]

@@ -141,6 +141,11 @@ def test_what_is_no_upload(user):
     for kind, body in (("text/plain", b"x"), ("multipart/form-data", b"x"), ("multipart/form-data; boundary=b", b"x")):
         assert user.post("/api/volumes", content=body, headers={"content-type": kind}).status_code == 422
     assert user.post("/api/volumes", files={"a": (None, "no file")}).status_code == 422
+    endless = b"--b\r\ncontent-disposition: " + b"x" * 10**6
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    assert user.post("/api/volumes", content=endless, headers=kind).status_code == 422
+    assert user.post("/api/served", content=b"{" * 2**21).status_code == 413
+    assert user.post("/api/served", content=iter([b"{}"])).status_code == 413  # tells no length
     twice = send(user, ("a/ct.nii", b"1"), ("a/CT.nii".replace("CT", "ct"), b"2"))
     assert twice.status_code == 422 and "has this name" in twice.json()["detail"]
 

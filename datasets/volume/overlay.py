@@ -231,9 +231,8 @@ def overlay_figure(
         for words in key.get_texts():
             words.set_parse_math(False)  # names are anyone's: two dollar signs are no formula
     if title:
-        figure.suptitle(
-            title, color=INK, fontsize=12, y=1 - 0.12 / height_inches, va="top", wrap=True, parse_math=False
-        )
+        place = {"y": 1 - 0.12 / height_inches, "va": "top"}
+        figure.suptitle(title, color=INK, fontsize=12, wrap=True, parse_math=False, **place)
     return figure
 
 

@@ -52,7 +52,7 @@ async function show(id) {
   byId("toolbar").hidden = byId("close-volume").hidden = !volume;
   byId("volumes").hidden = volumes.size < 1;
   byId("volumes").replaceChildren(...[...volumes.values()].map((each) => element("option", { value: each.id }, each.name)));
-  masks.begin(id);
+  masks.begin(null);
   clear();
   listExports(volume);
   enable();
@@ -61,6 +61,8 @@ async function show(id) {
   byId("volumes").value = id;
   busy(`Reading ${volume.name}`);
   await viewer.show(server.imageAddress(id), volume.window);
+  if (current !== id) return; // another was chosen meanwhile
+  masks.begin(id);
   markWindow();
   for (const note of volume.notes) tell(note, true);
   const byMask = new Map(volume.masks.map((mask) => [mask.id, mask]));
