@@ -39,6 +39,7 @@ from training.precision import resolve_precision
 from training.preprocessing import with_preprocessing
 from training.script import run_script
 from training.tuning.model import build_model, check_start, preprocessing_of
+from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
 from training.tuning.settings import TuningSettings, share_out_batch
 
@@ -47,8 +48,10 @@ from training.tuning.settings import TuningSettings, share_out_batch
 class HyperParameters(TuningSettings):
     """Tune CTInstruct on instructions.  The defaults are the published recipe."""
 
-    preset: Literal["full", "small", "tiny"] = "full"  # size: published, for a single GPU, for two CPU cores
-    recipe: Literal["published", "phantom"] = "published"  # all that is no size: the release's, or the demo's
+    # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
+    preset: Literal["full", "small", "compact", "tiny"] = "full"
+    # all that is no size: the release's, the demo's, or that of docs/real_data.md
+    recipe: Literal["published", "phantom", "open_kbp"] = "published"
     run_dir: str = "runs/CTInstruct"  # folder for checkpoints, TensorBoard events and the history of losses
 
     # data
@@ -79,7 +82,7 @@ class HyperParameters(TuningSettings):
     pretrained_vision: str = ""
     language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
-    vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder, where none decides
+    vision: Literal["full", "small", "compact", "tiny"] = "full"  # size of encoder and mask decoder, where none decides
     train_vision: bool = True  # False freezes the encoder; projector and mask decoder train all the same
     gradient_checkpointing: bool = True  # trade time for memory
     lora: bool = False  # adapters in place of the whole language model
@@ -102,7 +105,8 @@ class HyperParameters(TuningSettings):
     warmup: float = 0.1  # optimiser steps; below 1, as a share of the schedule; the cosine follows
     warmup_shape: Literal["linear", "log"] = "linear"  # how the rate rises during warm-up
     min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: cuda_precision on CUDA, fp32 on the CPU
+    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients, 3 weights
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
@@ -136,6 +140,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "language_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "vision": "small",
     },
+    "compact": {
+        "run_dir": "runs/CTInstruct_compact",
+        "language_model": "tiny",
+        "vision": "compact",
+        "gradient_checkpointing": False,
+        "workers": 1,
+    },
     "tiny": {
         "run_dir": "runs/CTInstruct_tiny",
         "manifests": (),  # phantoms are made where none is named
@@ -145,7 +156,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "workers": 0,
     },
 }
-RECIPES: dict[str, dict[str, Any]] = {"published": {}, "phantom": PHANTOM_RECIPE}
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "phantom": PHANTOM_RECIPE,
+    "open_kbp": OPEN_KBP_RECIPE,
+}
 
 
 def with_default_phantoms(settings: HyperParameters) -> HyperParameters:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from evaluation.pretraining_scores import evaluate_pretraining
 from training.arguments import parse
+from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.pretraining.phantom_recipe import PHANTOM_RECIPE
 from training.pretraining.run import pretrain
 from training.pretraining.settings import PretrainingSettings, size_preset
@@ -25,8 +26,10 @@ ENCODER = "2D1D"
 class HyperParameters(PretrainingSettings):
     """Pretrain the 2D1D encoder.  The defaults are the published recipe."""
 
-    preset: Literal["full", "small", "tiny"] = "full"  # size: published, for a single GPU, for two CPU cores
-    recipe: Literal["published", "phantom"] = "published"  # all that is no size: the release's, or the demo's
+    # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
+    preset: Literal["full", "small", "compact", "tiny"] = "full"
+    # all that is no size: the release's, the demo's, or that of docs/real_data.md
+    recipe: Literal["published", "phantom", "open_kbp"] = "published"
     run_dir: str = "runs/encoder_2D1D"  # folder for checkpoints, TensorBoard events and the history of losses
 
     # data
@@ -46,6 +49,7 @@ class HyperParameters(PretrainingSettings):
     patch_max: int = 6  # most patches of a volume
     labels_per_step: int = 60  # most structures asked for in a segmentation step; at random where there are more
     absent_labels: Literal["all", "balanced"] = "all"  # balanced: absent structures at most as many as present ones
+    window_slices: int = 0  # so many slices of a volume make a segmentation sample; 0 takes all
     cache: str = ""  # folder of preprocessed volumes and masks; empty reads every file anew
     workers: int = 4  # processes a rank loads samples with; 0 loads in the training process
     # look at all manifests, the headers of all files and a few masks before training; voxels: at all masks
@@ -71,9 +75,14 @@ class HyperParameters(PretrainingSettings):
     augment_draw_noise_sigma: bool = False  # draw the deviation of each volume from 0 to that one
     augment_contrast: float = 0.2  # of another contrast; segmentation alone
     augment_gamma: tuple[float, float] = (0.7, 1.5)  # range of the contrast's exponent
+    augment_affine: float = 0.0  # of a small turn in plane, change of size and shift; segmentation alone
+    augment_affine_degrees: float = 10.0  # most of the turn
+    augment_affine_scale: float = 0.1  # most of the change of size, as a share
+    augment_affine_shift: float = 6.0  # most of the shift, in voxels
+    augment_mirror: float = 0.0  # of a mirrored patient, whose left structures are called right; segmentation alone
 
     # model and objectives
-    vision: Literal["full", "small", "tiny"] = "full"  # size of encoder and mask decoder
+    vision: Literal["full", "small", "compact", "tiny"] = "full"  # size of encoder and mask decoder
     text_encoder: str = "FremyCompany/BioLORD-2023"  # hub name or sentence-transformers folder, or "tiny"
     initial_vision: str = ""  # a pretrained folder to start from
     temperature: float = 0.07  # of the contrastive loss, at the start; it is learned
@@ -96,7 +105,8 @@ class HyperParameters(PretrainingSettings):
     warmup_shape: Literal["linear", "log"] = "log"  # how the rate rises during warm-up
     schedule_updates: int = 100_000  # updates that the cosine is laid out over: it ends at 0.97; 0: those of the run
     min_lr_ratio: float = 1e-4  # the cosine would end at this share of the peak
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: cuda_precision on CUDA, fp32 on the CPU
+    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "fp16"  # what "auto" is on CUDA
     loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
@@ -128,11 +138,13 @@ class HyperParameters(PretrainingSettings):
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {**size_preset("small", ENCODER), "run_dir": "runs/encoder_2D1D_small"},
+    "compact": {**size_preset("compact", ENCODER), "run_dir": "runs/encoder_2D1D_compact"},
     "tiny": {**size_preset("tiny", ENCODER), "run_dir": "runs/encoder_2D1D_tiny"},
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "phantom": {**PHANTOM_RECIPE, "attention_rate": 0.25, "mask_slices": 32},
+    "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.25, "mask_slices": 12},
 }
 
 

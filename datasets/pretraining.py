@@ -26,8 +26,10 @@ from datasets.volume.augmentation import STANDARD_AUGMENTATION, Augmentation, Au
 from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.images import load_image
+from datasets.volume.mirror import is_mirrored, mirrored, other_side, side_axis
 from datasets.volume.preprocessed_crops import check_shape, load_crop
 from datasets.volume.preprocessing import Preprocessing
+from datasets.volume.window import content_window, draw_window, windowed
 
 
 @dataclass
@@ -74,6 +76,7 @@ class PretrainingDataset(Dataset):
         augmentation: the published one by default, None for none.
         labels_per_step: most labels that a segmentation step asks for; where a record has more, they are drawn.
         absent_labels: "all" as published, or "balanced", see `datasets.label_choice`.
+        window_slices: so many slices of a volume make a segmentation sample in training; 0 takes all.
 
     Raises InputError for a label without a description, or labels_per_step below 1; a sample raises it for files that
     cannot be used.
@@ -92,12 +95,13 @@ class PretrainingDataset(Dataset):
         augmentation: AugmentationOptions | None = STANDARD_AUGMENTATION,
         labels_per_step: int = LABELS_PER_STEP,
         absent_labels: AbsentLabels = "all",
+        window_slices: int = 0,
     ) -> None:
         if labels_per_step < 1:
             raise InputError(f"labels_per_step is {labels_per_step}: a segmentation step needs 1 label or more")
         self.tasks = {task.name: task for task in tasks}
         self.records = {task.name: records[task.name] for task in tasks}
-        self.labels_per_step, self.absent_labels = labels_per_step, absent_labels
+        self.labels_per_step, self.absent_labels, self.window_slices = labels_per_step, absent_labels, window_slices
         preprocessing = preprocessing or Preprocessing.standard(vision.crop_size, vision.patch_max)
         self.volumes = VolumeLoader(preprocessing, cache, array_axes=array_axes)
         self.images = VolumeLoader(preprocessing, cache, load_image)
@@ -108,7 +112,14 @@ class PretrainingDataset(Dataset):
             for task in tasks
             if augmentation is not None
         }
+        self.mirror = augmentation.mirror if augmentation is not None else 0.0
+        self.side_axis = side_axis(preprocessing.orientation)
+        if self.mirror and self.side_axis is None:
+            raise InputError("--augment_mirror needs to know left from right: give --orientation RAS, not as_stored")
         descriptions = [describe(label) for task in tasks for label in task.labels]
+        self.mirrorable = {
+            task.name: all(other_side(label) in task.labels for label in task.labels) for task in tasks
+        }
         reports = [
             record.report for rows in self.records.values() for record in rows if isinstance(record, ImageTextRecord)
         ]
@@ -179,12 +190,34 @@ class PretrainingDataset(Dataset):
         elif isinstance(record, ClassificationRecord):
             sample.labels, sample.label_embeddings = list(task.labels), self.label_embeddings(task.labels)
             sample.target = _target(record, task.labels)
-        if isinstance(reference, SampleReference) and task.name in self.augmentations:
-            image, masks = self.augmentations[task.name](content_of(volume), masks, reference.seed)
-            sample.volume = place_content(image, volume.placement.for_content(tuple(image.shape[1:])))
+        if isinstance(reference, SampleReference):
+            masks = self._varied(sample, masks, reference.seed)
         if masks is not None:
             sample.masks = pad_masks(masks, len(masks), sample.volume.placement)
         return sample
+
+
+    def _varied(self, sample: PretrainingSample, masks: Tensor | None, seed: int) -> Tensor | None:
+        """Put a window, the mirrored patient and augmentation of the sample, as these are on, in its place.
+
+        masks (n, w, h, d) of the resized volume, before padding -> the same, varied with the volume.
+        """
+        placement, windows = sample.volume.placement, bool(self.window_slices) and masks is not None
+        if not windows and sample.task not in self.augmentations:
+            return masks
+        image = content_of(sample.volume)
+        if windows and masks is not None:
+            window = draw_window(masks, self.window_slices, seed)
+            image, masks = content_window(image, masks, window)
+            placement = windowed(placement, image.shape[-1])
+        if sample.task in self.augmentations:
+            if masks is not None and self.side_axis is not None and self.mirrorable[sample.task]:
+                if is_mirrored(seed, self.mirror):
+                    image, masks, sample.labels = mirrored(image, masks, sample.labels, self.side_axis)
+                    sample.label_embeddings = self.label_embeddings(sample.labels)
+            image, masks = self.augmentations[sample.task](image, masks, seed)
+        sample.volume = place_content(image, placement.for_content(tuple(image.shape[1:])))
+        return masks
 
 
 class PretrainingCollator:

@@ -172,6 +172,26 @@ VISION_PRESETS: dict[str, VisionConfig] = {
     "full": VisionConfig(),
     # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
     "small": VisionConfig(spatial_depth=2, temporal_depth=2, query_layers=3, llm_width=576),
+    # for real CT on two CPU cores: slices whole, at 3 to 4 mm a pixel, so that the midline is no seam; half the ResNet
+    "compact": VisionConfig(
+        crop_size=(128, 96, 32),
+        patch_max=4,
+        resnet_layers=(1, 2, 2, 1),
+        resnet_channels=(16, 32, 64, 64),
+        stem_width=32,
+        attention_heads=4,
+        attention_head_width=32,
+        spatial_depth=1,
+        temporal_depth=2,
+        position_bias_width=64,
+        query_width=128,
+        query_layers=2,
+        query_heads=4,
+        query_feedforward=256,
+        mask_hidden=128,
+        mask_width=64,
+        llm_width=128,
+    ),
     "tiny": VisionConfig(
         # A patch for each half of the body, 4 mm a voxel for a small adult.  A token is the mean of a slice of its
         # patch: in a single patch, left and right are one token; quarters cut findings more often than a few hundred
@@ -205,6 +225,19 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
     "small": {
         "ViT3D": {"crop_size": (128, 128, 128), "vit_width": 384, "vit_depth": 8, "vit_heads": 6, "llm_pooling": 2},
         "ResNet3D": {"crop_size": (128, 128, 128), "resnet_channels": (32, 64, 128, 256)},
+    },
+    "compact": {
+        "ViT3D": {
+            "crop_size": (128, 96, 64),
+            "patch_max": 2,
+            "vit_width": 128,
+            "vit_depth": 6,
+            "vit_heads": 4,
+            "vit_patch": 8,
+            "vit_decoder_width": 8,
+            "llm_pooling": 4,
+        },
+        "ResNet3D": {"crop_size": (128, 96, 64), "patch_max": 2, "resnet_channels": (32, 32, 64, 64)},
     },
     "tiny": {  # a cube is wider and deeper than a 2D1D patch, for it is cut in no other way
         "ViT3D": {

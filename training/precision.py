@@ -9,16 +9,16 @@ import torch
 from datasets.errors import InputError
 from training.settings import TrainingSettings
 
-TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "amp": torch.float32}
 _SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # of DeepSpeed's dynamic loss scale
 
 
 def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
-    """ "fp16", "bf16" or "fp32"; raises InputError for a combination that DeepSpeed cannot train."""
+    """ "fp16", "bf16", "fp32" or "amp"; raises InputError for a combination that DeepSpeed cannot train."""
     precision: str = settings.precision
     if precision == "auto":
         precision = settings.cuda_precision if device.type == "cuda" else "fp32"
-    if precision != "fp32" and settings.zero_stage == 0:
+    if precision in ("fp16", "bf16") and settings.zero_stage == 0:
         other = "" if settings.optimizer == "Muon" else "--zero_stage 1 or "
         raise InputError(f"--zero_stage 0 keeps no float32 copy of {precision} weights: use {other}--precision fp32")
     return precision
@@ -30,7 +30,7 @@ def cast_model(model: torch.nn.Module, precision: str) -> None:
     Saved ones are such as the statistics of a batch norm: torch's norms take one type for both.  Derived constants,
     such as rotary frequencies, keep their float32.
     """
-    if precision == "fp32":
+    if TYPES[precision] == torch.float32:
         return
     saved = model.state_dict().keys()
     tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers() if name in saved)]

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import radians
 from typing import Any
 
 from monai.transforms import (
     Compose,
     RandAdjustContrastd,
+    RandAffined,
     RandFlipd,
     RandGaussianNoised,
     RandRotate90d,
@@ -44,6 +46,9 @@ class AugmentationOptions:
     draw_noise_sigma: False takes noise_sigma as it is, which is how the published "sigma 0.05" reads.  True draws the
         deviation of each volume evenly from 0 to noise_sigma, as MONAI's transform does unless told otherwise; the
         published text does not say which of the two was run.
+    affine: of a small turn in plane (affine_degrees), a change of size (affine_scale: 0.1 is a factor of 0.9 to 1.1) and
+        a shift (affine_shift, voxels), each drawn evenly up to these; segmentation alone.
+    mirror: of a left-right mirror after which a left structure is called right; segmentation alone, see `mirrored`.
     contrast, gamma: of x -> x ** gamma on intensities scaled to 0..1, with gamma drawn from this range and mean and
         deviation kept; segmentation alone.
 
@@ -63,12 +68,17 @@ class AugmentationOptions:
     draw_noise_sigma: bool = False
     contrast: float = 0.2
     gamma: tuple[float, float] = (0.7, 1.5)
+    affine: float = 0.0
+    affine_degrees: float = 10.0
+    affine_scale: float = 0.1
+    affine_shift: float = 6.0
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("rotate", "flip", "segmentation_flip", "scale", "shift", "noise", "contrast"):
+        for name in ("rotate", "flip", "segmentation_flip", "scale", "shift", "noise", "contrast", "affine", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augmentation, {name}: {getattr(self, name)} is no probability; give 0 to 1")
-        for name in ("scale_by", "shift_by", "noise_sigma"):
+        for name in ("scale_by", "shift_by", "noise_sigma", "affine_degrees", "affine_scale", "affine_shift"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"augmentation, {name}: {getattr(self, name)} is no strength; give 0 or more")
         if not 0 < self.gamma[0] <= self.gamma[1] < float("inf"):
@@ -100,6 +110,20 @@ class Augmentation:
         if rotate:
             steps.append(
                 RandRotate90d(keys, prob=options.rotate, max_k=3, spatial_axes=(0, 1), allow_missing_keys=True)
+            )
+        if segmentation and options.affine:
+            degrees, scale, shift = options.affine_degrees, options.affine_scale, options.affine_shift
+            steps.append(
+                RandAffined(
+                    keys,
+                    prob=options.affine,
+                    rotate_range=(0.0, 0.0, radians(degrees)),
+                    scale_range=(scale, scale, 0.0),
+                    translate_range=(shift, shift, 0.0),
+                    mode=("bilinear", "nearest"),
+                    padding_mode="zeros",
+                    allow_missing_keys=True,
+                )
             )
         if segmentation:
             steps += [

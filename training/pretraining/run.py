@@ -98,6 +98,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         augmentation=settings.augmentation_options,
         labels_per_step=settings.labels_per_step,
         absent_labels=settings.absent_labels,
+        window_slices=settings.window_slices,
     )
     model = build_model(settings, config, dataset.prevalence if settings.prevalence else None)
     model.vision.preprocessing = preprocessing

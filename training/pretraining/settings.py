@@ -12,7 +12,7 @@ from models.configuration import vision_preset
 from training.settings import TrainingSettings
 
 Settings = TypeVar("Settings", bound="PretrainingSettings")
-Size = Literal["full", "small", "tiny"]
+Size = Literal["full", "small", "compact", "tiny"]
 
 
 @dataclass(kw_only=True)
@@ -29,7 +29,7 @@ class PretrainingSettings(TrainingSettings):
     )
 
     preset: Size
-    recipe: Literal["published", "phantom"]
+    recipe: Literal["published", "phantom", "open_kbp"]
 
     manifest_dir: str
     phantoms: str
@@ -45,6 +45,7 @@ class PretrainingSettings(TrainingSettings):
     cache: str
     labels_per_step: int
     absent_labels: Literal["all", "balanced"]
+    window_slices: int
     validation_samples: int
     validation_split: Literal["val", "test"]
     eval_only: bool
@@ -63,6 +64,11 @@ class PretrainingSettings(TrainingSettings):
     augment_draw_noise_sigma: bool
     augment_contrast: float
     augment_gamma: tuple[float, float]
+    augment_affine: float
+    augment_affine_degrees: float
+    augment_affine_scale: float
+    augment_affine_shift: float
+    augment_mirror: float
 
     text_encoder: str
     vision: Size
@@ -89,7 +95,7 @@ class PretrainingSettings(TrainingSettings):
         """As of every training, and what pretraining adds."""
         super().validate()
         self.require_at_least(1, "segmentation_micro_batch", "validation_samples", "labels_per_step", "patch_max")
-        self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices")
+        self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices")
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
         self._augmentation()
         for name in ("temperature", "label_scale"):
@@ -120,6 +126,8 @@ def size_preset(size: Size, encoder: str) -> dict[str, Any]:
     """Fields of a smaller network and what suits it: the text encoder, data that are made on the spot, memory."""
     config = vision_preset(size, encoder)
     preset: dict[str, Any] = {"vision": size, "crop_size": config.crop_size, "patch_max": config.patch_max}
+    if size in ("compact", "tiny"):
+        preset |= {"text_encoder": "tiny", "gradient_checkpointing": False, "workers": int(size == "compact")}
     if size == "tiny":
-        preset |= {"text_encoder": "tiny", "manifest_dir": "", "gradient_checkpointing": False, "workers": 0}
+        preset["manifest_dir"] = ""
     return preset

@@ -25,8 +25,8 @@ class TuningSettings(TrainingSettings):
         | {"query_text_encoder", "micro_batch", "gradient_checkpointing"}  # the batch is batch_size at any micro_batch
     )
 
-    preset: Literal["full", "small", "tiny"]
-    recipe: Literal["published", "phantom"]
+    preset: Literal["full", "small", "compact", "tiny"]
+    recipe: Literal["published", "phantom", "open_kbp"]
 
     manifests: tuple[str, ...]
     task_weights: tuple[str, ...]
@@ -46,7 +46,7 @@ class TuningSettings(TrainingSettings):
     pretrained_vision: str
     language_model: str
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"]
-    vision: Literal["full", "small", "tiny"]
+    vision: Literal["full", "small", "compact", "tiny"]
     train_vision: bool
     gradient_checkpointing: bool
     lora: bool
