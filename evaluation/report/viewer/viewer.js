@@ -13,6 +13,16 @@ export const VIEWS = {
 };
 const ACROSS = { All: 2, Axial: 2, Coronal: 1, Sagittal: 0, "3D": 2 }; // the axis of RAS that the arrow keys move along
 
+/** The voxel of the stored array at a place, by Cramer's rule; affine: rows, from voxels to millimetres. */
+function voxelAt(affine, mm) {
+  const columns = [0, 1, 2].map((column) => [0, 1, 2].map((row) => affine[row][column]));
+  const offset = mm.map((side, row) => side - affine[row][3]);
+  const determinant = (a, b, c) => a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0])
+    + a[2] * (b[0] * c[1] - b[1] * c[0]);
+  const whole = determinant(...columns);
+  return [0, 1, 2].map((axis) => Math.round(determinant(...columns.map((each, k) => (k === axis ? offset : each))) / whole));
+}
+
 export class Viewer {
   /** onPlace({ mm, value, masks }) is called when the crosshair moves. */
   constructor(canvas, onPlace) {
@@ -137,7 +147,7 @@ export class Viewer {
     const [image] = this.niivue.volumes;
     if (!image || !this.layers) return;
     const mm = Array.from(place.mm).slice(0, 3);
-    const [x, y, z] = Array.from(image.mm2vox(mm));
+    const [x, y, z] = voxelAt(image.hdr.affine, mm);
     const [, width, height] = image.hdr.dims;
     this.onPlace({ mm, value: place.values[0]?.value, masks: this.layers.at(x + width * (y + height * z)) });
   }
