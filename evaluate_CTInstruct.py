@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -35,6 +35,8 @@ from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, re
 from evaluation.answering.single_volume import answer_question
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
+from models.answering.familiarity import read_familiarity
+from models.answering.interface import AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
@@ -81,6 +83,7 @@ class HyperParameters:
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
     # also write the answers in the release's form, <output>/test_out/NAME/<task>.json; NAME is CTInstruct if not given
     release_output: str = field(default="", metadata={"const": "CTInstruct"})
+    interactive_report: bool = False  # report.html holds the volumes of its gallery, to look through their slices
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -203,7 +206,7 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     given = (settings.bertscore_model, settings.validation_predictions, settings.report_classifier)
-    scoring = Scoring.of(*given)  # before hours of answering: a folder may be wrong
+    scoring = Scoring.of(*given, settings.interactive_report)  # before hours of answering: a folder may be wrong
     how = made_with(settings, model, dataset, options)
     jobs = [job for planned in plans.values() for job in planned]
     with locked(plans, ranks), autocast(settings, ranks):
@@ -265,12 +268,9 @@ def main() -> None:
     quantize = None if settings.quantize == "none" else settings.quantize
     small = ranks.device.type == "cuda" or quantize is not None
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
-    model = load_checkpoint(
-        folder,
-        device=ranks.device,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        quantize=quantize,
-    )
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
+    model.familiarity = read_familiarity(folder)
     dataset = InstructionDataset(
         {},
         model.tokenizer,

@@ -107,8 +107,8 @@ class HyperParameters(TuningSettings):
     warmup: float = 0.1  # optimiser steps; below 1, as a share of the schedule; the cosine follows
     warmup_shape: Literal["linear", "log"] = "linear"  # how the rate rises during warm-up
     min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
-    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
-    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
+    # auto: cuda_precision on CUDA, fp32 on the CPU; autocast: float32 weights, bf16 where torch takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "autocast"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients, 3 weights
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
@@ -133,6 +133,7 @@ class HyperParameters(TuningSettings):
     mask_slices: int = 0  # slices of a volume on which a mask is learned in one step (2D1D); 0 for all
     mask_volumes: int = 0  # volumes of a micro-batch in which masks are learned in one step; 0 for all
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
 PRESETS: dict[str, dict[str, Any]] = {

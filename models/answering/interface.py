@@ -14,6 +14,7 @@ from datasets.instruction import InstructionDataset
 from models.answering.answer import Answer
 from models.answering.chat import Chat
 from models.answering.embedding import VolumeEmbedding, embed
+from models.answering.familiarity import Familiarity
 from models.answering.predicting import GenerationOptions, SearchChanges
 from models.answering.segmenting import segment
 from models.answering.streaming import AnswerStream, OnText
@@ -38,12 +39,14 @@ class AnsweringCTInstruct(CTInstruct):
     array_axes: what the axes of .npy and .npz volumes are, as "LPS"; None assumes RAS.
     trained_labels: the structures that it was trained to find, as `labels` gives them.
     trained_body: sizes of the bodies that it was trained on, for warnings (`datasets.volume.guards`).
+    familiarity: what the volumes of its training are like; with it, others are warned of.
     """
 
     options: GenerationOptions = GenerationOptions()
     array_axes: str | None = None
     trained_labels: tuple[str, ...] = ()
     trained_body: Mapping[str, Any] | None = None
+    familiarity: Familiarity | None = None
 
     def ask(
         self,
@@ -60,20 +63,20 @@ class AnsweringCTInstruct(CTInstruct):
             label_set: "CT-RATE" or "RadChestCT", names the confidences.
             on_text: is given each word as it is found, and the search then has one beam.
         """
-        return self._study(ct).ask(question, self.options.with_changes(**search), label_set, on_text=on_text)
+        return self.study(ct).ask(question, self.options.with_changes(**search), label_set, on_text=on_text)
 
     def ask_many(
         self, ct: Volumes, questions: Iterable[str], *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> list[Answer]:
         """Answer several questions that know nothing of one another; the volume is encoded once."""
-        study, options = self._study(ct), self.options.with_changes(**search)
+        study, options = self.study(ct), self.options.with_changes(**search)
         return [study.ask(question, options, label_set) for question in questions]
 
     def stream(
         self, ct: Volumes, question: str, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> AnswerStream:
         """Answer a question word by word: iterate over what comes back, then take its ``answer``."""
-        study, options = self._study(ct), self.options.with_changes(**search)
+        study, options = self.study(ct), self.options.with_changes(**search)
         return AnswerStream(lambda on_text: study.ask(question, options, label_set, on_text=on_text))
 
     def segment(self, ct: Volumes, labels: Sequence[str]) -> Answer:
@@ -81,7 +84,7 @@ class AnsweringCTInstruct(CTInstruct):
 
         The model is not asked whether a structure is there: use `ask` for that.
         """
-        return segment(self._study(ct), [labels] if isinstance(labels, str) else labels)
+        return segment(self.study(ct), [labels] if isinstance(labels, str) else labels)
 
     def report(self, ct: Volumes, **search: Unpack[SearchChanges]) -> Answer:
         """A radiology report."""
@@ -93,11 +96,11 @@ class AnsweringCTInstruct(CTInstruct):
 
     def embed(self, ct: str | Path) -> VolumeEmbedding:
         """Embeddings of the volume, of its patches and of its tokens."""
-        return embed(self._study(ct))
+        return embed(self.study(ct))
 
     def chat(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]) -> Chat:
         """Several questions in turn, each with the earlier ones in its prompt; the volume is encoded once."""
-        return Chat(self._study(ct), self.options.with_changes(**search), label_set)
+        return Chat(self.study(ct), self.options.with_changes(**search), label_set)
 
     def labels(self) -> list[str]:
         """Every structure that it was trained to find, sorted; empty, with a warning, where that was not recorded."""
@@ -105,7 +108,8 @@ class AnsweringCTInstruct(CTInstruct):
             log.warning("the checkpoint does not tell which labels it was trained on; `segment` takes any name")
         return list(self.trained_labels)
 
-    def _study(self, ct: Volumes) -> Study:
+    def study(self, ct: Volumes) -> Study:
+        """The CT, read once, for whoever asks about it in several ways: `Study.ask`, `segmenting.segment`, `Chat`."""
         images = [ct] if isinstance(ct, str | Path) else list(ct)
         if not all(isinstance(image, str | Path) for image in images):
             raise InputError("a CT is the path of a file or of a DICOM folder; write the array to a file first")

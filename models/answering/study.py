@@ -15,6 +15,7 @@ from datasets.vocabulary import TASK_TOKENS, diagnosis_facts
 from datasets.volume.cache import volume_key
 from datasets.volume.guards import range_doubts
 from models.answering.answer import Answer, Mask, SourceVolume
+from models.answering.familiarity import Familiarity, describe
 from models.answering.mask_labels import mask_names
 from models.answering.predicting import GenerationOptions, predict
 from models.answering.recent_volumes import RecentEncodings
@@ -67,6 +68,7 @@ class Study:
         if loaded:
             self.source = SourceVolume(str(images[0]), self.geometries[0], dataset.array_axes)
         self._encodings = RecentEncodings(model)
+        self._warn_of_unfamiliar(images)
 
     def ask(
         self,
@@ -112,6 +114,13 @@ class Study:
             "question", task_of(question), prompt, list(answer_ids), self.volumes, self.keys, self.geometries,
             label_set=label_set,
         )  # fmt: skip
+
+    def _warn_of_unfamiliar(self, images: Sequence[str | Path]) -> None:
+        """Name the volumes that are unlike those of training, where the checkpoint holds what these are like."""
+        familiarity: Familiarity | None = getattr(self.model, "familiarity", None)
+        if familiarity is not None and self.volumes:
+            for image, volume, encoded in zip(images, self.volumes, self.encoded(), strict=True):
+                familiarity.warn(str(image), describe(volume, encoded))
 
     def encoded(self) -> list[EncodedVolume]:
         """The volumes' encodings, made when they are needed for the first time."""
