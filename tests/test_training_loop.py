@@ -137,7 +137,7 @@ def test_bf16_resumes_to_the_same_bits(tmp_path):
 
 
 def test_autocast_keeps_float32_weights_and_resumes_to_the_same_bits(tmp_path):
-    options = [*HARD, "--precision", "amp"]
+    options = [*HARD, "--precision", "autocast"]
     run(tmp_path / "whole", *options)
     run(tmp_path / "stopped", *options, "--terminate_at", "5")
     run(tmp_path / "stopped", *options, "--resume")
@@ -152,7 +152,9 @@ def test_autocast_computes_in_bf16_and_gives_nearly_the_gradient_of_float32(zero
     model, inputs, seen = nn.Linear(64, 32), torch.randn(16, 64), []
     model.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     expected = torch.autograd.grad(model(inputs).square().mean(), model.weight)[0]
-    engine = build_engine(model, TrainingSettings(precision="amp", zero_stage=zero_stage, learning_rate=0.0), device)
+    engine = build_engine(
+        model, TrainingSettings(precision="autocast", zero_stage=zero_stage, learning_rate=0.0), device
+    )
     before = model.weight.detach().clone()
     loss = engine(inputs).float().square().mean()
     engine.backward(loss)

@@ -60,7 +60,7 @@ def segment(study: Study, labels: Sequence[str]) -> Answer:
             restored = restore_masks(one.float(), study.volumes[0].placement)[0]
             masks[label] = Mask(label, restored.cpu().numpy(), study.geometries[0])
     text = ", ".join(f"{label} {SEGMENTATION}" for label in labels)
-    return Answer(text, {}, masks, volume=study.source)
+    return Answer(text, {}, masks, volume=study.source, warnings=study.warnings)
 
 
 def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volumes: list[EncodedVolume]) -> Tensor:

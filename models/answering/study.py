@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets.conversation import Turn
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.vocabulary import TASK_TOKENS, diagnosis_facts
 from datasets.volume.cache import volume_key
+from datasets.volume.guards import range_doubts
 from models.answering.answer import Answer, Mask, SourceVolume
 from models.answering.familiarity import Familiarity, describe
 from models.answering.mask_labels import mask_names
@@ -21,6 +24,8 @@ from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.generation import end_tokens
 
+log = logging.getLogger(__name__)
+
 
 class Study:
     """One or several CTs (files or DICOM folders), ready to be asked about; none for questions about no CT.
@@ -30,6 +35,7 @@ class Study:
         dataset: how files are read and questions become tokens; it needs no records.
         images: the files, in the order in which the questions see them.  Masks belong to the first.
         labels: that the model was trained to find, for the names of masks.
+        trained_body: least and largest body of training in mm (`datasets.volume.guards`), None where it is not known.
 
     Raises:
         InputError: a file cannot be read.
@@ -41,6 +47,7 @@ class Study:
         dataset: InstructionDataset,
         images: Sequence[str | Path],
         labels: Sequence[str] = (),
+        trained_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.labels = list(labels)
@@ -48,6 +55,13 @@ class Study:
         loaded = [dataset.loader.volume(path) for path in images]
         self.volumes = [volume for volume, _ in loaded]
         self.geometries = [geometry for _, geometry in loaded]
+        self.warnings = tuple(
+            f"{path}: {doubt}"
+            for path, geometry in zip(images, self.geometries, strict=True)
+            for doubt in (*geometry.doubts, *range_doubts(geometry, trained_body))
+        )
+        for warning in self.warnings:
+            log.warning("%s", warning)
         self.keys = [volume_key(path) for path in images]
         self.visual_tokens = [dataset.visual_tokens(volume) for volume in self.volumes]
         self.source: SourceVolume | None = None
@@ -87,7 +101,7 @@ class Study:
         text = found.prediction.text
         names = mask_names(question, text, len(found.masks), self.labels)
         masks = {name: Mask(name, mask, self.geometries[0]) for name, mask in zip(names, found.masks, strict=True)}
-        return Answer(text, found.prediction.confidences, masks, question, self.source)
+        return Answer(text, found.prediction.confidences, masks, question, self.source, self.warnings)
 
     def sample(
         self, question: str, label_set: str | None = None, earlier: Sequence[Turn] = (), answer_ids: Sequence[int] = ()

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from datasets.errors import CheckpointError
+from datasets.volume.guards import BODY
 from models.answering.familiarity import read_familiarity
 from models.answering.interface import AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
@@ -57,6 +58,7 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         config = read_config(folder)
         model.recipe = config.get("training")
         model.trained_labels = tuple((model.recipe or {}).get("labels", ()))
+        model.trained_body = (model.recipe or {}).get(BODY)
         model.options = GenerationOptions(protocol=search_protocol(config))
         model.familiarity = read_familiarity(folder)
         return model

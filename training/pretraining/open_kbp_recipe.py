@@ -30,7 +30,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "optimizer": "Muon",
     "muon_mask_decoder": True,
     "zero_stage": 0,
-    "precision": "amp",
+    "precision": "autocast",
     "learning_rate": 2e-3,
     "betas": (0.9, 0.99),
     "weight_decay": 0.05,
