@@ -76,3 +76,4 @@ if [ -n "${ct:-}" ]; then
 fi
 
 step "done: everything is in $out"
+echo "look at a phantom and ask about it in a browser: python serve_CTInstruct.py --checkpoint $out/run --folder $out/test_phantoms/volumes"

@@ -83,6 +83,7 @@ class HyperParameters:
     report_classifier: str = ""  # local folder of a report classifier for the 18 findings; rules where empty
     # also write the answers in the release's form, <output>/test_out/NAME/<task>.json; NAME is CTInstruct if not given
     release_output: str = field(default="", metadata={"const": "CTInstruct"})
+    interactive_report: bool = False  # report.html holds the volumes of its gallery, to look through their slices
     retry_failed: bool = False  # answer again the samples that failed in an earlier run
 
     # reading and answering
@@ -205,7 +206,7 @@ def evaluate_jobs(
     plans: for each output folder the jobs whose results go there.
     """
     given = (settings.bertscore_model, settings.validation_predictions, settings.report_classifier)
-    scoring = Scoring.of(*given)  # before hours of answering: a folder may be wrong
+    scoring = Scoring.of(*given, settings.interactive_report)  # before hours of answering: a folder may be wrong
     how = made_with(settings, model, dataset, options)
     jobs = [job for planned in plans.values() for job in planned]
     with locked(plans, ranks), autocast(settings, ranks):

@@ -35,6 +35,13 @@ def describe(label: str) -> str:
 
 
 @lru_cache(maxsize=1)
+def findings() -> frozenset[str]:
+    """Canonical spellings of labels that are no anatomy: lesions, diseases and their details."""
+    files = (FOLDER / f"{name}.json" for name in ("lesions", "diseases", "details"))
+    return frozenset(canonical(label) for file in files for label in json.loads(file.read_text(encoding="utf-8")))
+
+
+@lru_cache(maxsize=1)
 def descriptions() -> dict[str, str]:
     """Every description by its label's canonical spelling."""
     found: dict[str, str] = {}

@@ -225,11 +225,14 @@ def overlay_figure(
             )
             for (name, mask), colour in zip(masks.items(), colours, strict=True)
         ]
-        figure.legend(
+        key = figure.legend(
             handles=handles, loc="lower center", ncols=min(5, len(handles)), frameon=False, labelcolor=INK, fontsize=11
         )
+        for words in key.get_texts():
+            words.set_parse_math(False)  # names are anyone's: two dollar signs are no formula
     if title:
-        figure.suptitle(title, color=INK, fontsize=12, y=1 - 0.12 / height_inches, va="top", wrap=True)
+        place = {"y": 1 - 0.12 / height_inches, "va": "top"}
+        figure.suptitle(title, color=INK, fontsize=12, wrap=True, parse_math=False, **place)
     return figure
 
 

@@ -24,7 +24,7 @@ from evaluation.metrics.report_classifier import load_report_classifier
 from evaluation.metrics.summarize import fit_thresholds_from_records, summarize
 from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
 from evaluation.report.control_captions import captioned
-from evaluation.report.html_report import write_report
+from evaluation.report.html_report import ReportOptions, write_report
 from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.result_tables import PUBLISHED_RESULTS, paper_tables, read_published, summary_tables
 from evaluation.report.tables import print_table, write_tables
@@ -58,9 +58,12 @@ class Scoring:
     bertscore_folder: str | None = None
     thresholds: Mapping[str, Mapping[str, float]] | None = None
     report_labeller: Callable[[str], Mapping[str, int]] | None = None
+    interactive_report: bool = False  # see `evaluation.report.html_report.ReportOptions`
 
     @classmethod
-    def of(cls, bertscore_model: str, validation_predictions: str, report_classifier: str) -> Scoring:
+    def of(
+        cls, bertscore_model: str, validation_predictions: str, report_classifier: str, interactive_report: bool = False
+    ) -> Scoring:
         """From the options of these names, empty where not given; raises InputError where one cannot be had."""
         if bertscore_model and not Path(bertscore_model).is_dir():
             raise InputError(f"--bertscore_model {bertscore_model}: no such folder; BERTScore needs a local model")
@@ -68,7 +71,7 @@ class Scoring:
         if validation_predictions:
             thresholds = fit_thresholds_from_records(read_predictions(validation_predictions))
         labeller = load_report_classifier(report_classifier) if report_classifier else None
-        return cls(bertscore_model or None, thresholds, labeller)
+        return cls(bertscore_model or None, thresholds, labeller, interactive_report)
 
 
 def plan_jobs(
@@ -166,7 +169,7 @@ def score_jobs(
         The reports, that of all together last.
     """
     published, peers = read_published(PUBLISHED_RESULTS), read_peers(PUBLISHED_RESULTS)
-    summaries, reports = {}, []
+    summaries, reports, options = {}, [], ReportOptions(interactive=scoring.interactive_report)
     for job in jobs:
         predictions = merge_predictions(job.folder, [record.id for record in job.records])
         summary = summarize(
@@ -185,7 +188,7 @@ def score_jobs(
         tables = [*paper_tables({job.name: summary}, published), *summary_tables(summary)]
         tables = [captioned(table, job.control) for table in tables] + peer_tables({job.name: summary}, peers)
         write_tables(tables, job.folder / "tables")
-        reports.append(write_report([job.folder], checkpoint=checkpoint))
+        reports.append(write_report([job.folder], checkpoint=checkpoint, options=options))
         summaries[job.name] = summary
         if len(jobs) == 1:
             for table in tables:
@@ -197,7 +200,8 @@ def score_jobs(
         write_tables(tables, output / "tables")
         for table in tables:
             print_table(table)
-        reports.append(write_report([job.folder for job in jobs], output / "report.html", checkpoint=checkpoint))
+        folders = [job.folder for job in jobs]
+        reports.append(write_report(folders, output / "report.html", checkpoint=checkpoint, options=options))
     return reports
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from datasets.errors import InputError
 from datasets.volume.overlay import MASK_COLOURS
 from evaluation.report.control_captions import caption
+from evaluation.report.interactive import EmbeddedFiles, viewer_code
 from evaluation.report.mask_cases import read_case
 from evaluation.report.peer_tables import peer_tables, read_peers
 from evaluation.report.report_data import (
@@ -60,10 +61,12 @@ class ReportOptions:
     Attributes:
         gallery_structures: structures of each evaluation that get overlays, the most frequent first.
         questions: questions a task, spread evenly over the evaluation's order so that none is picked by hand.
+        interactive: whether the page holds the gallery's volumes, to look through their slices; it is then larger.
     """
 
     gallery_structures: int = 4
     questions: int = 6
+    interactive: bool = False
 
 
 def disease_cards(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -96,18 +99,23 @@ def disease_cards(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sets
 
 
-def gallery(evaluation: Evaluation, structures: int) -> list[dict[str, Any]]:
-    """The overlays of `gallery_cases`; a case whose files are gone is shown with the reason in place of a picture."""
+def gallery(evaluation: Evaluation, structures: int, embedded: EmbeddedFiles | None = None) -> list[dict[str, Any]]:
+    """The overlays of `gallery_cases`; a case whose files are gone is shown with the reason in place of a picture.
+
+    embedded: takes the volumes and masks of an interactive page.
+    """
     shown = []
     for label, ranked in gallery_cases(evaluation, structures):
         pictures = []
         for rank, record, entry in ranked:
             values = evaluation.mask_values.get((record["id"], label))
-            panels, problem = [], None
+            panels, problem, viewed = [], None, None
             try:
                 case = read_case(evaluation.folder, record, entry, values)
                 panels = overlay_panels(case.volume, case.truth, case.prediction, case.spacing)
                 problem = case.problem
+                if embedded:
+                    viewed = embedded.case(str(record["image_path"][record.get("mask_image") or 0]), case)
             except (InputError, OSError) as error:
                 problem = " ".join(str(error).split())
             pictures.append(
@@ -119,13 +127,14 @@ def gallery(evaluation: Evaluation, structures: int) -> list[dict[str, Any]]:
                     "given": bool(entry.get("mask_path")),
                     "panels": panels,
                     "problem": problem,
+                    "viewed": viewed,
                 }
             )
         shown.append({"structure": label, "pictures": pictures})
     return shown
 
 
-def _sections(evaluation: Evaluation, options: ReportOptions) -> dict[str, Any]:
+def _sections(evaluation: Evaluation, options: ReportOptions, embedded: EmbeddedFiles | None) -> dict[str, Any]:
     """Everything that the page shows of one evaluation."""
     label_sets = evaluation.summary["tasks"].get("diagnosis", {}).get("label_sets", {})
     dice = dice_values(evaluation)
@@ -138,7 +147,7 @@ def _sections(evaluation: Evaluation, options: ReportOptions) -> dict[str, Any]:
         "curves": disease_cards(evaluation),
         "segmentation": segmentation_table(evaluation.summary) if dice else None,
         "boxes": boxes,
-        "gallery": gallery(evaluation, options.gallery_structures),
+        "gallery": gallery(evaluation, options.gallery_structures, embedded),
         "questions": question_groups(evaluation, options.questions),
         "notes": [
             f"{evaluation.name}, {TASK_NAMES[task]}: {note}"
@@ -183,6 +192,8 @@ def write_report(
     file = None if published is None else Path(published)
     figures, others = (read_published(file), read_peers(file)) if file and file.is_file() else ({}, [])
     summaries = {evaluation.name: evaluation.summary for evaluation in evaluations}
+    options = options or ReportOptions()
+    embedded = EmbeddedFiles() if options.interactive else None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -196,7 +207,9 @@ def write_report(
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         overview=paper_tables(summaries, figures),
         peers=peer_tables(summaries, others),
-        evaluations=[_sections(evaluation, options or ReportOptions()) for evaluation in evaluations],
+        evaluations=[_sections(evaluation, options, embedded) for evaluation in evaluations],
+        embedded=embedded.files if embedded else {},
+        viewer=viewer_code() if embedded and embedded.files else None,
         calibration_bins=CALIBRATION_BINS,
         truth_colour=MASK_COLOURS[0],
         prediction_colour=MASK_COLOURS[1],
@@ -229,8 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--title", default="CTInstruct evaluation")
     parser.add_argument("--gallery-structures", type=int, default=ReportOptions.gallery_structures)
     parser.add_argument("--questions", type=int, default=ReportOptions.questions, help="shown for each task")
+    parser.add_argument("--interactive", action="store_true", help="hold the volumes, to look through their slices")
     values = parser.parse_args(arguments)
-    options = ReportOptions(values.gallery_structures, values.questions)
+    options = ReportOptions(values.gallery_structures, values.questions, values.interactive)
     try:
         path = write_report(
             values.evaluations, values.output, values.manifest, values.checkpoint, values.title, options=options

@@ -22,12 +22,13 @@ Case = tuple[dict[str, Any], dict[str, Any]]  # a prediction's record, and one e
 @dataclass(frozen=True)
 class CaseImages:
     """volume: (H, W, D) in RAS; truth, prediction: (H, W, D) of 0 and 1, None where there is none; spacing in mm;
-    problem: what could not be shown, and why."""
+    affine: (4, 4), from voxels to RAS+ millimetres; problem: what could not be shown, and why."""
 
     volume: np.ndarray
     truth: np.ndarray | None
     prediction: np.ndarray | None
     spacing: tuple[float, float, float]
+    affine: np.ndarray
     problem: str | None
 
 
@@ -65,7 +66,7 @@ def read_case(folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any],
         path = Path(entry["mask_path"])
         path = path if path.is_file() else folder / "masks" / path.name  # the folder may have been moved
         prediction = read_mask(path, geometry)[0]
-    return CaseImages(volume, truth, prediction, geometry.spacing, problem)
+    return CaseImages(volume, truth, prediction, geometry.spacing, np.asarray(geometry.affine), problem)
 
 
 @lru_cache(maxsize=1)  # a volume may take a gigabyte

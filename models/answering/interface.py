@@ -63,20 +63,20 @@ class AnsweringCTInstruct(CTInstruct):
             label_set: "CT-RATE" or "RadChestCT", names the confidences.
             on_text: is given each word as it is found, and the search then has one beam.
         """
-        return self._study(ct).ask(question, self.options.with_changes(**search), label_set, on_text=on_text)
+        return self.study(ct).ask(question, self.options.with_changes(**search), label_set, on_text=on_text)
 
     def ask_many(
         self, ct: Volumes, questions: Iterable[str], *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> list[Answer]:
         """Answer several questions that know nothing of one another; the volume is encoded once."""
-        study, options = self._study(ct), self.options.with_changes(**search)
+        study, options = self.study(ct), self.options.with_changes(**search)
         return [study.ask(question, options, label_set) for question in questions]
 
     def stream(
         self, ct: Volumes, question: str, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]
     ) -> AnswerStream:
         """Answer a question word by word: iterate over what comes back, then take its ``answer``."""
-        study, options = self._study(ct), self.options.with_changes(**search)
+        study, options = self.study(ct), self.options.with_changes(**search)
         return AnswerStream(lambda on_text: study.ask(question, options, label_set, on_text=on_text))
 
     def segment(self, ct: Volumes, labels: Sequence[str]) -> Answer:
@@ -84,7 +84,7 @@ class AnsweringCTInstruct(CTInstruct):
 
         The model is not asked whether a structure is there: use `ask` for that.
         """
-        return segment(self._study(ct), [labels] if isinstance(labels, str) else labels)
+        return segment(self.study(ct), [labels] if isinstance(labels, str) else labels)
 
     def report(self, ct: Volumes, **search: Unpack[SearchChanges]) -> Answer:
         """A radiology report."""
@@ -96,11 +96,11 @@ class AnsweringCTInstruct(CTInstruct):
 
     def embed(self, ct: str | Path) -> VolumeEmbedding:
         """Embeddings of the volume, of its patches and of its tokens."""
-        return embed(self._study(ct))
+        return embed(self.study(ct))
 
     def chat(self, ct: Volumes, *, label_set: str = "CT-RATE", **search: Unpack[SearchChanges]) -> Chat:
         """Several questions in turn, each with the earlier ones in its prompt; the volume is encoded once."""
-        return Chat(self._study(ct), self.options.with_changes(**search), label_set)
+        return Chat(self.study(ct), self.options.with_changes(**search), label_set)
 
     def labels(self) -> list[str]:
         """Every structure that it was trained to find, sorted; empty, with a warning, where that was not recorded."""
@@ -108,7 +108,8 @@ class AnsweringCTInstruct(CTInstruct):
             log.warning("the checkpoint does not tell which labels it was trained on; `segment` takes any name")
         return list(self.trained_labels)
 
-    def _study(self, ct: Volumes) -> Study:
+    def study(self, ct: Volumes) -> Study:
+        """The CT, read once, for whoever asks about it in several ways: `Study.ask`, `segmenting.segment`, `Chat`."""
         images = [ct] if isinstance(ct, str | Path) else list(ct)
         if not all(isinstance(image, str | Path) for image in images):
             raise InputError("a CT is the path of a file or of a DICOM folder; write the array to a file first")

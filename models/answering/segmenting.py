@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def segment(study: Study, labels: Sequence[str]) -> Answer:
+def segment(study: Study, labels: Sequence[str], on_mask: Callable[[Mask], None] | None = None) -> Answer:
     """A mask for each label, of the study's first volume; a label that the volume lacks may have an empty one.
+
+    on_mask: is given each mask as soon as it is there.
 
     Raises InputError where there is no volume or no label, or where a label is empty.
     """
@@ -59,6 +61,8 @@ def segment(study: Study, labels: Sequence[str]) -> Answer:
         for label, one in zip(labels[start:], logits.split(1), strict=False):  # each by itself: float takes its room
             restored = restore_masks(one.float(), study.volumes[0].placement)[0]
             masks[label] = Mask(label, restored.cpu().numpy(), study.geometries[0])
+            if on_mask:
+                on_mask(masks[label])
     text = ", ".join(f"{label} {SEGMENTATION}" for label in labels)
     return Answer(text, {}, masks, volume=study.source, warnings=study.warnings)
 

@@ -1,0 +1,1 @@
+"""The page: an HTTP server around `models.CTInstruct`, and what it shows in `static/`.  See docs/page.md."""

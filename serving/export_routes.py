@@ -1,0 +1,76 @@
+"""Routes of what can be taken home: masks, the report of a volume, the session."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from datasets.errors import InputError
+from serving.mask_files import export_masks
+from serving.safe_names import download_name
+from serving.service import Service, ServiceOf, SessionOf, VolumeOf
+from serving.session_report import report_html, session_archive
+from serving.sessions import Session
+
+router = APIRouter()
+# a report that a browser opens from here runs nothing and asks nothing
+_ATTACHED = {"content-security-policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
+
+
+@router.get("/volumes/{volume}/masks/{mask}.nii.gz")
+async def mask_file(volume: VolumeOf, mask: str) -> FileResponse:
+    """One mask as NIfTI on the grid of the CT's file."""
+    if mask not in volume.masks:
+        raise InputError("this volume has no such mask; another of its name may have taken its place")
+    stored = volume.masks[mask]
+    return FileResponse(
+        stored.path, media_type="application/gzip", filename=f"{download_name(stored.name)}.nii.gz", headers=_ATTACHED
+    )
+
+
+@router.get("/volumes/{volume}/masks")
+async def masks(volume: VolumeOf, session: SessionOf, service: ServiceOf, file_format: str = "nifti") -> FileResponse:
+    """All masks in one file."""
+    return await _made(session, service, lambda folder: export_masks(volume, file_format, folder))
+
+
+@router.get("/volumes/{volume}/report.html")
+async def report(volume: VolumeOf, session: SessionOf, service: ServiceOf) -> FileResponse:
+    """What was asked and answered, with a picture, as one HTML file."""
+
+    def write(folder: Path) -> Path:
+        path = folder / f"{download_name(volume.file.name)}_report.html"
+        path.write_text(report_html(volume, service.checkpoint, service.array_axes), encoding="utf-8")
+        return path
+
+    return await _made(session, service, write)
+
+
+@router.get("/session.zip")
+async def session_zip(session: SessionOf, service: ServiceOf) -> FileResponse:
+    """All questions and answers as JSON, with reports and masks."""
+    return await _made(
+        session,
+        service,
+        lambda folder: session_archive(session, service.checkpoint, folder / "session.zip", service.array_axes),
+    )
+
+
+async def _made(session: Session, service: Service, write: Callable[[Path], Path]) -> FileResponse:
+    """A file that is made for one request, and removed after it."""
+    folder = session.folder / f"export_{secrets.token_hex(8)}"
+    folder.mkdir()
+    try:
+        path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    return FileResponse(path, filename=path.name, headers=_ATTACHED, background=removal)
