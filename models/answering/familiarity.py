@@ -11,7 +11,6 @@ without it says nothing.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,6 @@ QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 VOXEL_ENTRIES = len(QUANTILES) + 6  # of `voxel_statistics`
 NEAR_LOWEST = 0.1  # standard deviations above the lowest value, which is air as a rule
 _PARTS = ("centre", "deviation", "precision", "threshold", "sizes")
-
-log = logging.getLogger(__name__)
 
 
 def voxel_statistics(content: np.ndarray) -> np.ndarray:
@@ -111,18 +108,15 @@ class Familiarity:
         ]
         return math.sqrt(max(0.0, *squares))
 
-    def warn(self, name: str, description: np.ndarray) -> float:
-        """Say that a volume is unlike the training volumes where it is; gives its score."""
+    def doubts(self, description: np.ndarray) -> list[str]:
+        """One line where a volume is unlike the training volumes, else none."""
         score = self.score(description)
-        if score > self.threshold:
-            log.warning(
-                "%s: unlike the volumes that the model was trained on (score %.1f, threshold %.1f); "
-                "do not trust what it says of it",
-                name,
-                score,
-                self.threshold,
-            )
-        return score
+        if score <= self.threshold:
+            return []
+        return [
+            f"unlike the volumes that the model was trained on (score {score:.1f}, threshold {self.threshold:.1f}); "
+            "do not trust what it says of it"
+        ]
 
     def save(self, folder: str | Path) -> Path:
         """Write it into a model folder."""

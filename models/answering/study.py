@@ -68,7 +68,10 @@ class Study:
         if loaded:
             self.source = SourceVolume(str(images[0]), self.geometries[0], dataset.array_axes)
         self._encodings = RecentEncodings(model)
-        self._warn_of_unfamiliar(images)
+        unlike = self._unfamiliar(images)
+        for warning in unlike:
+            log.warning("%s", warning)
+        self.warnings += unlike
 
     def ask(
         self,
@@ -115,12 +118,17 @@ class Study:
             label_set=label_set,
         )  # fmt: skip
 
-    def _warn_of_unfamiliar(self, images: Sequence[str | Path]) -> None:
-        """Name the volumes that are unlike those of training, where the checkpoint holds what these are like."""
+    def _unfamiliar(self, images: Sequence[str | Path]) -> tuple[str, ...]:
+        """A line for each volume that is unlike those of training, where the checkpoint holds what these are like."""
         familiarity: Familiarity | None = getattr(self.model, "familiarity", None)
-        if familiarity is not None and self.volumes:
-            for image, volume, encoded in zip(images, self.volumes, self.encoded(), strict=True):
-                familiarity.warn(str(image), describe(volume, encoded))
+        if familiarity is None or not self.volumes:
+            return ()
+        volumes = zip(images, self.volumes, self.encoded(), strict=True)
+        return tuple(
+            f"{image}: {doubt}"
+            for image, volume, encoded in volumes
+            for doubt in familiarity.doubts(describe(volume, encoded))
+        )
 
     def encoded(self) -> list[EncodedVolume]:
         """The volumes' encodings, made when they are needed for the first time."""
