@@ -41,7 +41,10 @@ def formats_of(volume: OpenedVolume) -> dict[str, str]:
 
 
 def export_masks(volume: OpenedVolume, key: str, folder: Path) -> Path:
-    """Write all masks of a volume in a format, several files as an archive of them; raises InputError where it has none, or the format does not suit."""
+    """Write all masks of a volume in a format, several files as an archive of them.
+
+    Raises InputError where it has none, or the format does not suit.
+    """
     if not volume.masks:
         raise InputError(f"{volume.file.name}: there is no mask yet; ask for a structure first")
     if key not in formats_of(volume):
