@@ -12,28 +12,31 @@ A manifest of questions, or benchmarks by name, on one process or several; start
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from datasets.volume.dicom_series import series_path
 from datasets.volume.find_volumes import find_volumes
+from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
 from evaluation.answering.many_volumes import CSV, LINES, answer_volumes
+from evaluation.answering.outputs import Outputs
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, refuse_failed_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
-from evaluation.metrics.report_classifier import load_report_classifier
-from evaluation.metrics.summarize import fit_thresholds_from_records
-from evaluation.predictions import read_predictions
 from evaluation.report.result_tables import confidence_table
 from evaluation.report.tables import print_table
+from models.answering.familiarity import read_familiarity
+from models.answering.interface import AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
@@ -60,6 +63,9 @@ class HyperParameters:
     # or many, each asked the question by itself: a folder, searched to its depths, or a .txt file with a path a line
     images: str = ""
     label_set: Literal["CT-RATE", "RadChestCT"] = "CT-RATE"  # names the disease confidences of an answer
+    series: str = ""  # which of several DICOM series in the folder of --image: its UID, or its number
+    format: str = "nifti"  # of masks, with commas: nifti (a file each), seg.nrrd, dicom-seg, labels (of all together)
+    findings: str = ""  # write confidences and volumes in codes, with commas: json, dicom-sr
 
     # a manifest, or benchmarks: all, or RadChestCT, CT-RATE-diagnosis, AbdomenCT-1K, CT-ORG, TotalSegmentator,
     # CT-RATE-VQA, M3D-Cap, M3D-VQA
@@ -108,6 +114,8 @@ class HyperParameters:
         if (self.image or self.images) and self.control != ("none",):
             given = " ".join(self.control)
             raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+        if self.series and len(self.image) != 1:
+            raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
         if self.images and not self.question.strip():
             raise InputError("--question is empty: write what you want to know about the volumes")
         if self.images and Path(self.output).resolve().is_relative_to(Path(self.images).resolve()):
@@ -137,18 +145,20 @@ def evaluate_one(
     dataset: InstructionDataset,
     options: GenerationOptions,
     ranks: Ranks,
+    written: tuple[Outputs, Mapping[str, Any] | None],
 ) -> None:
     """Print the answer and the confidences; masks and overlay go to the output folder."""
     output = Path(settings.output)
     asked = (settings.image, settings.question, settings.label_set)
     with autocast(settings, ranks):
-        written = answer_question(model, dataset, *asked, output, options)
+        result = answer_question(model, dataset, *asked, output, options, *written)
     console = Console(highlight=False)
     console.print(f"Question: {settings.question}", markup=False)
-    console.print(f"Answer:   {written.answer.text}", markup=False)
-    if written.answer.confidences:
-        print_table(confidence_table(written.answer.confidences))
-    for path in [*written.mask_files, *([written.overlay_file] if written.overlay_file else [])]:
+    console.print(f"Answer:   {result.answer.text}", markup=False)
+    if result.answer.confidences:
+        print_table(confidence_table(result.answer.confidences))
+    overlay = [result.overlay_file] if result.overlay_file else []
+    for path in [*result.mask_files, *overlay, *result.other_files]:
         print(f"wrote {path}")
 
 
@@ -159,13 +169,14 @@ def evaluate_many(
     dataset: InstructionDataset,
     options: GenerationOptions,
     ranks: Ranks,
+    written: tuple[Outputs, Mapping[str, Any] | None],
 ) -> None:
     """A row for each volume; raises InputError where not one of them could be answered."""
     output = Path(settings.output)
     asked = (settings.question, settings.label_set, output, options, ranks)
     how = made_with(settings, model, dataset, options)
     with locked([output], ranks), autocast(settings, ranks):
-        rows = answer_volumes(model, dataset, images, *asked, how, settings.retry_failed)
+        rows = answer_volumes(model, dataset, images, *asked, how, settings.retry_failed, *written)
     failed = [row["error"] for row in rows if row["error"] is not None]
     if ranks.is_main:
         print(f"{len(rows) - len(failed)} of {len(rows)} CTs answered; rows in {output / CSV} and {output / LINES}")
@@ -182,17 +193,6 @@ def folders_of(settings: HyperParameters) -> dict[Control, Path]:
     return {first: Path(settings.output), **{name: Path(f"{settings.output}_{name}") for name in others}}
 
 
-def scoring_of(settings: HyperParameters) -> Scoring:
-    """Thresholds, BERTScore's model and the labeller of reports; raises InputError where one cannot be had."""
-    if settings.bertscore_model and not Path(settings.bertscore_model).is_dir():
-        raise InputError(f"--bertscore_model {settings.bertscore_model}: no such folder; BERTScore needs a local model")
-    thresholds = None
-    if settings.validation_predictions:
-        thresholds = fit_thresholds_from_records(read_predictions(settings.validation_predictions))
-    labeller = load_report_classifier(settings.report_classifier) if settings.report_classifier else None
-    return Scoring(settings.bertscore_model or None, thresholds, labeller, settings.interactive_report)
-
-
 def evaluate_jobs(
     settings: HyperParameters,
     plans: dict[Path, list[Job]],
@@ -205,7 +205,8 @@ def evaluate_jobs(
 
     plans: for each output folder the jobs whose results go there.
     """
-    scoring = scoring_of(settings)  # before hours of answering: a folder may be wrong
+    given = (settings.bertscore_model, settings.validation_predictions, settings.report_classifier)
+    scoring = Scoring.of(*given, settings.interactive_report)  # before hours of answering: a folder may be wrong
     how = made_with(settings, model, dataset, options)
     jobs = [job for planned in plans.values() for job in planned]
     with locked(plans, ranks), autocast(settings, ranks):
@@ -246,6 +247,10 @@ def main() -> None:
     settings = parse(HyperParameters)
     settings.validate()
     images = find_volumes(settings.images) if settings.images else []
+    if settings.series:
+        settings.image = (str(series_path(settings.image[0], settings.series)),)
+    outputs = Outputs.parse(settings.format, settings.findings)
+    outputs.check(settings.image[:1] or images)
     manifests = (settings.manifest, settings.benchmark, settings.benchmark_dir or None)
     plans = {
         folder: plan_jobs(*manifests, folder, settings.limit, control, settings.skip_missing)
@@ -263,12 +268,9 @@ def main() -> None:
     quantize = None if settings.quantize == "none" else settings.quantize
     small = ranks.device.type == "cuda" or quantize is not None
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
-    model = load_checkpoint(
-        folder,
-        device=ranks.device,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        quantize=quantize,
-    )
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
+    model.familiarity = read_familiarity(folder)
     dataset = InstructionDataset(
         {},
         model.tokenizer,
@@ -280,10 +282,11 @@ def main() -> None:
         with_answers=False,
     )
     options = generation_of(settings, folder)
+    written = (outputs, (read_config(folder).get("training") or {}).get(BODY))
     if settings.image:
-        evaluate_one(settings, model, dataset, options, ranks)
+        evaluate_one(settings, model, dataset, options, ranks, written)
     elif images:
-        evaluate_many(settings, images, model, dataset, options, ranks)
+        evaluate_many(settings, images, model, dataset, options, ranks, written)
     else:
         evaluate_jobs(settings, plans, model, dataset, options, ranks)
 

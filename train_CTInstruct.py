@@ -23,6 +23,7 @@ from datasets.manifest_check.needs import instruction_source
 from datasets.mixture import load_mixture, manifest_and_weight, with_mixture_files
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
+from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.validation import held_out_losses
 from models.checkpoints.folder import save_checkpoint
@@ -38,6 +39,7 @@ from training.loop import train
 from training.precision import resolve_precision
 from training.preprocessing import with_preprocessing
 from training.script import run_script
+from training.tuning.bodies import bodies_of
 from training.tuning.model import build_model, check_start, preprocessing_of
 from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
@@ -105,8 +107,8 @@ class HyperParameters(TuningSettings):
     warmup: float = 0.1  # optimiser steps; below 1, as a share of the schedule; the cosine follows
     warmup_shape: Literal["linear", "log"] = "linear"  # how the rate rises during warm-up
     min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
-    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
-    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
+    # auto: cuda_precision on CUDA, fp32 on the CPU; autocast: float32 weights, bf16 where torch takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "autocast"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     zero_stage: Literal[0, 1, 2, 3] = 2  # DeepSpeed ZeRO: 1 shares out the optimiser's state, 2 gradients, 3 weights
     deepspeed_config: str = ""  # a DeepSpeed JSON of your own, merged over these settings
@@ -131,6 +133,7 @@ class HyperParameters(TuningSettings):
     mask_slices: int = 0  # slices of a volume on which a mask is learned in one step (2D1D); 0 for all
     mask_volumes: int = 0  # volumes of a micro-batch in which masks are learned in one step; 0 for all
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -212,6 +215,7 @@ def main() -> None:
 
     every = [*all_records, *validation]
     dataset = dataset_of(settings, records, every, model.tokenizer, model.config, preprocessing)
+    about[BODY] = distributed.from_main(lambda: bodies_of(dataset, all_records))
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(

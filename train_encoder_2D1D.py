@@ -75,7 +75,7 @@ class HyperParameters(PretrainingSettings):
     augment_draw_noise_sigma: bool = False  # draw the deviation of each volume from 0 to that one
     augment_contrast: float = 0.2  # of another contrast; segmentation alone
     augment_gamma: tuple[float, float] = (0.7, 1.5)  # range of the contrast's exponent
-    augment_affine: float = 0.0  # of a small turn in plane, change of size and shift; segmentation alone
+    augment_affine: float = 0.0  # of a small turn in plane, change of size and shift
     augment_affine_degrees: float = 10.0  # most of the turn
     augment_affine_scale: float = 0.1  # most of the change of size, as a share
     augment_affine_shift: float = 6.0  # most of the shift, in voxels
@@ -105,8 +105,8 @@ class HyperParameters(PretrainingSettings):
     warmup_shape: Literal["linear", "log"] = "log"  # how the rate rises during warm-up
     schedule_updates: int = 100_000  # updates that the cosine is laid out over: it ends at 0.97; 0: those of the run
     min_lr_ratio: float = 1e-4  # the cosine would end at this share of the peak
-    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
-    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
+    # auto: cuda_precision on CUDA, fp32 on the CPU; autocast: float32 weights, bf16 where torch takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "autocast"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "fp16"  # what "auto" is on CUDA
     loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow
@@ -133,6 +133,7 @@ class HyperParameters(PretrainingSettings):
     mask_decoder_rate: float = 1.0  # rate of the mask decoder, as a share of the others'
     projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
     muon_rate: float = 1.0  # that of Muon's matrices
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
 PRESETS: dict[str, dict[str, Any]] = {

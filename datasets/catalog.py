@@ -18,6 +18,7 @@ from datasets.named_numbers import named_numbers
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.details import DETAILS
 from datasets.phantom.lesions import DISEASES, lesion_parts
+from datasets.phantom.people.structures import read_structures
 from datasets.pretraining_manifest import PretrainingRecord, load_pretraining_manifest
 from datasets.published_pretraining import find_manifest
 from datasets.vocabulary import KINDS, Kind
@@ -102,7 +103,11 @@ def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None
     weights: by name without `phantom_`.  The default is 1, but 0 for two tasks: detail_classification has the diseases
     once more, and lesion_segmentation is more than the mask decoder can learn from scratch in a few hundred steps, so
     that it would keep the decoder from learning organs.
+
+    A folder of person phantoms (`datasets.phantom.people.dataset`) has image_text and segmentation alone.
+    Raises InputError where its list of structures is damaged.
     """
+    people = read_structures(folder)
     diseases = tuple(disease.lower() for disease in DISEASES)
     parts = tuple(part for name in DISEASES for part in lesion_parts(name))
     tasks: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
@@ -112,6 +117,8 @@ def phantom_tasks(folder: str | Path, weights: Mapping[str, float] | None = None
         "segmentation": ("segmentation", "segmentation", (*STRUCTURES, *GROUPS)),
         "lesion_segmentation": ("segmentation", "segmentation", (*diseases, *parts)),
     }
+    if people is not None:
+        tasks = {"image_text": tasks["image_text"], "segmentation": ("segmentation", "segmentation", tuple(people))}
     weights = {"detail_classification": 0.0, "lesion_segmentation": 0.0, **(weights or {})}
     return [
         PretrainingTask(

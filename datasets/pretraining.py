@@ -117,9 +117,7 @@ class PretrainingDataset(Dataset):
         if self.mirror and self.side_axis is None:
             raise InputError("--augment_mirror needs to know left from right: give --orientation RAS, not as_stored")
         descriptions = [describe(label) for task in tasks for label in task.labels]
-        self.mirrorable = {
-            task.name: all(other_side(label) in task.labels for label in task.labels) for task in tasks
-        }
+        self.mirrorable = {task.name: all(other_side(label) in task.labels for label in task.labels) for task in tasks}
         reports = [
             record.report for rows in self.records.values() for record in rows if isinstance(record, ImageTextRecord)
         ]
@@ -196,7 +194,6 @@ class PretrainingDataset(Dataset):
             sample.masks = pad_masks(masks, len(masks), sample.volume.placement)
         return sample
 
-
     def _varied(self, sample: PretrainingSample, masks: Tensor | None, seed: int) -> Tensor | None:
         """Put a window, the mirrored patient and augmentation of the sample, as these are on, in its place.
 
@@ -211,10 +208,10 @@ class PretrainingDataset(Dataset):
             image, masks = content_window(image, masks, window)
             placement = windowed(placement, image.shape[-1])
         if sample.task in self.augmentations:
-            if masks is not None and self.side_axis is not None and self.mirrorable[sample.task]:
-                if is_mirrored(seed, self.mirror):
-                    image, masks, sample.labels = mirrored(image, masks, sample.labels, self.side_axis)
-                    sample.label_embeddings = self.label_embeddings(sample.labels)
+            axis = self.side_axis if self.mirrorable[sample.task] and is_mirrored(seed, self.mirror) else None
+            if masks is not None and axis is not None:
+                image, masks, sample.labels = mirrored(image, masks, sample.labels, axis)
+                sample.label_embeddings = self.label_embeddings(sample.labels)
             image, masks = self.augmentations[sample.task](image, masks, seed)
         sample.volume = place_content(image, placement.for_content(tuple(image.shape[1:])))
         return masks

@@ -56,7 +56,7 @@ def parameter_groups(model: nn.Module, learning_rate: float, vision_learning_rat
     return [group for group in groups if group["params"]]
 
 
-def hidden_matrices(model: nn.Module) -> list[Tensor]:
+def hidden_matrices(model: nn.Module, mask_decoder: bool = False) -> list[Tensor]:
     """The trained weight matrices that the Muon optimiser steps; all other parameters are left to AdamW.
 
     They are the weights of linear layers and convolutions in the encoder of a `PretrainingModel`, in projector and
@@ -65,6 +65,8 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
     Muon is meant for layers whose input and output are both hidden states (Jordan et al. 2024).  So the language
     model's output layer and the convolutions that see voxels are left out, and with them the mask decoder, the
     diagnosis heads and the projections to the space of texts.
+
+    mask_decoder: with the layers between feature maps, queries and masks, from which it learns in half the steps.
     """
     children = dict(model.named_children())
     parts, output = [model], None
@@ -73,6 +75,9 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
         output = cast(PreTrainedModel, children["language_model"]).get_output_embeddings()
     elif "vision" in children:
         parts = [model.get_submodule("vision.encoder")]
+    if mask_decoder and "vision" in children:
+        names = ("decoder", "projection_layer", "transformer_decoder", "mask_embed_proj")
+        parts += [model.get_submodule(f"vision.{name}") for name in names]
     kinds = nn.Linear | nn.Conv2d | nn.Conv3d
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds) and layer is not output]
     # channels of voxels: one, gray, or three, as the published encoder repeats it

@@ -8,6 +8,7 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 from datasets.errors import InputError
+from datasets.export.masks import save_masks
 from datasets.volume.readers import file_kind
 from models.answering.answer import Mask
 from serving.safe_names import download_name
@@ -31,7 +32,22 @@ def write_nifti(masks: Mapping[str, Mask], folder: Path) -> list[Path]:
     return [mask.save(folder / f"{name}.nii.gz") for name, mask in _distinct(masks).items()]
 
 
-MASK_FORMATS: dict[str, MaskFormat] = {"nifti": MaskFormat("NIfTI", write_nifti)}
+def _in_one_file(ending: str) -> Writer:
+    """All masks in one file of this ending (`datasets.export.masks`), beside a JSON of names where it needs one."""
+
+    def write(masks: Mapping[str, Mask], folder: Path) -> list[Path]:
+        geometry = next(iter(masks.values())).geometry
+        return save_masks({name: mask.voxels for name, mask in masks.items()}, geometry, folder / f"masks{ending}")
+
+    return write
+
+
+MASK_FORMATS: dict[str, MaskFormat] = {
+    "nifti": MaskFormat("NIfTI", write_nifti),
+    "seg.nrrd": MaskFormat("3D Slicer segmentation", _in_one_file(".seg.nrrd")),
+    "labels": MaskFormat("One NIfTI with labels", _in_one_file(".nii.gz")),
+    "dicom-seg": MaskFormat("DICOM segmentation", _in_one_file(".dcm"), ("DICOM series",)),
+}
 
 
 def formats_of(volume: OpenedVolume) -> dict[str, str]:

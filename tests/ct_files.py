@@ -80,6 +80,7 @@ def write_dicom(folder: Path, ras: np.ndarray, slope=2, intercept=-1024, seed=0,
         data = pydicom.Dataset()
         data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
         data.SeriesInstanceUID, data.Modality = series, "CT"
+        data.StudyInstanceUID, data.FrameOfReferenceUID = "1.2.3.99", "1.2.3.98"
         data.ImagePositionPatient = [*(LPS @ affine[:3, 3])[:2].tolist(), ORIGIN[2] + SPACING[2] * index]
         data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         data.PixelSpacing = [SPACING[1], SPACING[0]]  # between rows, then between columns

@@ -98,7 +98,7 @@ def test_masks_are_named_and_lie_on_the_file(model, tmp_path):
     assert np.array_equal(np.asarray(written.dataobj), mask.array)
     voxel = abs(np.linalg.det(source.affine[:3, :3])) / 1000
     assert mask.millilitres == pytest.approx(mask.array.sum() * voxel, rel=1e-3)
-    with pytest.raises(InputError, match=r"spleen\.png: a mask is written as NIfTI"):
+    with pytest.raises(InputError, match=r"spleen\.png: masks are written as"):
         mask.save(tmp_path / "spleen.png")
 
 

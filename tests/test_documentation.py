@@ -14,9 +14,9 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
-OF_OTHERS = {"include", "num_accelerators", "master_port", "logdir"}  # DeepSpeed's launcher and TensorBoard
+OF_OTHERS = {"include", "module", "num_accelerators", "master_port", "logdir"}  # DeepSpeed's launcher and TensorBoard
 MADE_BY_THE_USER = {"data/pretraining", "data/benchmarks"}  # folders that this project has not
-SETTINGS = ("train_*.py", "evaluate_CTInstruct.py", "serve_CTInstruct.py", "training/**/*.py", "benchmarks/scaling.py")
+SETTINGS = ("train_*.py", "evaluate_CTInstruct.py", "serve_CTInstruct.py", "training/**/*.py", "benchmarks/*.py")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

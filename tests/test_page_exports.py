@@ -6,8 +6,10 @@ import io
 import json
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 
@@ -76,6 +78,19 @@ def test_masks_are_packed_under_plain_names(told):
             assert name == name.strip(".") and "/" not in name and ".." not in name and name.endswith(".nii.gz")
     unknown = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "../nifti"})
     assert unknown.status_code == 422 and "choose nifti" in unknown.json()["detail"]
+
+
+def test_masks_are_one_segmentation_for_3d_slicer_or_one_map_of_labels(told, tmp_path):
+    user, volume = told
+    answer = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "seg.nrrd"})
+    (tmp_path / "masks.seg.nrrd").write_bytes(answer.content)
+    _, header = nrrd.read(str(tmp_path / "masks.seg.nrrd"))
+    assert sum(key.endswith("_Name") for key in header) == 3
+    answer = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "labels"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert sorted(Path(name).suffix for name in archive.namelist()) == [".gz", ".json"]
+    refused = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "dicom-seg"})
+    assert refused.status_code == 422 and "not written as" in refused.json()["detail"]
 
 
 def test_a_session_is_packed_with_its_questions_and_masks(told, tmp_path):

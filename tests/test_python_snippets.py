@@ -6,11 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import GenerationMixin
 
 from models import CTInstruct
 from models.checkpoints.folder import save_checkpoint
+from tests.ct_files import write_dicom
 from tests.launch import REPOSITORY
 from tests.tiny_model import tiny_ctinstruct
 
@@ -36,12 +38,13 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in (EXAMPLE, "ct.nii.gz", "now.nii.gz", "prior.nii.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / EXAMPLE, tmp_path / name)
+    write_dicom(tmp_path / "study", np.random.default_rng(0).integers(-500, 500, (40, 44, 18)).astype(np.int16) * 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_there_are_snippets_where_they_are_promised():
-    assert {"README.md-0", "recipes.md-0", "released_model.md-0"} <= set(SNIPPETS)
+    assert {"README.md-0", "recipes.md-0", "released_model.md-0", "formats.md-0"} <= set(SNIPPETS)
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

@@ -83,7 +83,7 @@ class ToyModel(nn.Module):
         hidden = self.body(batch.inputs.to(self.body.weight.dtype))
         if self.training:
             with torch.no_grad():
-                self.running_mean.lerp_(hidden.detach().mean(0), 0.1)
+                self.running_mean.lerp_(hidden.detach().mean(0).to(self.running_mean), 0.1)
         hidden = self.dropout(nn.functional.gelu(hidden))
         if batch.task == "mixed":
             predictions = torch.cat([head(hidden) for head in self.heads], dim=1)

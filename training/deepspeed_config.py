@@ -54,7 +54,7 @@ def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         if settings.zero_stage == 2 and settings.accumulation_steps > 1:
             config["data_types"] = {"grad_accum_dtype": "fp32"}  # a sum of many bf16 gradients loses the small ones
-    if precision == "amp":
+    if precision == "autocast":
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     if settings.offload != "none":
         zero = config["zero_optimization"]
@@ -104,7 +104,8 @@ def build_engine(
         raise InputError("the model has no trainable weights: nothing to train")
     kind: type[torch.optim.AdamW] = torch.optim.AdamW
     if settings.optimizer == "Muon":
-        kind, groups = MuonWithAdamW, split_for_muon(groups, hidden_matrices(model), settings.muon_rate)
+        matrices = hidden_matrices(model, settings.muon_mask_decoder)
+        kind, groups = MuonWithAdamW, split_for_muon(groups, matrices, settings.muon_rate)
     optimizer = kind(
         groups,
         lr=settings.learning_rate,

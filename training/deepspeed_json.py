@@ -73,6 +73,7 @@ def _conflicts(
         "bfloat16.enabled": ("--precision", bf16),
         "fp16.enabled": ("--precision", fp16),
         "amp.enabled": ("--precision", False),
+        "torch_autocast.enabled": ("--precision", "torch_autocast" in ours),
         "optimizer.type": ("--optimizer", settings.optimizer),
         "optimizer.params.lr": ("--learning_rate", settings.learning_rate),
         "optimizer.params.betas": ("--betas", list(settings.betas)),

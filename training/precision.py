@@ -9,12 +9,12 @@ import torch
 from datasets.errors import InputError
 from training.settings import TrainingSettings
 
-TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "amp": torch.float32}
+TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "autocast": torch.float32}
 _SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # of DeepSpeed's dynamic loss scale
 
 
 def resolve_precision(settings: TrainingSettings, device: torch.device) -> str:
-    """ "fp16", "bf16", "fp32" or "amp"; raises InputError for a combination that DeepSpeed cannot train."""
+    """ "fp16", "bf16", "fp32" or "autocast"; raises InputError for a combination that DeepSpeed cannot train."""
     precision: str = settings.precision
     if precision == "auto":
         precision = settings.cuda_precision if device.type == "cuda" else "fp32"

@@ -43,6 +43,7 @@ class TrainingSettings:
     # Muon: for matrices inside the network, AdamW for the rest; needs --zero_stage 0
     optimizer: Literal["AdamW", "Muon"] = "AdamW"
     muon_rate: float = 1.0  # the rate of Muon's matrices, as a share of the others'
+    muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
     weight_decay: float = 1e-4  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments
     eps: float = 1e-8  # what AdamW adds to the root of the second moment
@@ -52,8 +53,8 @@ class TrainingSettings:
     min_lr_ratio: float = 0.0  # the cosine ends at this share of the peak
     clip: float = 1.0  # largest norm of the whole gradient; 0 does not clip
 
-    # auto: cuda_precision on CUDA, fp32 on the CPU; amp: float32 weights, bf16 where torch.autocast takes it
-    precision: Literal["auto", "fp16", "bf16", "fp32", "amp"] = "auto"
+    # auto: cuda_precision on CUDA, fp32 on the CPU; autocast: float32 weights, bf16 where torch takes it
+    precision: Literal["auto", "fp16", "bf16", "fp32", "autocast"] = "auto"
     cuda_precision: Literal["fp16", "bf16"] = "bf16"  # what "auto" is on CUDA
     loss_scale_power: int = 16  # fp16: the loss is first multiplied by 2 to this power
     loss_scale_window: int = 1000  # fp16: the factor doubles after so many updates without an overflow

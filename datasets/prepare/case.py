@@ -34,13 +34,16 @@ class Question:
     """One question about a volume, with its answer.
 
     task: None where the answer tells it (yes/no) or choices do.  choices: by letter; the answer is then one of them, or
-    its letter.
+    its letter.  labels: of the case's masks, one for each `<SEG>` of the answer.  kind: what is asked for, as a part of
+    an id; of questions that a data set measures.
     """
 
     text: str
     answer: str
     choices: Mapping[str, str] | None = None
     task: Task | None = None
+    labels: tuple[str, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Case:
     hu_offset: added to the stored values to get HU (-1000 where a data set stores HU + 1000).
     record: a pretraining record that the data set ships ready to use (SAT-DS's lines), with absolute paths.
     tasks: the tasks (of either stage) and benchmarks that take the case; empty for all of its data set.
+    facts: what else the data set says of it, for the questions that it measures.
     """
 
     id: str
@@ -69,6 +73,7 @@ class Case:
     hu_offset: float = 0.0
     record: Mapping[str, Any] | None = None
     tasks: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.prepare.case import Case, Findings
+from datasets.prepare.case import Case, Findings, Question
 
 # (folder as downloaded, settings by name, where to note what is met) -> the cases, in an order that is always the same.
 # Reads names, tables and lists, never voxels.
 Reader = Callable[[Path, Mapping[str, str], Findings], list[Case]]
+# (case, seed) -> the questions whose truth is measured in the case's voxels; InputError where they cannot be read.
+# A function of a module, which other processes can call.
+Asker = Callable[[Case, int], list[Question]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,17 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Questions that a data set asks in its own words about what can be measured in its voxels.
+
+    name: of the manifests, instruction/<name>_{train,val,test}.json.
+    """
+
+    name: str
+    ask: Asker
+
+
+@dataclass(frozen=True)
 class DataSet:
     """One data set.
 
@@ -35,6 +49,7 @@ class DataSet:
     marks: glob patterns that all match something in a folder which is this data set as downloaded; so `all` finds it.
     patients: data sets of one pool share patients, whose names are then the same; empty for a pool of its own.
     settings: by name, given as --set NAME=VALUE.
+    measured: the questions that it measures in voxels; None for no such.
     """
 
     name: str
@@ -49,6 +64,7 @@ class DataSet:
     address: str = ""
     patients: str = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    measured: Measured | None = None
 
     @property
     def pool(self) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.errors import InputError
-from datasets.prepare.case import Findings
+from datasets.prepare.case import Findings, Question
 from datasets.prepare.checking import Checked, Options, read_and_check
 from datasets.prepare.converted_masks import with_converted_masks
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.manifests import build_manifests, paths_of, segmentation_takers, tasks_of
+from datasets.prepare.measured_questions import measured_questions
 from datasets.prepare.prepared import Record, former_splits, makers, patients_elsewhere, read_prepared, record_of
 from datasets.prepare.present_structures import NAME as PRESENT
 from datasets.prepare.present_structures import present_structures
@@ -76,10 +77,14 @@ def prepare(
             asked, lambda label: any(task.takes(label) for task in takers), folder / PRESENT, options.workers
         )
         checked.refuse(faults, options.skip_bad)
-    manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out)
+    measured: dict[str, list[Question]] = {}
+    if data_set.measured is not None and data_set.measured.name not in left_out:
+        measured, faults = measured_questions(data_set.measured, checked.cases, options.seed, options.workers)
+        checked.refuse(faults, options.skip_bad)
+    manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out, measured)
     if faults and options.skip_bad:
         checked.refuse(faults, True)
-        manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out)
+        manifests, faults = build_manifests(data_set, checked.cases, options.seed, present, left_out, measured)
     checked.refuse(faults, options.skip_bad)
     if not manifests and not left_out and not checked.problems:
         checked.problems.append(f"{source}: no case has what {', '.join(tasks_of(data_set))} needs")

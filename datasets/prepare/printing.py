@@ -30,6 +30,7 @@ def print_data_sets(console: Console, data_sets: Mapping[str, DataSet], found: M
     )
     for name, data_set in data_sets.items():
         tasks = [*data_set.pretraining, *data_set.instruction]
+        tasks += [f"{data_set.measured.name} (measured)"] if data_set.measured is not None else []
         tasks += [f"{benchmark} (benchmark)" for benchmark in data_set.benchmarks]
         places = "\n".join(str(place) for place in found.get(name, ())) or "-"
         table.add_row(name, "\n".join(tasks), data_set.size, data_set.licence, data_set.address, places)

@@ -46,8 +46,8 @@ class AugmentationOptions:
     draw_noise_sigma: False takes noise_sigma as it is, which is how the published "sigma 0.05" reads.  True draws the
         deviation of each volume evenly from 0 to noise_sigma, as MONAI's transform does unless told otherwise; the
         published text does not say which of the two was run.
-    affine: of a small turn in plane (affine_degrees), a change of size (affine_scale: 0.1 is a factor of 0.9 to 1.1) and
-        a shift (affine_shift, voxels), each drawn evenly up to these; segmentation alone.
+    affine: of a small turn in plane (affine_degrees), a change of size (affine_scale: 0.1 is a factor of 0.9 to 1.1)
+        and a shift (affine_shift, voxels), each drawn evenly up to these.
     mirror: of a left-right mirror after which a left structure is called right; segmentation alone, see `mirrored`.
     contrast, gamma: of x -> x ** gamma on intensities scaled to 0..1, with gamma drawn from this range and mean and
         deviation kept; segmentation alone.
@@ -111,7 +111,7 @@ class Augmentation:
             steps.append(
                 RandRotate90d(keys, prob=options.rotate, max_k=3, spatial_axes=(0, 1), allow_missing_keys=True)
             )
-        if segmentation and options.affine:
+        if options.affine:
             degrees, scale, shift = options.affine_degrees, options.affine_scale, options.affine_shift
             steps.append(
                 RandAffined(

@@ -14,6 +14,7 @@ import torch
 
 from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
 from datasets.volume.cache_files import read_cached, save_cached
+from datasets.volume.dicom_series import is_series_path
 from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, affine_of_axes
 from datasets.volume.loading import MaskValues, load_volume, read_mask
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
@@ -115,6 +116,9 @@ class VolumeLoader:
             return None
         sources, arrays = [], False
         for path in map(Path, paths):
+            if is_series_path(path):
+                sources.append([volume_key(path), 0, 0])
+                path = path.parent
             if not path.exists():
                 return None  # the reader will say it better
             arrays = arrays or is_array_file(path)

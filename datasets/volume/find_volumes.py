@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from datasets.errors import InputError
+from datasets.volume.dicom_headers import series_in
 from datasets.volume.readers import EXTENSIONS, is_dicom_file
 from datasets.volume.slice_folder import slices_in
 
@@ -16,9 +17,10 @@ _FILES = tuple(extension for extension, kind in EXTENSIONS.items() if kind != "D
 def find_volumes(place: str | Path) -> list[str]:
     """Paths of all volumes, sorted; of a list in its order.
 
-    place: a folder, searched to its depths: volume files, folders with DICOM files or with slices as PNG or JPEG.
-    Hidden files and folders are passed over.  Or a .txt file with a path a line, relative to the file's own folder;
-    empty lines and lines that begin with # are left out.  Or one volume.
+    place: a folder, searched to its depths: volume files, folders with DICOM files or with slices as PNG or JPEG.  Of a
+    folder with several DICOM series each that is a CT of more than one image, as ``folder/UID``.  Hidden files and
+    folders are passed over.  Or a .txt file with a path a line, relative to the file's own folder; empty lines and
+    lines that begin with # are left out.  Or one volume.
 
     Whether a file can be read is seen when it is read.  Raises InputError where nothing is found.
     """
@@ -54,6 +56,14 @@ def _volumes_of(folder: Path, names: list[str]) -> list[str]:
     files = [str(folder / name) for name in names if name.lower().endswith(_FILES)]
     others = [name for name in names if not name.lower().endswith(_FILES)]
     if any(name.lower().endswith(_DICOM) or is_dicom_file(folder / name) for name in others):
-        return [str(folder), *files]
+        return [*_series_of(folder, others), *files]
     slices = slices_in(folder)
     return [str(folder)] if len(slices) > 1 and len(slices) == len(names) else files
+
+
+def _series_of(folder: Path, names: list[str]) -> list[str]:
+    """The folder itself, or of several series in it those that are volumes; what is wrong is seen in reading."""
+    counts = series_in(folder / name for name in names)
+    uids = {name.uid for name in counts}
+    volumes = [name.uid for name, images in counts.items() if name.uid and name.modality == "CT" and images > 1]
+    return [str(folder / uid) for uid in sorted(set(volumes))] if len(uids) > 1 and volumes else [str(folder)]

@@ -37,7 +37,8 @@ class VolumeGeometry:
 
     shape, affine and spacing (mm) describe the loaded array, after both steps; the crop box counts voxels of the
     oriented array.  `source_orientation` is the file's axis codes, `orientation` what was asked for.  Where
-    `axes_from` is not "file" the spacing is not known: 1 mm by convention.
+    `axes_from` is not "file" the spacing is not known: 1 mm by convention.  `doubts` is what about the volume is
+    unlikely for a CT (`datasets.volume.guards`).
     """
 
     source: str
@@ -51,6 +52,7 @@ class VolumeGeometry:
     crop_start: Size3
     crop_stop: Size3
     axes_from: AxesFrom = "file"
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def of_source(
@@ -95,6 +97,7 @@ class VolumeGeometry:
             crop_start=_size3(c + a for c, a in zip(self.crop_start, start, strict=True)),
             crop_stop=_size3(c + b for c, b in zip(self.crop_start, stop, strict=True)),
             axes_from=self.axes_from,
+            doubts=self.doubts,
         )
 
     @property
@@ -124,8 +127,8 @@ class VolumeGeometry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VolumeGeometry:
-        """What `to_dict` gave, also after a way through JSON; a record without `axes_from` is of a file's own axes."""
-        values = {"axes_from": "file", **values}
+        """What `to_dict` gave, also after a way through JSON; an older record lacks `axes_from` and `doubts`."""
+        values = {"axes_from": "file", "doubts": (), **values}
         return cls(**{name: _frozen(values[name]) for name in cls.__dataclass_fields__})
 
 

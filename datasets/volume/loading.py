@@ -22,6 +22,7 @@ from datasets.volume.geometry import (
     affine_of_axes,
     foreground_box,
 )
+from datasets.volume.guards import slice_doubts, unit_doubts
 from datasets.volume.mask_rules import check_grid, whole_numbers
 from datasets.volume.nifti_files import nifti_header
 from datasets.volume.plausible import check_affine, check_values
@@ -86,6 +87,9 @@ def load_volume(
     else:
         steps = preprocessing.steps(raw.source)
     geometry = _geometry(path, raw, steps.orientation)
+    in_units = steps.normalisation != "none"  # an array that is taken as it is was prepared elsewhere
+    doubts = (*slice_doubts(geometry.shape[2]), *(unit_doubts(raw.array) if in_units else ()))
+    geometry = replace(geometry, doubts=doubts)
     if steps.crop == "foreground":
         geometry = geometry.cropped(*foreground_box(geometry.from_source(raw.array)))
     array = np.ascontiguousarray(geometry.from_source(raw.array))[None]

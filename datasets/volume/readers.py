@@ -14,7 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.volume.array_files import read_npy, read_npz
-from datasets.volume.dicom_series import read_dicom_series
+from datasets.volume.dicom_headers import has_frames
+from datasets.volume.dicom_series import is_series_path, read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
 from datasets.volume.nifti_files import is_scaled, read_nifti
 from datasets.volume.packed_voxels import stored_voxels
@@ -33,7 +34,7 @@ SLICE_FOLDER_AXES = "PLS"  # the same as `datasets.volume.images` has; the third
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a second file
 ITK_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what cannot be read is raised as well
-SUPPORTED = "NIfTI, NRRD, MHA/MHD, a folder with one DICOM series or with slices as PNG or JPEG, .npy or .npz"
+SUPPORTED = "NIfTI, NRRD, MHA/MHD, a DICOM series or enhanced CT, a folder of slices as PNG or JPEG, .npy or .npz"
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,17 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
     channel, and is left out.
     """
     path = Path(path)
-    readers = {"NIfTI": read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk, "DICOM series": read_dicom_series}
+    readers = {"NIfTI": read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk}
     kind = "a volume"
     try:
         kind = file_kind(path)
-        if kind == "DICOM":
+        if kind == "DICOM" and not has_frames(path):
             raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
         if kind in ARRAY_KINDS:
             return _read_array(path, kind, array_axes)
         if kind == SLICE_FOLDER:
             return _placed(read_slice_folder(path), kind, array_axes, SLICE_FOLDER_AXES, "ct_file")
-        array, affine = readers[kind](path)
+        array, affine = readers.get(kind, read_dicom_series)(path)
         scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
         raise
@@ -86,6 +87,8 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
 
 def file_kind(path: Path) -> str:
     """The kind of a file by content, then extension; raises VolumeError for a missing, empty or unknown one."""
+    if is_series_path(path):
+        return "DICOM series"
     if path.is_dir():
         return SLICE_FOLDER if _holds_slices_alone(path) else "DICOM series"
     if not path.is_file():

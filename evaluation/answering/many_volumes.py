@@ -14,6 +14,7 @@ from tqdm import tqdm
 from datasets.instruction import InstructionDataset
 from evaluation.answering.inference import failure, stop_if_machine_fails
 from evaluation.answering.mask_names import mask_name
+from evaluation.answering.outputs import Outputs
 from evaluation.answering.run_record import check_run, record_run
 from evaluation.predictions import PredictionWriter, merged_records
 from evaluation.report.tables import Table, to_csv
@@ -37,6 +38,8 @@ def answer_volumes(
     ranks: Ranks,
     made_with: Mapping[str, Any],
     retry_failed: bool = False,
+    outputs: Outputs | None = None,
+    trained_body: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Ask `question` about each of `images` that no earlier run has answered; returns the rows, in the images' order.
 
@@ -44,9 +47,13 @@ def answer_volumes(
     why the CT could not be answered.  ``results.jsonl`` and ``results.csv`` in `output` hold all rows, ``masks/`` the
     masks, each on the grid of its CT.  One rank answers a CT, so the rows do not depend on the number of ranks.
 
+    outputs: formats of masks and findings.  trained_body: see `Study`.
     made_with: what answers depend on; raises InputError where `output` has answers that were made otherwise.
     """
+    outputs = outputs or Outputs()
     how = {**made_with, "question": question, "label_set": label_set}
+    if outputs != Outputs():
+        how |= {"formats": outputs.formats, "findings": outputs.findings}
     check_run(output, how)
     distributed.barrier()  # every rank has looked before one writes
     if ranks.is_main:
@@ -56,7 +63,8 @@ def answer_volumes(
         waiting = [image for image in images if image not in writer.done]
         mine = waiting[ranks.rank :: ranks.world_size]
         for image in tqdm(mine, desc="answering", unit="CT", disable=not ranks.is_main):
-            writer.write(_row(model, dataset, image, question, label_set, output, options))
+            asked = (question, label_set, output, options)
+            writer.write(_row(model, dataset, image, *asked, outputs, trained_body))
     wait_for_all()
     rows = merged_records(output, images)
     if ranks.is_main:
@@ -73,28 +81,34 @@ def _row(
     label_set: str,
     output: Path,
     options: GenerationOptions,
+    outputs: Outputs,
+    trained_body: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"id": image, "answer": "", "confidences": {}, "millilitres": {}, "masks": {}, "error": None}
+    row |= {"warnings": [], "files": []}
     start = time.perf_counter()
     try:
-        answer = Study(model, dataset, [image]).ask(question, options, label_set)
+        answer = Study(model, dataset, [image], trained_body=trained_body).ask(question, options, label_set)
         for name, mask in answer.masks.items():
-            row["masks"][name] = str(mask.save(output / "masks" / mask_name(image, name)))
+            if "nifti" in outputs.formats:
+                row["masks"][name] = str(mask.save(output / "masks" / mask_name(image, name)))
             row["millilitres"][name] = round(mask.millilitres, 3)
-        row |= {"answer": answer.text, "confidences": dict(answer.confidences)}
+        stem = output / "masks" / mask_name(image, "answer").removesuffix(".nii.gz")
+        row["files"] = [str(path) for path in outputs.write(answer, stem)]
+        row |= {"answer": answer.text, "confidences": dict(answer.confidences), "warnings": list(answer.warnings)}
     except Exception as error:
         stop_if_machine_fails(error)
-        row |= {"masks": {}, "millilitres": {}, "error": failure(error)}
+        row |= {"masks": {}, "millilitres": {}, "files": [], "error": failure(error)}
     return {**row, "seconds": round(time.perf_counter() - start, 2)}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Image, answer and error, then a column for each disease and for the millilitres of each mask that any row has."""
+    """Image, answer, error, warnings; then a column for each disease and for the millilitres of each mask."""
     diseases = list(dict.fromkeys(name for row in rows for name in row["confidences"]))
     masks = list(dict.fromkeys(name for row in rows for name in row["millilitres"]))
-    columns = ["image", "answer", "error", *diseases, *(f"{name} (ml)" for name in masks)]
+    columns = ["image", "answer", "error", "warnings", *diseases, *(f"{name} (ml)" for name in masks)]
     cells = [
-        [row["id"], row["answer"], row["error"] or ""]
+        [row["id"], row["answer"], row["error"] or "", "; ".join(row.get("warnings", ()))]
         + [f"{row['confidences'][name]:.4f}" if name in row["confidences"] else "" for name in diseases]
         + [f"{row['millilitres'][name]:.3f}" if name in row["millilitres"] else "" for name in masks]
         for row in rows

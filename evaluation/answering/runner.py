@@ -20,7 +20,8 @@ from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import answer_batches
 from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
-from evaluation.metrics.summarize import summarize
+from evaluation.metrics.report_classifier import load_report_classifier
+from evaluation.metrics.summarize import fit_thresholds_from_records, summarize
 from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
 from evaluation.report.control_captions import captioned
 from evaluation.report.html_report import ReportOptions, write_report
@@ -58,6 +59,19 @@ class Scoring:
     thresholds: Mapping[str, Mapping[str, float]] | None = None
     report_labeller: Callable[[str], Mapping[str, int]] | None = None
     interactive_report: bool = False  # see `evaluation.report.html_report.ReportOptions`
+
+    @classmethod
+    def of(
+        cls, bertscore_model: str, validation_predictions: str, report_classifier: str, interactive_report: bool = False
+    ) -> Scoring:
+        """From the options of these names, empty where not given; raises InputError where one cannot be had."""
+        if bertscore_model and not Path(bertscore_model).is_dir():
+            raise InputError(f"--bertscore_model {bertscore_model}: no such folder; BERTScore needs a local model")
+        thresholds = None
+        if validation_predictions:
+            thresholds = fit_thresholds_from_records(read_predictions(validation_predictions))
+        labeller = load_report_classifier(report_classifier) if report_classifier else None
+        return cls(bertscore_model or None, thresholds, labeller, interactive_report)
 
 
 def plan_jobs(

@@ -1,60 +1,98 @@
-"""Embed the CTs below a folder, or probe embeddings that are there.
+"""Embed the CTs below a folder, probe embeddings that are there, or search among them by words.
 
 python -m evaluation.embed --checkpoint runs/CTInstruct --images scans --output embeddings.safetensors
 python -m evaluation.embed --output embeddings.safetensors --probe labels.csv
+python -m evaluation.embed --checkpoint runs/encoder_2D1D --images scans --search "pleural effusion on the left"
+deepspeed --module evaluation.embed --checkpoint runs/CTInstruct --images scans
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
-from evaluation.embed.embeddings import embed_all, read_embeddings, save_embeddings
+from evaluation.embed.embedders import load_embedder
+from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, save_embeddings
 from evaluation.embed.probe import probe, read_labels
+from evaluation.embed.search import search
 from evaluation.predictions import write_json
 from evaluation.report.tables import NO_VALUE, Table, print_table
-from models.checkpoints.pretrained import PretrainedCTInstruct
+from training import distributed
+from training.distributed import Ranks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.embed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--checkpoint", help="a run folder, a model folder or a hub name; with --images")
+    parser.add_argument("--checkpoint", help="a run, a model folder or a hub name, or a run of pretraining")
     parser.add_argument("--images", help="a folder of CTs, or a .txt file with a path a line")
     parser.add_argument("--output", type=Path, default=Path("runs/embeddings.safetensors"), help="file of embeddings")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="of one process; several ranks choose theirs themselves")
     parser.add_argument("--array_axes", help="what the axes of .npy and .npz volumes are, as LPS")
     parser.add_argument("--probe", help="CSV with a column image and a column of 0 and 1 for each label")
+    parser.add_argument("--search", nargs="+", default=[], help="texts to find CTs by")
+    parser.add_argument("--top", type=int, default=10, help="so many CTs are shown for a text")
+    parser.add_argument("--pretraining", default="", help="run whose projections --search takes, if not --checkpoint")
+    parser.add_argument("--text_encoder", default="", help="hub name or folder; without it that of the pretraining")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher gives it
     values = parser.parse_args(arguments)
     try:
-        if bool(values.checkpoint) != bool(values.images) or not (values.images or values.probe):
-            raise InputError("give --checkpoint and --images to embed, or --probe to probe embeddings, or all three")
+        asked = values.images or values.probe or values.search
+        if bool(values.checkpoint) != bool(values.images) or not asked:
+            raise InputError(
+                "give --checkpoint and --images to embed, or --probe or --search to use embeddings, or all together"
+            )
+        ranks = Ranks(0, 1, 0, torch.device(values.device))
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            ranks = distributed.initialize()
         if values.images:
-            images = find_volumes(values.images)
-            model = PretrainedCTInstruct.from_pretrained(values.checkpoint, values.device)
-            model.array_axes = values.array_axes
-            embeddings, failed = embed_all(model, images)
-            for reason in failed.values():
-                print(f"left out: {reason}", file=sys.stderr)
-            save_embeddings(embeddings, values.output)
-            print(f"{len(embeddings.images)} of {len(images)} CTs are in {values.output}")
-        if values.probe:
-            embeddings = read_embeddings(values.output)
-            results = probe(embeddings, read_labels(values.probe, embeddings.images))
-            write_json(results, values.output.with_suffix(".probe.json"))
-            cells = [
-                (name, str(of["positive"]), str(of["negative"]), NO_VALUE if of["auc"] is None else f"{of['auc']:.3f}")
-                for name, of in results.items()
-            ]
-            print_table(Table("Linear probe", ("label", "positive", "negative", "AUC"), tuple(cells)))
+            _embed(values, ranks)
+        if ranks.is_main and values.probe:
+            _probe(read_embeddings(values.output), values)
+        if ranks.is_main and values.search:
+            _search(read_embeddings(values.output), values)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _embed(values: argparse.Namespace, ranks: Ranks) -> None:
+    images = find_volumes(values.images)
+    embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes)
+    embeddings, failed = embed_all(embedder, images, values.output, ranks.rank, ranks.world_size)
+    distributed.barrier()  # every rank has read the parts
+    if ranks.is_main:
+        for reason in failed.values():
+            print(f"left out: {reason}", file=sys.stderr)
+        save_embeddings(embeddings, values.output)
+        print(f"{len(embeddings.images)} of {len(images)} CTs are in {values.output}")
+
+
+def _probe(embeddings: Embeddings, values: argparse.Namespace) -> None:
+    results = probe(embeddings, read_labels(values.probe, embeddings.images))
+    write_json(results, values.output.with_suffix(".probe.json"))
+    cells = [
+        (name, str(of["positive"]), str(of["negative"]), NO_VALUE if of["auc"] is None else f"{of['auc']:.3f}")
+        for name, of in results.items()
+    ]
+    print_table(Table("Linear probe", ("label", "positive", "negative", "AUC"), tuple(cells)))
+
+
+def _search(embeddings: Embeddings, values: argparse.Namespace) -> None:
+    found = search(embeddings, values.search, values.pretraining, values.text_encoder)
+    results = {text: [vars(hit) for hit in hits] for text, hits in found.items()}
+    write_json(results, values.output.with_suffix(".search.json"))
+    for text, hits in found.items():
+        cells = [(f"{hit.similarity:.3f}", hit.image) for hit in hits[: max(1, values.top)]]
+        print_table(Table(text, ("similarity", "CT"), tuple(cells)))
 
 
 if __name__ == "__main__":

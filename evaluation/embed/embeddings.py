@@ -1,59 +1,93 @@
-"""Embeddings of volumes and patches: one safetensors file for all CTs of a folder."""
+"""Embeddings of volumes and patches: one safetensors file for all CTs of a folder.
+
+Each CT's is written by itself first, into a folder beside the file, so that several ranks can share the CTs and a run
+that was killed goes on where it stopped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from datasets.errors import InputError
-from models.answering.interface import AnsweringCTInstruct
+from evaluation.embed.embedders import Embedder
+from training import distributed
+from training.distributed import wait_for_all
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """images: n paths.  volumes: (n, C).  patches: (m, C), those of all volumes; owners: (m,), whose each is."""
+    """images: n paths.  volumes: (n, C).  patches: (m, C), those of all volumes; owners: (m,), whose each is.
+
+    checkpoint: the model folder that made them, empty where it is not known.
+    """
 
     images: list[str]
     volumes: np.ndarray
     patches: np.ndarray
     owners: np.ndarray
+    checkpoint: str = ""
 
 
-def embed_all(model: AnsweringCTInstruct, images: Sequence[str]) -> tuple[Embeddings, dict[str, str]]:
+def embed_all(
+    embedder: Embedder, images: Sequence[str], output: str | Path, rank: int = 0, world_size: int = 1
+) -> tuple[Embeddings, dict[str, str]]:
     """Embeddings of the images that can be read, in their order; and of the others why not.
 
-    Raises InputError where none can be read.
+    Every rank embeds its share, and all get the result, which is the same for any number of ranks.  What an earlier,
+    interrupted call for `output` has embedded with the same model is taken over.  Raises InputError where no image can
+    be read.
     """
-    found, failed = {}, {}
-    for image in tqdm(images, desc="embedding", unit="CT"):
+    parts = _parts_folder(output)
+    parts.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    waiting = [image for image in images if not _part(parts, image, embedder.made_with).is_file()]
+    distributed.barrier()  # every rank has looked before one writes
+    for image in tqdm(waiting[rank::world_size], desc="embedding", unit="CT", disable=rank > 0):
         try:
-            found[image] = model.embed(image)
+            found = embedder.embed(image)
         except InputError as error:
             failed[image] = str(error)
-    if not found:
+            continue
+        part = _part(parts, image, embedder.made_with)
+        draft = part.with_name(f"{part.name}.{rank}.part")
+        save_file({"volume": found.volume, "patches": found.patches}, draft)
+        os.replace(draft, part)
+    wait_for_all()
+    reasons = {image: reason for one in distributed.all_gather_object(failed) for image, reason in one.items()}
+    failed = {image: reasons[image] for image in images if image in reasons}
+    kept = [image for image in images if image not in failed]
+    if not kept:
         raise InputError(f"none of {len(failed)} CTs could be read; the first: {next(iter(failed.values()), '')}")
-    patches = [each.patches for each in found.values()]
+    every = [load_file(_part(parts, image, embedder.made_with)) for image in kept]
+    patches = [each["patches"] for each in every]
     owners = np.repeat(np.arange(len(patches)), [len(each) for each in patches])
-    volumes = np.stack([each.volume for each in found.values()])
-    return Embeddings(list(found), volumes, np.concatenate(patches), owners), failed
+    volumes = np.stack([each["volume"] for each in every])
+    checkpoint = str(embedder.made_with["checkpoint"]["folder"])
+    return Embeddings(kept, volumes, np.concatenate(patches), owners, checkpoint), failed
 
 
 def save_embeddings(embeddings: Embeddings, path: str | Path) -> Path:
-    """Write `volumes`, `patches` and `owners`, with the paths as JSON in the metadata entry "images"."""
+    """Write `volumes`, `patches` and `owners`, with paths and checkpoint in the metadata; the parts are removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"volumes": embeddings.volumes, "patches": embeddings.patches, "owners": embeddings.owners}
     draft = path.with_name(f"{path.name}.part")
-    save_file(arrays, draft, metadata={"images": json.dumps(embeddings.images)})
+    metadata = {"images": json.dumps(embeddings.images), "checkpoint": embeddings.checkpoint}
+    save_file(arrays, draft, metadata=metadata)
     os.replace(draft, path)
+    shutil.rmtree(_parts_folder(path), ignore_errors=True)
     return path
 
 
@@ -61,7 +95,20 @@ def read_embeddings(path: str | Path) -> Embeddings:
     """What `save_embeddings` wrote; raises InputError where it is anything else."""
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = [file.get_tensor(name) for name in ("volumes", "patches", "owners")]
-            return Embeddings(json.loads(file.metadata()["images"]), *arrays)
+            volumes, patches, owners = (file.get_tensor(name) for name in ("volumes", "patches", "owners"))
+            metadata = file.metadata()
+            images, checkpoint = json.loads(metadata["images"]), metadata.get("checkpoint", "")
+            return Embeddings(images, volumes, patches, owners, checkpoint)
     except Exception as error:  # safetensors has an exception of its own, and a file may lack any part
         raise InputError(f"{path}: no file of embeddings; python -m evaluation.embed writes it") from error
+
+
+def _parts_folder(output: str | Path) -> Path:
+    return Path(output).with_name(f"{Path(output).name}.parts")
+
+
+def _part(folder: Path, image: str, made_with: dict[str, Any]) -> Path:
+    """The file of one CT: another name for a changed file, or for another model."""
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (Path(image),) if path.exists()]
+    key = json.dumps([os.path.abspath(image), state, made_with], sort_keys=True)
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"

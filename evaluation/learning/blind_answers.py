@@ -1,7 +1,8 @@
 """What the best answers without a look at the volume score; they are learned from the questions of a training manifest.
 
 - Open question: the answer that scores best against all training answers to the same words.
-- Multiple choice: the option that was right most often where it was offered.
+- Multiple choice: the option that was right most often where it was offered, in all questions or in those of the same
+  words.
 - Report: the findings with the best F1 over the training reports.
 - Mask: the voxels that enough training masks hold.
 
@@ -67,6 +68,30 @@ def likely_option(train: Sequence[InstructionRecord], records: Sequence[Record])
         said = max(choices, key=lambda letter: right[choices[letter]] / max(offered[choices[letter]], 1))
         hits.append(float(said == parse_letter(asked["answer"], choices)))
     return mean_of_known(hits)
+
+
+def likely_option_for_words(train: Sequence[InstructionRecord], records: Sequence[Record]) -> float | None:
+    """Accuracy of the option that was right most often where it was offered to the same words; None without either.
+
+    The words are the question's without its options, whose order may differ; those that were never asked count as any.
+    """
+    by_words: dict[str, list[InstructionRecord]] = defaultdict(list)
+    for record in train:
+        by_words[without_options(record.text, record.choices)].append(record)
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for asked in records:
+        groups[without_options(asked["question"], asked["choices"])].append(asked)
+    scores = [(likely_option(by_words.get(words) or train, group), len(group)) for words, group in groups.items()]
+    known = [(score, count) for score, count in scores if score is not None]
+    return sum(score * count for score, count in known) / sum(count for _, count in known) if known else None
+
+
+def without_options(question: str, choices: Mapping[str, str] | None) -> str:
+    """A question's words without its lettered options, as "Left (A)" or "A. Left"."""
+    for letter, option in (choices or {}).items():
+        for listed in (f"{option} ({letter})", f"({letter}) {option}", f"{letter}. {option}"):
+            question = question.replace(listed, "")
+    return " ".join(question.split())
 
 
 def same_report(train: Sequence[InstructionRecord], records: Sequence[Record]) -> float | None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pydicom import Dataset
 
 from datasets.errors import InputError
+from datasets.export.findings import Findings, save_findings
+from datasets.export.masks import save_masks, save_one_mask
 from datasets.volume.geometry import VolumeGeometry
-from datasets.volume.loading import read_volume, save_mask
+from datasets.volume.loading import read_volume
 from datasets.volume.overlay import overlay_image
 
 _HU_LOWEST = -500.0  # a CT in HU holds air; a file without it is shown by its percentiles
@@ -49,11 +52,12 @@ class Mask:
         return float(self.voxels.sum(dtype=np.int64) * prod(self.geometry.spacing) / 1000)
 
     def save(self, path: str | Path) -> Path:
-        """Write it as NIfTI with shape, affine and orientation of the CT's file, and return the path.
+        """Write it on the grid of the CT's file, and return the path; its ending is the format.
 
-        Raises VolumeError where the path does not end in .nii.gz or .nii.
+        ``.nii.gz`` or ``.nii``: NIfTI; ``.seg.nrrd``: a segmentation of 3D Slicer; ``.dcm``: a DICOM segmentation, of a
+        DICOM series alone.  Raises InputError for any other ending.
         """
-        return save_mask(self.voxels, self.geometry, path)
+        return save_one_mask(self.name, self.voxels, self.geometry, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,7 @@ class Answer:
     """text: with its special tokens.  confidences: disease -> probability.  masks: by name, see `mask_labels`.
 
     Masks belong to the first volume of the question; ``volume`` is None for a question about none.
+    warnings: what is odd about the volumes, one line each (`datasets.volume.guards`).
     """
 
     text: str
@@ -68,9 +73,35 @@ class Answer:
     masks: Mapping[str, Mask] = field(default_factory=dict)
     question: str = ""
     volume: SourceVolume | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
+
+    def save_masks(self, path: str | Path) -> list[Path]:
+        """Write all masks to one file on the grid of the CT's file, and return what was written.
+
+        ``.seg.nrrd``: a segmentation of 3D Slicer, with names, colours and codes; ``.dcm``: a DICOM segmentation, of a
+        DICOM series alone; ``.nii.gz`` or ``.nii``: a map of labels, with their names in a JSON beside it.
+        Raises InputError for any other ending, and where there are no masks.
+        """
+        voxels = {name: mask.voxels for name, mask in self.masks.items()}
+        return save_masks(voxels, self._geometry("masks"), path)
+
+    def save_findings(self, path: str | Path, segmentation: Dataset | None = None) -> Path:
+        """Write confidences and the masks' volumes in codes: ``.json``, or ``.dcm`` for a DICOM structured report.
+
+        segmentation: what ``pydicom.dcmread`` reads of the masks' DICOM segmentation, for the report to point to.
+        Raises InputError for any other ending; for a report also without findings or a DICOM series.
+        """
+        millilitres = {name: round(mask.millilitres, 3) for name, mask in self.masks.items()}
+        findings = Findings(self.question, self.text, self.confidences, millilitres)
+        return save_findings(findings, self._geometry("findings"), path, segmentation)
+
+    def _geometry(self, what: str) -> VolumeGeometry:
+        if self.volume is None:
+            raise InputError(f"{what}: the question was about no volume, so there is nothing to write; ask about a CT")
+        return self.volume.geometry
 
     def overlay(self) -> Image.Image:
         """A picture of axial, coronal and sagittal planes with the masks over them; the CT's file is read again.

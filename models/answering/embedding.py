@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.answering.study import Study
-from models.encoders.contract import as_volume
+from models.encoders.contract import EncodedVolume, as_volume
 from models.pretraining import masked_mean
 
 
@@ -31,7 +31,12 @@ class VolumeEmbedding:
 @torch.inference_mode()
 def embed(study: Study) -> VolumeEmbedding:
     """The embedding of the study's first volume."""
-    encoded = study.encoded()[0]
+    return embedding_of(study.encoded()[0])
+
+
+@torch.inference_mode()
+def embedding_of(encoded: EncodedVolume) -> VolumeEmbedding:
+    """The embedding of a volume that an encoder has seen."""
     tokens, valid = encoded.tokens.float(), encoded.valid
     means = [masked_mean(tokens[i : i + 1], valid[i : i + 1]) for i in range(len(tokens)) if valid[i].any()]
     in_place = (as_volume(values, encoded.patch_grid, encoded.token_shape) for values in (tokens, valid))

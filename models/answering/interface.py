@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import Unpack
 
@@ -13,6 +14,7 @@ from datasets.instruction import InstructionDataset
 from models.answering.answer import Answer
 from models.answering.chat import Chat
 from models.answering.embedding import VolumeEmbedding, embed
+from models.answering.familiarity import Familiarity
 from models.answering.predicting import GenerationOptions, SearchChanges
 from models.answering.segmenting import segment
 from models.answering.streaming import AnswerStream, OnText
@@ -36,11 +38,15 @@ class AnsweringCTInstruct(CTInstruct):
     options: how answers are searched for; each method also takes its fields by name, as ``num_beams=1``.
     array_axes: what the axes of .npy and .npz volumes are, as "LPS"; None assumes RAS.
     trained_labels: the structures that it was trained to find, as `labels` gives them.
+    trained_body: sizes of the bodies that it was trained on, for warnings (`datasets.volume.guards`).
+    familiarity: what the volumes of its training are like; with it, others are warned of.
     """
 
     options: GenerationOptions = GenerationOptions()
     array_axes: str | None = None
     trained_labels: tuple[str, ...] = ()
+    trained_body: Mapping[str, Any] | None = None
+    familiarity: Familiarity | None = None
 
     def ask(
         self,
@@ -115,4 +121,4 @@ class AnsweringCTInstruct(CTInstruct):
             array_axes=self.array_axes,
             with_answers=False,
         )
-        return Study(self, dataset, images, self.trained_labels)
+        return Study(self, dataset, images, self.trained_labels, self.trained_body)

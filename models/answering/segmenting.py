@@ -64,7 +64,7 @@ def segment(study: Study, labels: Sequence[str], on_mask: Callable[[Mask], None]
             if on_mask:
                 on_mask(masks[label])
     text = ", ".join(f"{label} {SEGMENTATION}" for label in labels)
-    return Answer(text, {}, masks, volume=study.source)
+    return Answer(text, {}, masks, volume=study.source, warnings=study.warnings)
 
 
 def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volumes: list[EncodedVolume]) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets.conversation import Turn
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.vocabulary import TASK_TOKENS, diagnosis_facts
 from datasets.volume.cache import volume_key
+from datasets.volume.guards import range_doubts
 from models.answering.answer import Answer, Mask, SourceVolume
+from models.answering.familiarity import Familiarity, describe
 from models.answering.mask_labels import mask_names
 from models.answering.predicting import GenerationOptions, predict
 from models.answering.recent_volumes import RecentEncodings
@@ -19,6 +23,8 @@ from models.answering.streaming import OnText, TextCallback
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.generation import end_tokens
+
+log = logging.getLogger(__name__)
 
 
 class Study:
@@ -29,6 +35,7 @@ class Study:
         dataset: how files are read and questions become tokens; it needs no records.
         images: the files, in the order in which the questions see them.  Masks belong to the first.
         labels: that the model was trained to find, for the names of masks.
+        trained_body: least and largest body of training in mm (`datasets.volume.guards`), None where it is not known.
 
     Raises:
         InputError: a file cannot be read.
@@ -40,6 +47,7 @@ class Study:
         dataset: InstructionDataset,
         images: Sequence[str | Path],
         labels: Sequence[str] = (),
+        trained_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.labels = list(labels)
@@ -47,12 +55,23 @@ class Study:
         loaded = [dataset.loader.volume(path) for path in images]
         self.volumes = [volume for volume, _ in loaded]
         self.geometries = [geometry for _, geometry in loaded]
+        self.warnings = tuple(
+            f"{path}: {doubt}"
+            for path, geometry in zip(images, self.geometries, strict=True)
+            for doubt in (*geometry.doubts, *range_doubts(geometry, trained_body))
+        )
+        for warning in self.warnings:
+            log.warning("%s", warning)
         self.keys = [volume_key(path) for path in images]
         self.visual_tokens = [dataset.visual_tokens(volume) for volume in self.volumes]
         self.source: SourceVolume | None = None
         if loaded:
             self.source = SourceVolume(str(images[0]), self.geometries[0], dataset.array_axes)
         self._encodings = RecentEncodings(model)
+        unlike = self._unfamiliar(images)
+        for warning in unlike:
+            log.warning("%s", warning)
+        self.warnings += unlike
 
     def ask(
         self,
@@ -85,7 +104,7 @@ class Study:
         text = found.prediction.text
         names = mask_names(question, text, len(found.masks), self.labels)
         masks = {name: Mask(name, mask, self.geometries[0]) for name, mask in zip(names, found.masks, strict=True)}
-        return Answer(text, found.prediction.confidences, masks, question, self.source)
+        return Answer(text, found.prediction.confidences, masks, question, self.source, self.warnings)
 
     def sample(
         self, question: str, label_set: str | None = None, earlier: Sequence[Turn] = (), answer_ids: Sequence[int] = ()
@@ -98,6 +117,18 @@ class Study:
             "question", task_of(question), prompt, list(answer_ids), self.volumes, self.keys, self.geometries,
             label_set=label_set,
         )  # fmt: skip
+
+    def _unfamiliar(self, images: Sequence[str | Path]) -> tuple[str, ...]:
+        """A line for each volume that is unlike those of training, where the checkpoint holds what these are like."""
+        familiarity: Familiarity | None = getattr(self.model, "familiarity", None)
+        if familiarity is None or not self.volumes:
+            return ()
+        volumes = zip(images, self.volumes, self.encoded(), strict=True)
+        return tuple(
+            f"{image}: {doubt}"
+            for image, volume, encoded in volumes
+            for doubt in familiarity.doubts(describe(volume, encoded))
+        )
 
     def encoded(self) -> list[EncodedVolume]:
         """The volumes' encodings, made when they are needed for the first time."""

@@ -11,6 +11,7 @@ import jinja2
 
 from datasets.errors import InputError
 from datasets.json_text import parse_json
+from datasets.volume.guards import BODY
 from models.checkpoints.folder import read_config
 from models.hub.names import hub_name
 
@@ -40,6 +41,7 @@ def model_card(
     training = dict(config.get("training", {}))
     departures = training.pop("departures", {})
     training.pop("labels", None)  # hundreds, which `labels` of the model lists
+    training.pop(BODY, None)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=False,

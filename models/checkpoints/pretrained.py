@@ -12,6 +12,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from datasets.errors import CheckpointError
+from datasets.volume.guards import BODY
+from models.answering.familiarity import read_familiarity
 from models.answering.interface import AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import read_config, save_checkpoint
@@ -56,12 +58,17 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         config = read_config(folder)
         model.recipe = config.get("training")
         model.trained_labels = tuple((model.recipe or {}).get("labels", ()))
+        model.trained_body = (model.recipe or {}).get(BODY)
         model.options = GenerationOptions(protocol=search_protocol(config))
+        model.familiarity = read_familiarity(folder)
         return model
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str = "4GB") -> Path:
         """Write config.json, safetensors and the tokenizer, for `from_pretrained` and `--checkpoint`."""
-        return save_checkpoint(self, folder, max_shard_size, training=self.recipe)
+        written = save_checkpoint(self, folder, max_shard_size, training=self.recipe)
+        if self.familiarity is not None:
+            self.familiarity.save(written)
+        return written
 
     def push_to_hub(
         self,

@@ -113,6 +113,11 @@ def labels_to_texts(vision: VisionModel, folder: str | Path) -> nn.Linear:
     return _projection(folder, _LABELS_TO_TEXTS, vision.config.query_width)
 
 
+def knows_texts(folder: str | Path) -> bool:
+    """Whether a model folder has pretraining's projections, of which `tokens_to_texts` reads one."""
+    return (Path(folder) / OBJECTIVE_WEIGHTS).is_file()
+
+
 def _projection(folder: str | Path, names: tuple[str, str], width: int) -> nn.Linear:
     path = Path(folder) / OBJECTIVE_WEIGHTS
     if not path.is_file():

@@ -95,7 +95,9 @@ class PretrainingSettings(TrainingSettings):
         """As of every training, and what pretraining adds."""
         super().validate()
         self.require_at_least(1, "segmentation_micro_batch", "validation_samples", "labels_per_step", "patch_max")
-        self.require_at_least(0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices")
+        self.require_at_least(
+            0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices"
+        )
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
         self._augmentation()
         for name in ("temperature", "label_scale"):

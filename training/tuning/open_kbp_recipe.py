@@ -14,7 +14,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     **PHANTOM_RECIPE,
     "task_weights": ("segmentation=10", "yes_no=12", "multiple_choice=12"),
     "loss_weights": ("query=20", "mask=2"),
-    "precision": "amp",
+    "precision": "autocast",
     "max_iters": 400,
     "mask_slices": 16,
     "mask_volumes": 2,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.prepare.case import Case, Findings, Mask, Split
-from datasets.prepare.data_set import DataSet
+from datasets.prepare.data_set import DataSet, Measured
+from datasets.prepare.head_neck.ask import ask
 from datasets.prepare.tables import nearest, read_json
 
 TASK = "open_kbp_segmentation"
@@ -68,7 +69,23 @@ def _case(source: Path, item: Any, values: Mapping[str, int], split: Split) -> C
             raise ValueError(f"field organs: {organ!r} is not a known organ with a value{nearest(str(organ), ORGANS)}")
     file = source / item["organs_mask"]
     masks = {ORGANS[organ]: Mask((file,), (values[organ],)) for organ in item["organs"]}
-    return Case(item["patient"], item["patient"], source / item["image"], split, masks=masks)
+    facts = {"targets": _targets(item.get("targets", {}))}
+    return Case(item["patient"], item["patient"], source / item["image"], split, masks=masks, facts=facts)
+
+
+def _targets(given: Any) -> dict[str, list[float]]:
+    """By name the centroid of each planning target volume, in voxel indices of the array as stored."""
+    found = {}
+    for name, target in given.items() if isinstance(given, dict) else ():
+        centroid = target.get("centroid_voxel") if isinstance(target, dict) else None
+        if (
+            not isinstance(centroid, list)
+            or len(centroid) != 3
+            or not all(isinstance(n, int | float) for n in centroid)
+        ):
+            raise ValueError(f"field targets: {name}: centroid_voxel must be three voxel indices")
+        found[name] = [float(n) for n in centroid]
+    return found
 
 
 DATA_SETS = (
@@ -78,6 +95,7 @@ DATA_SETS = (
         read=read,
         marks=("patients.json", "train", "validation"),
         pretraining=(TASK,),
+        measured=Measured("open_kbp", ask),
         size="203 patients of training and validation",
         licence="MIT",
         address="https://github.com/ababier/open-kbp",

@@ -1,0 +1,1 @@
+"""Masks and findings in the formats of viewers and hospitals."""

@@ -1,0 +1,75 @@
+"""Ours beside the peer's: masks on disk are scored anew, and pairs are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from benchmarks.beside_peer import Options, compare, differences, in_common, score_ours
+from benchmarks.segmentation_peer.scoring import summary
+from datasets.errors import InputError
+from tests.peer_patients import AFFINE, write_patient
+
+
+def write_evaluation(folder: Path, patient: str, shift: int) -> None:
+    """An evaluation whose liver is the truth, moved by so many slices of 4 mm; of the spleen it gives no mask."""
+    row = write_patient(folder, {"liver": 1, "spleen": 2}, patient)
+    truth = np.asarray(nib.load(folder / row["mask_path"]).dataobj)
+    (folder / "masks").mkdir()
+    nib.save(nib.Nifti1Image(np.roll(truth == 1, shift, 2).astype(np.uint8), AFFINE), folder / "masks" / "liver.nii.gz")
+    paths = {"liver": str(folder / "masks" / "liver.nii.gz"), "spleen": None}
+    masks = [
+        {"label": label, "mask_path": path, "truth_path": str(folder / row["mask_path"]), "truth_values": value}
+        for value, (label, path) in enumerate(paths.items(), 1)
+    ]
+    image = [str(folder / row["image_path"])]
+    record = {"id": "0", "patient_id": patient, "image_path": image, "segmentation": masks, "error": None}
+    failed = {**record, "id": "1", "error": "out of memory"}
+    (folder / "predictions.json").write_text(json.dumps([record, failed]))
+
+
+def test_our_masks_are_scored_at_the_peers_tolerance(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, "a", 1)
+    liver, spleen = score_ours(tmp_path, 4.0)
+    assert (liver["patient_id"], liver["label"], liver["nsd"]) == ("a", "liver", 1)
+    assert liver["dice"] == pytest.approx(5 / 6)  # six slices, moved by one
+    assert spleen["dice"] == spleen["nsd"] == 0
+    assert score_ours(tmp_path, 2.0)[0]["nsd"] < 1
+
+
+def row_of(patient: str, label: str, dice: float) -> dict:
+    return {"patient_id": patient, "label": label, "dice": dice, "nsd": dice, "hd95": None}
+
+
+def test_differences_are_of_pairs() -> None:
+    ours = [row_of("a", "liver", 0.9), row_of("b", "liver", 0.5), row_of("a", "spleen", 0.7), row_of("c", "liver", 1)]
+    ours.append(row_of("b", "liver", 0.7))  # asked for twice
+    peer = [row_of("a", "liver", 0.8), row_of("b", "liver", 0.8), row_of("a", "spleen", 0.3), row_of("d", "liver", 1)]
+    mine, theirs, pairs = in_common(ours, peer)
+    assert (len(mine), len(theirs), pairs) == (4, 3, 3)
+    mean = summary(differences(mine, theirs), 4.0)["mean"]["dice"]
+    assert mean["value"] == pytest.approx(((0.1 - 0.2) / 2 + 0.4) / 2)
+    with pytest.raises(InputError, match="stand in both"):
+        in_common(ours[:1], peer[1:])
+
+
+def test_the_table_has_both_and_the_difference(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, "a", 0)
+    options = Options(ours=str(tmp_path), peer=str(tmp_path / "peer"), name="ours", minutes=38)
+    with pytest.raises(InputError, match=r"peer: holds no scores of benchmarks\.dynunet_peer"):
+        compare(options)
+    (tmp_path / "peer").mkdir()
+    rows = [row_of("a", "liver", 0.75), row_of("z", "liver", 0.25)]
+    result = {"tolerance_mm": 4.0, "minutes": 40.0, "seconds_per_volume": 2.0, "parameters": 5e6}
+    for name, value in (("cases.json", rows), ("result.json", result)):
+        (tmp_path / "peer" / name).write_text(json.dumps(value))
+    lines = compare(options).splitlines()
+    assert lines[2:4] == [
+        "| MONAI DynUNet | 0.750 | 0.750 | 0.750 | 40.0 | 2.0 | 5.0 M |",
+        "| ours | 1.000 | 1.000 | 1.000 | 38.0 | – | – |",
+    ]
+    assert lines[-1] == "Ours less the peer's over 1 organs of 1 patients: Dice 0.250, NSD 0.250."
