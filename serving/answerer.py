@@ -66,7 +66,8 @@ class Answerer:
                 answer, masks = self._ask(study, volume, request, job)
             except InputError as error:
                 raise InputError(plain_message(error, volume.file.path, volume.file.name)) from error
-        notes = [plain_message(Warning(line), volume.file.path, volume.file.name) for line in dict.fromkeys(heard)]
+        odd = dict.fromkeys([*heard, *answer.warnings])
+        notes = [plain_message(Warning(line), volume.file.path, volume.file.name) for line in odd]
         asked = Asked(
             kind=request.kind,
             question=answer.question or f"Segment {len(masks)} structures",
