@@ -120,6 +120,7 @@ def test_the_scripts_take_the_commands_and_all_runs_differ_in_their_start_alone(
     differing = {name for name in vars(scratch) if getattr(scratch, name) != getattr(pretrained, name)}
     assert differing == {"run_dir", "initial_vision"} and not scratch.initial_vision
     assert scratch.max_iters == 30 and scratch.max_minutes == 1.5 and scratch.seed == 2 and scratch.eval_interval == 0
+    assert scratch.window_slices == 0 and scratch.segmentation_micro_batch == 2
     assert scratch.learning_rate == 1e-3 and scratch.task_weights == (f"{TASK}=1",)
     first = settings_of(pretraining_command(places, encoder, STARTS[1], "tiny", 20, 1))
     last = settings_of(pretraining_command(places, encoder, STARTS[3], "tiny", 20, 1))
@@ -188,7 +189,7 @@ def test_the_command_goes_on_where_time_was_up_and_does_nothing_twice(
     assert (tmp_path / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert command.main(arguments) == 0 and len(begun) == 16
     assert command.main([*arguments, "--steps", "7"]) == 2
-    assert "settings.json: the runs here were begun with steps 300, not 7" in capsys.readouterr().err
+    assert "settings.json: the runs here were begun with steps 250, not 7" in capsys.readouterr().err
     assert command.main([*arguments, "--patients", "99"]) == 2
     assert "--patients 99: the training manifest has 12" in capsys.readouterr().err
 

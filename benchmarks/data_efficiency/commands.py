@@ -50,10 +50,22 @@ class Places:
 
 def _script(encoder: str, preset: str, recipe: str) -> list[str]:
     script = str(ROOT / f"train_encoder_{encoder}.py")
-    # at tiny size one cube has the in-plane grid of 2D1D's two patches, and a second cube doubles the time
+    # at tiny size one cube has the in-plane grid of 2D1D's two patches; a second one is resolution that 2D1D has not
     patches = ("--patch_max", "1") if preset == "tiny" and encoder != "2D1D" else ()
-    sizes = ("--preset", preset, *patches, "--micro_batch", "4", "--segmentation_micro_batch", "2")
-    return [sys.executable, script, *sizes, "--recipe", recipe, "--precision", "autocast"]
+    # whole volumes for all: a window of slices fills a share of 2D1D's patch and another of a cube
+    samples = ("--window_slices", "0", "--micro_batch", "4", "--segmentation_micro_batch", "2")
+    return [
+        sys.executable,
+        script,
+        "--preset",
+        preset,
+        *patches,
+        *samples,
+        "--recipe",
+        recipe,
+        "--precision",
+        "autocast",
+    ]
 
 
 def _until(steps: int, minutes: float) -> list[str]:
