@@ -20,6 +20,7 @@ from benchmarks.segmentation_peer.volumes import read_records
 from datasets.errors import InputError
 from datasets.phantom.people.structures import STRUCTURES_FILE
 from datasets.prepare.sets.open_kbp import TASK
+from evaluation.metrics.segmentation import segmentation_metrics
 from models.configuration import ENCODER_NAMES
 from training.arguments import parse
 from training.pretraining.settings import PretrainingSettings
@@ -104,6 +105,7 @@ def test_the_plan_has_each_run_once_and_the_most_informative_first() -> None:
         "segmentation",
         "segmentation + image and text",
     ]
+    assert len(plan_runs(["2D1D", "2D1D"], STARTS[:1], (10, 10), (), 1)) == 1
     with pytest.raises(InputError, match="no masks"):
         starts_of(("image_text",))
     with pytest.raises(InputError, match="--encoders 4D: choose from 2D1D"):
@@ -247,6 +249,14 @@ def test_points_are_means_over_organs_patients_and_seeds_and_gains_are_paired() 
     estimate = mean_dice(scratch)
     assert estimate["value"] == pytest.approx(0.5) and estimate["patients"] == 11
     assert 0.42 < estimate["low"] < 0.48 < 0.52 < estimate["high"] < 0.58  # deviation of the mean: 0.063 / sqrt(11)
+    rows = [
+        {"patient_id": patient, "label": organ, "dice": value}
+        for result in scratch
+        for patient, organs in result.cases.items()
+        for organ, value in organs.items()
+    ]
+    expected = segmentation_metrics(rows)["mean"]["dice"]
+    assert all(estimate[name] == pytest.approx(expected[name]) for name in ("value", "low", "high", "patients"))
     gain = mean_gain(better, scratch)
     assert gain is not None and gain["value"] == pytest.approx(0.05)
     assert gain["high"] - gain["low"] == pytest.approx(0, abs=1e-9)  # paired: all patients gain alike

@@ -87,7 +87,8 @@ def prepare(values: argparse.Namespace, more: Sequence[str]) -> tuple[Work, list
     values.out.mkdir(parents=True, exist_ok=True)
     places = Places(values.out.resolve(), (values.phantoms or values.out / "phantoms").resolve())
     shared = {name: getattr(values, name) for name in ("preset", "steps", "draws")}
-    keep_settings(values.out / SETTINGS, {**shared, "phantoms": str(places.phantoms), "options": list(more)})
+    folders = {"manifest_dir": str(values.manifest_dir.resolve()), "phantoms": str(places.phantoms)}
+    keep_settings(values.out / SETTINGS, {**shared, **folders, "options": list(more)})
     if values.phantoms is None:
         ensure_phantoms(places.phantoms, values.count, values.jobs)
     ensure_text_encoder(places)

@@ -71,11 +71,11 @@ def plan_runs(
             raise InputError(f"--encoders {encoder}: choose from {', '.join(ENCODER_NAMES)}")
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: give 1 or more")
-    runs = [
+    runs = dict.fromkeys(
         Run(encoder, start, count, seed)
         for encoder, start, count in product(encoders, starts, counts)
         for seed in range(seeds if count in repeated else 1)
-    ]
+    )
 
     def rank(run: Run) -> tuple[int, ...]:
         encoder, start = encoders.index(run.encoder), starts.index(run.start)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from benchmarks.data_efficiency.scoring import Cases
 from benchmarks.encoder_runs import write_json
 from datasets.errors import InputError
-from evaluation.metrics.bootstrap import Estimate
-from evaluation.metrics.segmentation import segmentation_metrics
+from evaluation.metrics.bootstrap import Estimate, bootstrap_sums, ratio
 
 SCORES = "scores.json"
 
@@ -89,10 +90,18 @@ def mean_gain(results: Sequence[Result], base: Sequence[Result]) -> Estimate | N
     return _mean(rows) if rows else None
 
 
-def _mean(rows: Any) -> Estimate:
-    cases = [{"patient_id": patient, "label": organ, "dice": value} for patient, organ, value in rows]
-    estimate: Estimate = segmentation_metrics(cases)["mean"]["dice"]
-    return estimate
+def _mean(rows: Iterable[tuple[str, str, float]]) -> Estimate:
+    """Of patient, organ and value: the mean over organs of the organs' means."""
+    patients, organs, values = zip(*rows, strict=True)
+    distinct = list(dict.fromkeys(organs))
+    member = np.array([[organ == name for name in distinct] for organ in organs], dtype=float)
+    columns = np.concatenate([np.array(values)[:, None] * member, member], axis=1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        means = ratio(sums[:, : len(distinct)], sums[:, len(distinct) :])
+        return np.asarray(np.nanmean(means, axis=1))  # a resample may lack an organ
+
+    return bootstrap_sums(columns, statistic, patients)
 
 
 def group(results: Sequence[Result], encoder: str, start: str, patients: int) -> list[Result]:
