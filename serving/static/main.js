@@ -154,6 +154,10 @@ function listExports(volume) {
     for (const [key, title] of volume.masks.length ? Object.entries(volume.formats) : []) {
       links.push(link(`/api/volumes/${volume.id}/masks?file_format=${encodeURIComponent(key)}`, `Masks (${title})`));
     }
+    const found = volume.masks.length || volume.asked.some(({ confidences }) => Object.keys(confidences).length);
+    for (const [key, title] of found ? Object.entries(volume.findings_formats) : []) {
+      links.push(link(`/api/volumes/${volume.id}/findings?file_format=${encodeURIComponent(key)}`, title));
+    }
   }
   links.push(link("/api/session.zip", "Session (all CTs, without their voxels)"));
   byId("exports").replaceChildren(...links);

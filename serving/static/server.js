@@ -32,9 +32,9 @@ export const closeVolume = (volume) => request(`/api/volumes/${volume}`, { metho
 export const imageAddress = (volume) => `/api/volumes/${volume}/image.nii`;
 export const maskAddress = (volume, mask) => `/api/volumes/${volume}/masks/${mask}.nii.gz`;
 
-/** The voxels of a mask, a byte each, in the order of the CT's file. */
+/** The voxels of a mask, a byte each, in the order of the CT that is shown. */
 export async function maskVoxels(volume, mask) {
-  const response = await request(maskAddress(volume, mask));
+  const response = await request(`/api/volumes/${volume}/masks/${mask}/shown.nii.gz`);
   const unpacked = response.body.pipeThrough(new DecompressionStream("gzip"));
   const nifti = await new Response(unpacked).arrayBuffer();
   return new Uint8Array(nifti, new DataView(nifti).getFloat32(108, true)); // vox_offset
