@@ -19,6 +19,7 @@ from serving.safe_names import download_name
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
 from serving.session_report import report_html, session_archive
 from serving.sessions import OpenedVolume, Session, StoredMask
+from serving.volume_files import plain_message
 
 router = APIRouter()
 # a report that a browser opens from here runs nothing and asks nothing
@@ -80,14 +81,24 @@ def _stored(volume: OpenedVolume, mask: str) -> StoredMask:
     return volume.masks[mask]
 
 
+def _without_paths(error: InputError, folder: Path, session: Session) -> str:
+    """The error's line with the user's names of files in place of the server's paths."""
+    line = plain_message(error, folder, "the export")
+    for volume in session.volumes.values():
+        line = line.replace(str(volume.file.path), volume.file.name)
+    return line
+
+
 async def _made(session: Session, service: Service, write: Callable[[Path], Path]) -> FileResponse:
     """A file that is made for one request, and removed after it."""
     folder = session.folder / f"export_{secrets.token_hex(8)}"
     folder.mkdir()
     try:
         path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, InputError):
+            raise InputError(_without_paths(error, folder, session)) from error
         raise
     removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(path, filename=path.name, headers=_ATTACHED, background=removal)

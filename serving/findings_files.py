@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -49,7 +50,8 @@ def export_findings(volume: OpenedVolume, key: str, folder: Path) -> Path:
         raise InputError(f"findings of {volume.file.name} are not written as {key!r}; choose {', '.join(suitable)}")
     findings, geometry = findings_of(volume), volume.file.geometry
     if key == "json":
-        return save_findings(findings, geometry, folder / f"{download_name(volume.file.name)}_findings.json")
+        named = replace(geometry, source=volume.file.name)  # the server's path is nobody's business
+        return save_findings(findings, named, folder / f"{download_name(volume.file.name)}_findings.json")
     masks = {mask.name: volume.read(mask).voxels for mask in list(volume.masks.values())}
     written = write_formats(masks, geometry, folder / "masks", ("dicom-seg",))
     segmentation = pydicom.dcmread(written[0]) if written else None

@@ -62,6 +62,7 @@ def test_findings_of_another_format_are_json_alone(tmp_path):
     assert [each["name"] for each in told["structures"]] == ["liver"] and told["structures"][0]["kind"][
         "scheme"
     ] == "SCT"
+    assert told["source"] == "study"
     assert told["text"] == "Yes.\nNo."
     with pytest.raises(InputError, match="choose json"):
         export_findings(volume, "dicom-sr", tmp_path)

@@ -147,7 +147,14 @@ function enable() {
 }
 
 function listExports(volume) {
-  const link = (address, words) => element("a", { href: address, download: "" }, words);
+  const link = (address, words) => {
+    const made = element("a", { href: address, download: "" }, words);
+    made.addEventListener("click", (event) => {
+      event.preventDefault();
+      attempt(async () => { busy(`Making: ${words}`); await server.download(address); });
+    });
+    return made;
+  };
   const links = [];
   if (volume) {
     links.push(link(`/api/volumes/${volume.id}/report.html`, "Report of this CT (HTML)"));
