@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import shutil
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def test_compressed_series_have_the_voxels_of_plain_ones(syntax, ct, tmp_path):
 def test_jpeg_lossless_is_left_to_simpleitk(ct, tmp_path):
     """pydicom's free decoders do not know the JPEG of older archives (1.2.840.10008.1.2.4.70); GDCM does."""
     folder = write_dicom(tmp_path / "s", ct, slope=1, intercept=0)
+    before = locale.setlocale(locale.LC_ALL)
     for path in folder.iterdir():
         image = sitk.ReadImage(str(path))
         writer = sitk.ImageFileWriter()
@@ -159,6 +161,8 @@ def test_jpeg_lossless_is_left_to_simpleitk(ct, tmp_path):
         writer.UseCompressionOn()
         writer.SetCompressor("JPEG")
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves C behind, and text would be ASCII for later tests
     data = pydicom.dcmread(min(folder.iterdir()))
     assert data.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
     np.testing.assert_array_equal(read_volume(folder)[0][0], ct)
+    assert locale.setlocale(locale.LC_ALL) == before
