@@ -51,8 +51,9 @@ def _npz(path: Path, size: int) -> Path:
 
 
 def _mha(path: Path, size: int, voxels: bytes, packed: bool = False) -> Path:
+    packed_lines = f"CompressedData = True\nCompressedDataSize = {len(voxels)}\n" if packed else ""
     header = (
-        f"ObjectType = Image\nNDims = 3\nCompressedData = {packed}\nDimSize = {size} {size} {size}\n"
+        f"ObjectType = Image\nNDims = 3\n{packed_lines}DimSize = {size} {size} {size}\n"
         "ElementSpacing = 1 1 1\nElementType = MET_SHORT\nElementByteOrderMSB = False\nElementDataFile = LOCAL\n"
     )
     return _written(path, header.encode() + voxels)

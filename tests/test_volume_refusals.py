@@ -162,7 +162,7 @@ REFUSALS = {
     "singular affine": (lambda d: _singular(d / "a.nii"), "singular"),
     "several arrays": (lambda d: _two_arrays(d / "a.npz"), "first, second"),
     "zip archive": (lambda d: _zip_archive(d / "a.npz"), "it holds: notes.txt"),
-    "mhd without its voxels": (lambda d: _without_voxels(d / "a.mhd"), "is the voxel file that it names beside it"),
+    "mhd without its voxels": (lambda d: _without_voxels(d / "a.mhd"), "names a voxel file that is not there"),
     "empty DICOM slice": (lambda d: _cut_to(d / "s", 0), r"\.dcm: is empty"),
     "DICOM slice cut in its header": (lambda d: _cut_to(d / "s", 300), r"\.dcm: .*without rows and columns"),
     "mixed DICOM series": (lambda d: _mixed_series(d / "s"), r"2 DICOM series.*1\.2\.3\.111 \(8.*1\.2\.3\.222 \(8"),

@@ -13,7 +13,9 @@ MOST_PACKED = 1032  # deflate makes no more bytes out of one
 
 
 def check_voxels(source: str | Path, shape: Sequence[int]) -> int:
-    """The number of voxels of a declared shape; VolumeError above `MAX_VOXELS`."""
+    """The number of voxels of a declared shape; VolumeError above `MAX_VOXELS`, and where a size is below 0."""
+    if min(shape, default=0) < 0:
+        raise VolumeError(f"{source}: damaged: its header declares {_times(shape)} voxels; copy it again")
     count = prod(int(size) for size in shape)
     if count > MAX_VOXELS:
         raise VolumeError(

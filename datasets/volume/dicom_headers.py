@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 
 from datasets.volume.declared_size import check_declared
+from datasets.volume.dicom_files import BoundedFile, read_dicom
 from datasets.volume.geometry import VolumeError
 
 EXTENSIONS = (".dcm", ".ima")
@@ -118,7 +119,7 @@ def image_header(path: Path) -> tuple[pydicom.Dataset, int] | None:
             )
         return None
     try:
-        with open(path, "rb") as file:
+        with BoundedFile(path) as file:
             data = pydicom.dcmread(file, stop_before_pixels=True)
             after_header = path.stat().st_size - file.tell()
     except Exception as error:
@@ -129,6 +130,10 @@ def image_header(path: Path) -> tuple[pydicom.Dataset, int] | None:
         stored = pydicom.uid.UID(str(data.file_meta.get("MediaStorageSOPClassUID", "")))
         if stored.name.endswith("Image Storage"):
             raise VolumeError(f"{path}: a DICOM image without rows and columns, truncated? Copy it again or remove it")
+        if stored.name == stored and (
+            not stored or data.get("SOPClassUID") != stored
+        ):  # no public class, nor a private
+            raise VolumeError(f"{path}: damaged DICOM header (it does not say what it is); copy it again or remove it")
         return None
     return data, after_header
 
@@ -202,6 +207,6 @@ def _check_size(path: Path, data: pydicom.Dataset, after_header: int, frames: in
 
 def _read(path: Path, tags: list[str]) -> pydicom.Dataset:
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        return read_dicom(path, stop_before_pixels=True, specific_tags=tags)
     except Exception as error:
         raise VolumeError(f"{path}: damaged DICOM header ({error})") from error

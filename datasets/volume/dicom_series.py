@@ -16,6 +16,7 @@ import pydicom
 import SimpleITK as sitk
 
 from datasets.volume.declared_size import check_voxels
+from datasets.volume.dicom_files import check_pixel_data, read_dicom
 from datasets.volume.dicom_headers import (
     DicomSlice,
     SeriesName,
@@ -190,7 +191,8 @@ def _named(header: DicomSlice) -> str:
 
 def _decoded(path: Path) -> tuple[np.ndarray, bool]:
     """Voxels (frames, rows, columns) of a file, and whether they are rescaled to HU already."""
-    data = pydicom.dcmread(path)
+    data = read_dicom(path)
+    check_pixel_data(path, data)
     try:
         voxels = data.pixel_array
     except (RuntimeError, AttributeError, ValueError) as error:

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from datasets.volume.declared_size import check_declared, check_voxels
 from datasets.volume.geometry import VolumeError
+from datasets.volume.text_headers import check_meta_image_header, check_nrrd_header
 
 _PIECE = 2**20
 _HEADER = 2**16  # more than any header of the two formats has
@@ -29,14 +30,13 @@ _VOXEL_BYTES = {
     **dict.fromkeys((sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32), 4),
     **dict.fromkeys((sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64), 8),
 }
-_OTHER_SCANS = re.compile(rb"(?m)^Modality\s*=\s*MET_MOD_(MR|NM|US)\s*$")
 
 
 @dataclass(frozen=True)
 class StoredVoxels:
     """Where the voxels of a header lie: from byte `start` of `file`; None where they are in several files.
 
-    encoding: "raw", "packed" (by gzip or zlib), or "other" (text, bzip2).
+    encoding: "raw", "packed" (by gzip or zlib), or "other" (text, bzip2).  length: of packed ones, where it is said.
     """
 
     header: Path
@@ -44,6 +44,7 @@ class StoredVoxels:
     file: Path | None
     start: int
     encoding: str
+    length: int = 2**63
 
     def check(self, shape: Sequence[int], pixel: int) -> None:
         """VolumeError for a declared shape that these bytes cannot hold; read packed voxels to their checksum.
@@ -56,17 +57,21 @@ class StoredVoxels:
         packed = self.encoding == "packed"
         held = self.file.stat().st_size - self.start
         needed = check_declared(self.header, shape, _VOXEL_BYTES.get(pixel, 1), held, packed)
+        if self.kind == "NRRD" and self.encoding == "raw" and held != needed:
+            raise VolumeError(
+                f"{self.header}: damaged: holds {held} bytes of voxels and declares {needed}; copy it again"
+            )
         if packed:
             with open(self.file, "rb") as file:
                 file.seek(self.start)
-                _drain(file, self.kind, self.header, needed + _MOST_BEHIND)
+                _drain(file, self, needed + _MOST_BEHIND)
 
 
 def stored_voxels(path: Path, kind: str) -> StoredVoxels:
     """What the header of a NRRD or MetaImage says of its voxels.
 
-    Raises VolumeError where they are said to lie outside the header's folder, where a spacing is not above 0, and where
-    a MetaImage names another modality than CT.
+    Raises VolumeError where they are said to lie outside the header's folder or where there is no file, and for a
+    header that `datasets.volume.text_headers` refuses.
     """
     with open(path, "rb") as file:
         head = file.read(_HEADER)
@@ -76,10 +81,11 @@ def stored_voxels(path: Path, kind: str) -> StoredVoxels:
 def _of_nrrd(path: Path, head: bytes) -> StoredVoxels:
     parts = re.split(rb"(\r?\n\r?\n)", head, maxsplit=1)
     header, start = parts[0], len(b"".join(parts[:2]))
-    _check_spacing(path, re.search(rb"(?im)^spacings:\s*(.+?)\s*$", header))
+    check_nrrd_header(path, header)
     packed = re.search(rb"(?im)^encoding:\s*(gzip|gz)\s*$", header)
     raw = re.search(rb"(?im)^encoding:\s*raw\s*$", header)
-    encoding = "packed" if packed else "raw" if raw else "other"
+    skipped = re.search(rb"(?im)^(byte|line) ?skip:", header)
+    encoding = "packed" if packed else "raw" if raw and not skipped else "other"
     other = re.search(rb"(?im)^data ?file:\s*(.+?)\s*$", header)
     if other is None:
         return StoredVoxels(path, "NRRD", path, start, encoding)
@@ -89,28 +95,24 @@ def _of_nrrd(path: Path, head: bytes) -> StoredVoxels:
 def _of_meta_image(path: Path, head: bytes) -> StoredVoxels:
     last = re.search(rb"(?m)^ElementDataFile\s*=\s*(.+?)\s*?\r?\n", head + b"\n")
     if last is None:
-        return StoredVoxels(path, "MetaImage", None, 0, "other")
+        raise VolumeError(f"{path}: damaged: its header has no line ElementDataFile; copy it again")
+    if len(last[1]) > 255 or min(last[1]) < 32 or last[1].lstrip()[:1] == b"":
+        raise VolumeError(f"{path}: damaged: its line ElementDataFile names no file; copy it again")
     header = head[: last.start()]
-    if scan := _OTHER_SCANS.search(header):
-        raise VolumeError(f"{path}: its header says modality {scan[1].decode()}, this is no CT")
-    _check_spacing(path, re.search(rb"(?m)^Element(?:Spacing|Size)\s*=\s*(.+?)\s*$", header))
+    check_meta_image_header(path, header)
     packed = re.search(rb"(?im)^CompressedData\s*=\s*True", header)
     text = re.search(rb"(?im)^BinaryData\s*=\s*False", header)
     encoding = "packed" if packed else "other" if text else "raw"
-    if last[1].upper() == b"LOCAL":
-        return StoredVoxels(path, "MetaImage", path, last.end(), encoding)
-    return StoredVoxels(path, "MetaImage", _voxel_file(path, last[1], head[last.end() :]), 0, encoding)
-
-
-def _check_spacing(path: Path, line: re.Match[bytes] | None) -> None:
-    """ITK turns a negative spacing round, or makes it 1; what is meant by it is not known."""
-    try:
-        spacing = [float(word) for word in line[1].split()[:3]] if line else []
-    except ValueError:
-        return  # left to ITK
-    if any(size <= 0 for size in spacing):
-        found = " x ".join(f"{size:g}" for size in spacing)
-        raise VolumeError(f"{path}: its header says voxels of {found} mm; write a spacing above 0")
+    file, start = (path, last.end()) if last[1].upper() == b"LOCAL" else (None, 0)
+    if file is None:
+        file = _voxel_file(path, last[1], head[last.end() :])
+    if file is not None and not file.is_file():
+        raise VolumeError(f"{path}: names a voxel file that is not there, {file.name}; put it beside the header")
+    size = re.search(rb"(?m)^\s*CompressedDataSize\s*=\s*(\d+)", header)
+    length = int(size[1]) if packed and size else 2**63
+    if file is not None and size and packed and length > file.stat().st_size - start:
+        raise VolumeError(f"{path}: damaged or truncated: its packed voxels are cut off; copy it again")
+    return StoredVoxels(path, "MetaImage", file, start, encoding, length)
 
 
 def _voxel_file(path: Path, named: bytes, behind: bytes) -> Path | None:
@@ -125,28 +127,33 @@ def _voxel_file(path: Path, named: bytes, behind: bytes) -> Path | None:
     return None if several or b"%" in named else path.parent / os.fsdecode(named)
 
 
-def _drain(file: IO[bytes], kind: str, header: Path, most: int) -> None:
+def _drain(file: IO[bytes], stored: StoredVoxels, most: int) -> None:
     """Unpack to the end, and keep nothing; VolumeError beyond `most` bytes, since a small file unpacks to any size."""
     count = 0
-    for piece in _unpacked(file, kind):
+    for piece in _unpacked_gzip(file) if stored.kind == "NRRD" else _unpacked_zlib(file, stored.length):
         count += piece
         if count > most:
-            raise VolumeError(f"{header}: unpacks to far more than the voxels of its header; save it again")
+            raise VolumeError(f"{stored.header}: unpacks to far more than the voxels of its header; save it again")
 
 
-def _unpacked(file: IO[bytes], kind: str) -> Iterator[int]:
+def _unpacked_gzip(file: IO[bytes]) -> Iterator[int]:
     """The sizes of the pieces that packed voxels unpack to."""
-    if kind == "NRRD":
-        with gzip.GzipFile(fileobj=file) as stream:
-            while piece := stream.read(_PIECE):
-                yield len(piece)
-        return
-    stream_of_zlib = zlib.decompressobj()
-    while not stream_of_zlib.eof:
-        packed = stream_of_zlib.unconsumed_tail or file.read(_PIECE)
+    with gzip.GzipFile(fileobj=file) as stream:
+        while piece := stream.read(_PIECE):
+            yield len(piece)
+
+
+def _unpacked_zlib(file: IO[bytes], left: int) -> Iterator[int]:
+    """The same; ValueError where the next `left` bytes are damaged, or end before the checksum."""
+    stream = zlib.decompressobj()
+    while not stream.eof:
+        packed = stream.unconsumed_tail
+        if not packed:
+            packed = file.read(min(_PIECE, left))
+            left -= len(packed)
         if not packed:
             raise ValueError("the packed voxels end before their checksum")
         try:
-            yield len(stream_of_zlib.decompress(packed, _PIECE))
+            yield len(stream.decompress(packed, _PIECE))
         except zlib.error as error:
             raise ValueError(str(error)) from error

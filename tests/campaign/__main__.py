@@ -1,0 +1,46 @@
+"""The command; see tests/campaign/__init__.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from tests.campaign.commands import damaged_runs
+from tests.campaign.interruptions import failing_writes, full_disks, killed_runs
+from tests.campaign.readers import damaged_files
+from tests.campaign.verdicts import Verdict, table
+
+PARTS: dict[str, Callable[[int, int], Iterator[Verdict]]] = {
+    "readers": damaged_files,
+    "commands": damaged_runs,
+    "kills": killed_runs,
+    "disk": full_disks,
+    "writes": failing_writes,
+}
+COUNTS = {"readers": 3400, "commands": 200, "kills": 50, "disk": 50, "writes": 30}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 where an input was not survived."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaign", description="Faults against readers and commands."
+    )
+    parser.add_argument("--part", choices=PARTS, action="append", help="may be given several times; without it, all")
+    parser.add_argument("--count", type=int, help=f"inputs of a part; {COUNTS} where it is not given")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    verdicts: list[Verdict] = []
+    begun = time.monotonic()
+    for part in given.part or PARTS:
+        for verdict in PARTS[part](given.count or COUNTS[part], given.seed):
+            verdicts.append(verdict)
+            if not verdict.survived:
+                print(f"{part}: {verdict.line()}", flush=True)
+    print(f"\n{table(verdicts)}\n\nseed {given.seed}, {time.monotonic() - begun:.0f} s")
+    return 0 if all(verdict.survived for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
