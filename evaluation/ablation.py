@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
+from datasets.whole_files import write_whole_text
 from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
@@ -183,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "ablation.md").write_text(to_markdown(table), encoding="utf-8")
-    (options.output / "ablation.csv").write_text(to_csv(table), encoding="utf-8")
+    write_whole_text(options.output / "ablation.md", to_markdown(table))
+    write_whole_text(options.output / "ablation.csv", to_csv(table))
     plot.savefig(options.output / "ablation.png", dpi=120)
     print(to_markdown(table))
     return 0

@@ -75,7 +75,11 @@ def write_checkpoint(
         (partial / "training").mkdir()
 
     def write_own_part() -> None:
-        torch.save(rank_state, partial / "training" / _rank_file(ranks.rank))
+        own = partial / "training" / _rank_file(ranks.rank)
+        try:
+            torch.save(rank_state, own)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise CheckpointError(f"{own}: cannot be written ({str(error).splitlines()[0]}); make room") from error
         if ranks.is_main:
             (partial / "training" / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))
             save_model(partial / "model")

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
+from datasets.whole_files import write_whole_text
 from training import distributed
 
 
@@ -120,7 +121,7 @@ def _history_up_to(path: Path, step: int) -> TextIO:
         with suppress(json.JSONDecodeError):
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-    path.write_text("".join(kept))
+    write_whole_text(path, "".join(kept))
     return path.open("a", buffering=1)
 
 

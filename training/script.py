@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -19,18 +20,26 @@ from training import distributed
 _PLACES = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
 }  # fmt: skip
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # full, or broken: no fault of the program's
 
 
 def run_script(main: Callable[[], Any]) -> NoReturn:
-    """Run `main` and exit: 0; 2 for an InputError or an unusable path, in one line; 130 for Ctrl-C; 1 otherwise.
+    """Run `main` and exit: 0; 2 for an InputError, an unusable path, a full disk, in one line; 130 for Ctrl-C; 1 else.
 
     One failing rank of several leaves at once, without a farewell to ranks that may wait for it in a collective: the
     launcher sees the exit status and ends the others.
     """
+    threading.excepthook = _thread_failed
     status = _run(main)
     if status == 0:
         distributed.shutdown()
     leave(status)
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """A thread's full disk comes to the main thread as well (TensorBoard hands it on), which tells it in one line."""
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in _DISK):
+        threading.__excepthook__(failed)
 
 
 def leave(status: int) -> NoReturn:
@@ -62,6 +71,10 @@ def _run(main: Callable[[], Any]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
+        if error.errno in _DISK:
+            where = error.filename or "a file of this run"
+            print(f"error: {InputError(f'{where}: {error.strerror}; mend that and start again')}", file=sys.stderr)
+            return 2
         if error.errno not in _PLACES or not error.filename:
             traceback.print_exc()
             return 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from datasets.volume.geometry import VolumeError, VolumeGeometry
 from datasets.volume.loading import save_mask
+from datasets.whole_files import write_whole_text
 
 log = logging.getLogger(__name__)
 _MOST_LABELS = 255  # one byte a voxel, 0 for the background
@@ -67,7 +68,7 @@ def save_label_map(masks: Mapping[str, np.ndarray], geometry: VolumeGeometry, pa
         log.warning("%s: %d voxels are of several masks, and are the smallest one's here", path, overlap)
     written = save_mask(labels, geometry, path)
     names = written.with_name(written.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    names.write_text(json.dumps(dict(enumerate(masks, start=1)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole_text(names, json.dumps(dict(enumerate(masks, start=1)), indent=1, ensure_ascii=False) + "\n")
     return [written, names]
 
 

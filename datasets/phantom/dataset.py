@@ -29,6 +29,7 @@ from datasets.phantom.details import detail_targets
 from datasets.phantom.lesions import DISEASES, lesion_parts, lesion_values
 from datasets.phantom.questions import QuestionWriter
 from datasets.phantom.text import write_report
+from datasets.whole_files import write_whole_text
 
 SPLITS = ("train", "val", "test")
 PRETRAINING = ("classification", "details", "image_text", "segmentation")
@@ -140,7 +141,7 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:

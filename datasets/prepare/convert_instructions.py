@@ -10,8 +10,8 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.manifest_rows import Fault, read_rows, refuse_rows
 from datasets.prepare.boxed_files import is_boxed, stored_geometry, write_boxed
 from datasets.prepare.moved_paths import with_moved_paths
-from datasets.prepare.whole_files import write_rows, written_whole
 from datasets.published_instructions import from_published, is_published, to_published
+from datasets.whole_files import write_rows, written_whole
 
 PATHS = ("image_path", "mask_path")
 Record = dict[str, Any]

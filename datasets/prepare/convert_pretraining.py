@@ -11,10 +11,10 @@ from datasets.errors import InputError
 from datasets.label_descriptions import canonical
 from datasets.manifest_rows import SPLIT_NAMES, ManifestError, ManifestRows, refuse_rows, rows_of, splits_in
 from datasets.prepare.moved_paths import with_moved_paths
-from datasets.prepare.whole_files import write_rows, written_whole
 from datasets.pretraining_manifest import read_record
 from datasets.published_pretraining import NAMES, folder_of_paths, named_classes
 from datasets.vocabulary import Kind
+from datasets.whole_files import write_rows, written_whole
 
 PATHS = ("image_path", "img_path", "renorm_image", "renorm_segmentation_dir", "mask_path", "image", "mask")
 SEGMENTATION_FIELDS = {"labels", "mask_path", "mask_values", "renorm_segmentation_dir"}

@@ -27,10 +27,10 @@ from datasets.manifest import load_manifest
 from datasets.manifest_rows import ManifestError, complaints, read_rows, unknown_field
 from datasets.mask_files import MaskValue
 from datasets.prepare.instruction_builder import Absent, InstructionBuilder, Record
-from datasets.prepare.whole_files import write_rows, written_whole
 from datasets.pretraining_records import SegmentationRecord
 from datasets.vocabulary import diagnosis_facts
 from datasets.volume.mask_rules import label_values
+from datasets.whole_files import write_rows, written_whole
 
 _FIELDS = {  # of a row, by kind
     "classification": ("disease_label",),

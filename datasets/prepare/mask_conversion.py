@@ -28,10 +28,10 @@ from scipy.io import loadmat
 from scipy.ndimage import binary_dilation
 
 from datasets.prepare.case import Case, Mask
-from datasets.prepare.whole_files import written_whole
 from datasets.volume.geometry import VolumeError, VolumeGeometry, corner_offset
 from datasets.volume.mask_rules import GRID_TOLERANCE, whole_numbers
 from datasets.volume.readers import RawVolume, read_raw
+from datasets.whole_files import written_whole
 
 log = logging.getLogger(__name__)
 MATLAB_NAME = "Mask"

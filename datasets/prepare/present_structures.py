@@ -18,7 +18,7 @@ from datasets.prepare.case import Case
 from datasets.prepare.mask_voxels import mask_values
 from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
-from datasets.prepare.whole_files import written_whole
+from datasets.whole_files import written_whole
 
 NAME = "present_structures.json"
 _KEPT_EVERY = 200  # cases

@@ -10,7 +10,7 @@ from typing import Any
 from datasets.mixture import MIXTURE, published_weights
 from datasets.prepare.manifests import Manifest
 from datasets.prepare.prepared import NAME, Record, sha256_of
-from datasets.prepare.whole_files import written_whole
+from datasets.whole_files import written_whole
 
 
 def write_prepared(

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from datasets.whole_files import write_whole_text
 from evaluation.answering.outputs import Outputs
 from models.answering.answer import Answer
 from models.answering.predicting import GenerationOptions
@@ -64,7 +65,7 @@ def answer_question(
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png", *others):
         earlier.unlink(missing_ok=True)  # of another question: it would pass for this answer's
     lines = [question, answer.text, *(f"{disease}: {share:.4f}" for disease, share in answer.confidences.items())]
-    (output / "answer.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole_text(output / "answer.txt", "\n".join(lines) + "\n")
     masks = answer.masks.values() if "nifti" in outputs.formats else ()
     files = [mask.save(output / f"answer_mask_{number}.nii.gz") for number, mask in enumerate(masks, start=1)]
     overlay = None

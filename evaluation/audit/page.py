@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from datasets.errors import InputError
+from datasets.whole_files import write_whole_text
 from evaluation.audit.cases import AuditCase
 from evaluation.audit.pictures import colours_of, histogram_figure, planes_uri
 from evaluation.audit.rules import Oddity, oddities
@@ -90,6 +91,4 @@ def write_page(data_set: str, cases: Sequence[dict[str, Any]], output: Path, see
         seed=seed,
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
-    return output
+    return write_whole_text(output, page)

@@ -21,6 +21,7 @@ from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.prepare.measured_questions import kind_of
 from datasets.vocabulary import SEGMENTATION
+from datasets.whole_files import write_whole_text
 from evaluation.learning.blind_answers import likely_option_for_words, mean_masks, same_words
 from evaluation.learning.chance import masks_of_others, one_option
 from evaluation.metrics.choices import parse_letter, parse_yes_no
@@ -137,8 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         text = to_markdown(kind_table(load_manifest(options.train), records, shuffled))
         if options.output is not None:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            options.output.write_text(text, encoding="utf-8")
+            write_whole_text(options.output, text)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

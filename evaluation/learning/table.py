@@ -21,6 +21,7 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
+from datasets.whole_files import write_whole_text
 from evaluation.learning.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.learning.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.learning.figures import curves_figure, overlays_picture
@@ -210,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if overlays is not None:
             overlays.save(options.output / "overlays.png")
             pictures += "\n![Masks beside the truth](overlays.png)\n"
-        (options.output / "learning.md").write_text(text + pictures, encoding="utf-8")
+        write_whole_text(options.output / "learning.md", text + pictures)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from datasets.errors import InputError
 from datasets.volume.overlay import MASK_COLOURS
+from datasets.whole_files import write_whole_text
 from evaluation.report.control_captions import caption
 from evaluation.report.interactive import EmbeddedFiles, viewer_code
 from evaluation.report.mask_cases import read_case
@@ -216,9 +217,7 @@ def write_report(
         all_figures=benchmark_table(summaries, figures, title="Every figure"),
     )
     output = Path(output) if output else evaluations[0].folder / "report.html"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
-    return output
+    return write_whole_text(output, page)
 
 
 def _tell_names_apart(evaluations: Sequence[Evaluation]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from datasets.whole_files import write_whole_text
+
 Estimate = Mapping[str, Any]
 # Names as a paper prints them; a metric that is not here is printed as it is.
 METRIC_NAMES = {
@@ -192,5 +194,5 @@ def write_tables(tables: Iterable[Table], folder: str | Path, stem: str = "table
         name = re.sub(r"[^a-z0-9]+", "_", table.title.lower()).strip("_")
         files[f"{stem}_{name}.csv"] = to_csv(table)
     for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        write_whole_text(folder / name, content)
     return [folder / name for name in files]

@@ -12,6 +12,7 @@ from rich.console import Console
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
 from datasets.volume.preprocessing import print_changes
+from datasets.whole_files import write_whole_text
 from models.checkpoints.pretrained_vision import load_pretraining, save_pretraining
 from models.pretraining import PretrainingModel
 from training import checkpoint_store, distributed, random_state
@@ -82,7 +83,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         scores = score(model, validation, ranks, settings.validation_samples, data.untrained)
         if ranks.is_main:
             run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": settings.validation_split}
-            (Path(settings.run_dir) / VALIDATION).write_text(json.dumps({**run, **scores}, indent=2) + "\n")
+            write_whole_text(Path(settings.run_dir) / VALIDATION, json.dumps({**run, **scores}, indent=2) + "\n")
         return scores
 
     if settings.eval_only:

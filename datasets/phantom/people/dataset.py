@@ -30,6 +30,7 @@ from datasets.phantom.people.structures import STRUCTURES_FILE, UNIONS, VALUES
 from datasets.phantom.questions import SEGMENT_ONE, QuestionWriter
 from datasets.phantom.topics import inline
 from datasets.vocabulary import SEGMENTATION
+from datasets.whole_files import write_whole_text
 
 PRETRAINING = ("image_text", "segmentation")
 MIN_VOXELS = 8  # a structure of fewer is not asked for
@@ -154,7 +155,7 @@ def write_people(options: PeopleOptions, workers: int = 1) -> list[dict]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -43,6 +43,13 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
                 part.unlink()
 
 
+def write_whole_text(path: Path, text: str) -> Path:
+    """Write a text file, whole or not at all; gives its path, and raises as `written_whole`."""
+    with written_whole([path]) as (part,):
+        part.write_text(text, encoding="utf-8")
+    return path
+
+
 def write_rows(path: Path, rows: Any, lines: bool = False) -> None:
     """A manifest as JSON, or as JSON lines."""
     if lines:
