@@ -70,7 +70,7 @@ def _settings_fields() -> Iterator[str]:
 
 def _added_options() -> Iterator[str]:
     """Names in calls of ``add_argument``."""
-    for room in ("datasets", "models", "evaluation", "benchmarks", "training"):
+    for room in ("datasets", "models", "evaluation", "benchmarks", "training", "tests/campaign"):
         for file in (ROOT / room).rglob("*.py"):
             yield from re.findall(r'"--([\w-]+)"', file.read_text(encoding="utf-8"))
     yield "help"
