@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from benchmarks.encoder_runs import ROOT, is_finished, train, write_json
 from benchmarks.phantom_transfer.arms import Arm, arms_of, ensure_arm_phantoms
 from benchmarks.phantom_transfer.real_truth import RealCase, open_kbp_cases, real_ct_cases
 from benchmarks.phantom_transfer.scoring import mean_by_organ, score_cases
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
-from models.checkpoints.run_folder import latest_complete, step_of
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def training_command(phantoms: Path, run: Path, steps: int, minutes: float, more: Sequence[str]) -> list[str]:
@@ -39,21 +35,6 @@ def training_command(phantoms: Path, run: Path, steps: int, minutes: float, more
         *("--max_iters", str(steps), "--eval_interval", "0", "--keep_checkpoints", "1", *more),
         *("--resume", "auto", "--max_minutes", f"{minutes:.2f}"),
     ]
-
-
-def train(command: Sequence[str], log: Path) -> None:
-    """Run a training, which stops by itself; raises InputError where it fails, with the log's last line."""
-    with log.open("a", encoding="utf-8") as file:
-        status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if status:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["(empty)"]
-        raise InputError(f"{log}: the training ended with status {status}: {lines[-1]}")
-
-
-def is_finished(run: Path, steps: int) -> bool:
-    """Whether the newest checkpoint of a run is that of its last step."""
-    newest = latest_complete(run)
-    return newest is not None and step_of(newest) >= steps
 
 
 def read_scores(out: Path) -> dict[str, dict]:
@@ -91,7 +72,7 @@ def run_arm(arm: Arm, values: argparse.Namespace, more: Sequence[str], deadline:
     known = [label for task in phantom_tasks(phantoms) if task.kind == "segmentation" for label in task.labels]
     scores = score_cases(run, real_cases(values), known)
     content = {"arm": arm.name, "steps": values.steps, "count": values.count, "options": list(more)}
-    _write(folder / "scores.json", {**content, "dice": mean_by_organ(scores), "cases": scores})
+    write_json(folder / "scores.json", {**content, "dice": mean_by_organ(scores), "cases": scores})
     return True
 
 
@@ -103,12 +84,6 @@ def real_cases(values: argparse.Namespace) -> Iterator[RealCase]:
     if values.open_kbp.is_dir():
         parts.append(open_kbp_cases(values.open_kbp, values.patients))
     return chain(*parts)
-
-
-def _write(path: Path, content: object) -> None:
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{arm.name}", flush=True)
             done = run_arm(arm, values, more, deadline)
             scores = read_scores(values.out)
-            _write(values.out / "scores.json", scores)
+            write_json(values.out / "scores.json", scores)
             text = table(scores, [each.name for each in arms])
             (values.out / "table.md").write_text(text, encoding="utf-8")
             if not done:
