@@ -37,6 +37,7 @@ def drop(tab: Any, selector: str, *paths: Path) -> None:
     place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
     data = {"items": [], "files": [str(path.resolve()) for path in paths], "dragOperationsMask": 1}
     protocol = tab.context.new_cdp_session(tab)
-    for kind in ("dragEnter", "dragOver", "drop"):
+    for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
         protocol.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+        tab.wait_for_timeout(500)  # a drop before the page has answered that it takes one is lost
     protocol.detach()
