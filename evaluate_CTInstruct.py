@@ -145,7 +145,7 @@ def evaluate_one(
     dataset: InstructionDataset,
     options: GenerationOptions,
     ranks: Ranks,
-    written: tuple[Outputs, Mapping[str, Any] | None],
+    written: tuple[Outputs, Mapping[str, Any] | None, tuple[str, ...]],
 ) -> None:
     """Print the answer and the confidences; masks and overlay go to the output folder."""
     output = Path(settings.output)
@@ -169,7 +169,7 @@ def evaluate_many(
     dataset: InstructionDataset,
     options: GenerationOptions,
     ranks: Ranks,
-    written: tuple[Outputs, Mapping[str, Any] | None],
+    written: tuple[Outputs, Mapping[str, Any] | None, tuple[str, ...]],
 ) -> None:
     """A row for each volume; raises InputError where not one of them could be answered."""
     output = Path(settings.output)
@@ -282,7 +282,8 @@ def main() -> None:
         with_answers=False,
     )
     options = generation_of(settings, folder)
-    written = (outputs, (read_config(folder).get("training") or {}).get(BODY))
+    trained = read_config(folder).get("training") or {}
+    written = (outputs, trained.get(BODY), tuple(trained.get("labels", ())))
     if settings.image:
         evaluate_one(settings, model, dataset, options, ranks, written)
     elif images:

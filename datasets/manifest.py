@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from datasets.instruction_record import InstructionRecord, MaskFiles, QuestionPart, may_be_report
 from datasets.manifest_rows import Fault, ManifestError, complaints, read_rows, refuse_rows
 from datasets.published_instructions import PUBLISHED_FIELDS, from_published, is_published
+from datasets.volume.dicom_series import volume_exists
 
 log = logging.getLogger(__name__)
 __all__ = [
@@ -127,4 +128,4 @@ def _missing_files(record: InstructionRecord) -> list[str]:
     elif record.mask_path is not None:
         masks = [path for number in range(len(record.mask_path)) for path in record.mask_source(number).needed]
     found = [("image_path", name) for name in record.image_path] + [("mask_path", name) for name in masks]
-    return [f"field {field}: no such file: {name}" for field, name in found if name and not Path(name).exists()]
+    return [f"field {field}: no such file: {name}" for field, name in found if name and not volume_exists(Path(name))]

@@ -19,7 +19,7 @@ _FACTS = Path(__file__).resolve().parent.parent / "data" / "instruction_tasks.js
 
 def published_weights() -> dict[str, float]:
     """The published mix: weight of each training task, by the name of its manifest."""
-    return {task["name"]: float(task["weight"]) for task in json.loads(_FACTS.read_text())}
+    return {task["name"]: float(task["weight"]) for task in json.loads(_FACTS.read_text(encoding="utf-8"))}
 
 
 def load_mixture(

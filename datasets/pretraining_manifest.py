@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from datasets.pretraining_records import (
 )
 from datasets.published_pretraining import folder_of_paths, known_names
 from datasets.vocabulary import Kind
+from datasets.volume.dicom_series import volume_exists
 
 __all__ = [
     "ClassificationRecord",
@@ -126,5 +126,5 @@ def read_record(
         return None, complaints(error, [*schema.model_fields, *known_names(kind)])
     except ValueError as error:
         return None, [f"field {error}"]
-    missing = [item for item in record.files() if not os.path.exists(item[1])] if check_files else []
+    missing = [item for item in record.files() if not volume_exists(Path(item[1]))] if check_files else []
     return None if missing else record, [f"field {field}: no such file: {name}" for field, name in missing]

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import nibabel as nib
 import numpy as np
 
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical, findings
+from datasets.volume.viewer_copy import thinned, thinned_affine
 from models.answering.answer import Answer, Mask
 from models.answering.interface import DIAGNOSIS_QUESTION, REPORT_QUESTION, AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
@@ -87,7 +89,7 @@ class Answerer:
             job.check()
             if not volume.folder.parent.is_dir():
                 raise Left  # the session's folder is gone
-            stored = _store(mask, volume)
+            stored = store_mask(mask, volume)
             kept.append(stored.id)
             job.post("mask", **stored.described())
 
@@ -122,20 +124,27 @@ class Answerer:
         return self._studies[file.key]
 
 
-def _store(mask: Mask, volume: OpenedVolume) -> StoredMask:
+def store_mask(mask: Mask, volume: OpenedVolume) -> StoredMask:
     """A mask on disk, in the session that asked: its study may be of another session's copy of the file."""
     own = replace(mask, geometry=replace(mask.geometry, source=str(volume.file.path)))
     key = secrets.token_hex(8)
     array = own.array
-    path = own.save(volume.folder / "masks" / f"{key}.nii.gz")
-    stored = StoredMask(key, mask.name, mask.millilitres, _inner_voxel(array), path)
+    path = shown = own.save(volume.folder / "masks" / f"{key}.nii.gz")
+    step = volume.file.step
+    if step != (1, 1, 1):
+        shown = path.with_name(f"{key}_shown.nii.gz")
+        affine = thinned_affine(np.asarray(own.geometry.source_affine), step)
+        nib.save(nib.Nifti1Image(thinned(array, step).astype(np.uint8), affine), shown)
+    stored = StoredMask(key, mask.name, mask.millilitres, _inner_voxel(array, step), path, shown)
     volume.keep(stored)
     return stored
 
 
-def _inner_voxel(array: np.ndarray) -> tuple[int, int, int] | None:
-    """The voxel of a mask that is nearest to its centre of mass; None of an empty one."""
-    places = np.argwhere(array)
+def _inner_voxel(array: np.ndarray, step: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """The voxel of a mask that is nearest to its centre of mass, counted on the viewer's grid; None of an empty one."""
+    places = np.argwhere(thinned(array, step))
+    if not len(places):  # empty, or so thin that no voxel of it is shown
+        places = np.argwhere(array) // step
     if not len(places):
         return None
     first, second, third = places[np.square(places - places.mean(0)).sum(1).argmin()].tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
@@ -68,13 +68,16 @@ def export_masks(volume: OpenedVolume, key: str, folder: Path) -> Path:
             f"masks of {volume.file.name} are not written as {key!r}; choose {', '.join(formats_of(volume))}"
         )
     masks = {mask.name: volume.read(mask) for mask in list(volume.masks.values())}
-    paths = MASK_FORMATS[key].write(masks, folder)
+    return packed(MASK_FORMATS[key].write(masks, folder), folder / "masks.zip")
+
+
+def packed(paths: Sequence[Path], archive: Path) -> Path:
+    """The file itself where it is one, else an archive of them."""
     if len(paths) == 1:
         return paths[0]
-    archive = folder / "masks.zip"
-    with ZipFile(archive, "w", ZIP_STORED) as packed:
+    with ZipFile(archive, "w", ZIP_STORED) as written:
         for path in paths:
-            packed.write(path, path.name)
+            written.write(path, path.name)
     return archive
 
 

@@ -23,13 +23,15 @@ from serving.volume_files import VolumeFile
 
 @dataclass(frozen=True)
 class StoredMask:
-    """A mask on disk.  path: NIfTI on the grid of the CT's file.  centre: a voxel of that grid inside of the mask."""
+    """A mask on disk.  path: NIfTI on the grid of the CT's file.  shown: the same on the grid of the viewer's copy.
+    centre: a voxel of the viewer's grid inside of the mask."""
 
     id: str
     name: str
     millilitres: float
     centre: tuple[int, int, int] | None
     path: Path
+    shown: Path
 
     def described(self) -> dict[str, Any]:
         """What the page is told of it."""
@@ -62,7 +64,6 @@ class OpenedVolume:
     file: VolumeFile
     folder: Path
     files: Path | None = None
-    notes: list[str] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     masks: dict[str, StoredMask] = field(default_factory=dict)  # by id; one a name
 
@@ -76,6 +77,11 @@ class OpenedVolume:
             "masks": [mask.described() for mask in self.masks.values()],
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before asking."""
+        return [self.file.note] if self.file.note else []
+
     def history(self) -> tuple[Turn, ...]:
         """Its questions in words, for one that is asked after them."""
         return tuple(Turn(asked.question, asked.answer) for asked in self.asked if asked.kind != "organs")
@@ -84,7 +90,8 @@ class OpenedVolume:
         """Keep a mask in place of an earlier one of its name."""
         for other in [other for other in self.masks.values() if other.name == mask.name]:
             del self.masks[other.id]
-            other.path.unlink(missing_ok=True)
+            for path in {other.path, other.shown}:
+                path.unlink(missing_ok=True)
         self.masks[mask.id] = mask
 
     def read(self, mask: StoredMask) -> Mask:

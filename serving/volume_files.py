@@ -15,7 +15,7 @@ from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_volume
 from datasets.volume.overlay import display_window
 from datasets.volume.readers import EXTENSIONS, is_dicom_file
-from datasets.volume.viewer_copy import viewer_copy
+from datasets.volume.viewer_copy import shown_step, thinned, thinned_affine, viewer_copy
 
 _HU_LOWEST = -500.0  # a CT in HU holds air; a file without it is shown by its percentiles
 
@@ -27,6 +27,7 @@ class VolumeFile:
     key: what it goes by among all users: equal where the content is.  name: as the user knows it.
     image: NIfTI of its voxels in their stored order, for the viewer.  geometry: of the whole file, as stored.
     window: lowest and highest value shown at first.  in_hu: whether it holds air, so that windows in HU make sense.
+    step: every how many-th voxel the viewer's copy has along each axis.
     """
 
     key: str
@@ -36,6 +37,7 @@ class VolumeFile:
     geometry: VolumeGeometry
     window: tuple[float, float]
     in_hu: bool
+    step: tuple[int, int, int] = (1, 1, 1)
 
     def described(self) -> dict[str, Any]:
         """What the page is told of it."""
@@ -47,7 +49,19 @@ class VolumeFile:
             "placed": self.geometry.axes_from == "file",
             "window": list(self.window),
             "in_hu": self.in_hu,
+            "step": list(self.step),
         }
+
+    @property
+    def note(self) -> str:
+        """What the user should know of how it is shown; empty as a rule."""
+        if self.step == (1, 1, 1):
+            return ""
+        size, step = (" x ".join(map(str, values)) for values in (self.geometry.shape, self.step))
+        return (
+            f"{self.name} has {size} voxels, more than a browser draws: one of {step} is shown. Answers and saved "
+            "masks are of all"
+        )
 
 
 def volumes_in(folder: Path) -> list[Path]:
@@ -59,7 +73,7 @@ def volumes_in(folder: Path) -> list[Path]:
 
 
 def open_volume(path: Path, key: str, name: str, image: Path, array_axes: str | None = None) -> VolumeFile:
-    """Read a CT and write the viewer's copy of it to `image`, which ends in .nii.
+    """Read a CT and write the viewer's copy of it to `image`, which ends in .nii; of a huge one, some of its voxels.
 
     Values that are whole numbers of 16 bits are kept in them.  Raises InputError where it cannot be read.
     """
@@ -69,8 +83,9 @@ def open_volume(path: Path, key: str, name: str, image: Path, array_axes: str | 
     middle = voxels[tuple(slice(None, None, max(1, size // 128)) for size in voxels.shape)]  # a sample will do
     window = display_window(middle, {}, "auto" if in_hu else None)
     image.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(viewer_copy(voxels, np.asarray(geometry.source_affine)), image)
-    return VolumeFile(key, name, path, image, geometry, window, in_hu)
+    step = shown_step(geometry.shape, geometry.spacing)
+    nib.save(viewer_copy(thinned(voxels, step), thinned_affine(np.asarray(geometry.source_affine), step)), image)
+    return VolumeFile(key, name, path, image, geometry, window, in_hu, step)
 
 
 def plain_message(error: Exception, path: Path, name: str) -> str:

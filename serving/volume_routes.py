@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from datasets.errors import InputError
 from datasets.vocabulary import diagnosis_facts
 from datasets.volume.overlay import WINDOWS
+from serving.findings_files import findings_formats_of
 from serving.foreign_files import check_references
 from serving.mask_files import formats_of
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
@@ -165,4 +166,4 @@ def _users_name(relative: Path, names: dict[str, str]) -> str:
 
 
 def _described(volume: OpenedVolume) -> dict[str, Any]:
-    return {**volume.described(), "formats": formats_of(volume)}
+    return {**volume.described(), "formats": formats_of(volume), "findings_formats": findings_formats_of(volume)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,3 +29,15 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def drop(tab: Any, selector: str, *paths: Path) -> None:
+    """Drop files or folders of the disk on an element, as a user does, by the browser's own protocol."""
+    box = tab.locator(selector).bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(path.resolve()) for path in paths], "dragOperationsMask": 1}
+    protocol = tab.context.new_cdp_session(tab)
+    for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
+        protocol.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+        tab.wait_for_timeout(500)  # a drop before the page has answered that it takes one is lost
+    protocol.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 import uvicorn
 
 from datasets.volume.anyres import place_mask
-from datasets.volume.loading import read_label_map
 from models import CTInstruct
 from models.checkpoints.folder import save_checkpoint
 from serve_CTInstruct import listen
@@ -99,12 +98,19 @@ def truth(name: str) -> np.ndarray:
 @contextmanager
 def masks_of_truth(model: CTInstruct) -> Iterator[None]:
     """The mask decoder gives the phantom's true structures, in the order of VALUES, whatever it is asked."""
-    study = model.study(IMAGE)
+    with decoding(model, IMAGE, [truth(name) for name in VALUES]):
+        yield
+
+
+@contextmanager
+def decoding(model: CTInstruct, image: Path, masks: Sequence[np.ndarray]) -> Iterator[None]:
+    """The mask decoder gives these masks, on the grid of the image's file, and the last one again."""
+    study = model.study(image)
     placement, geometry = study.volumes[0].placement, study.geometries[0]
-    labels = read_label_map(STRUCTURES, geometry)
-    stacked = np.stack([labels == value for value in VALUES.values()]).astype(np.int8)
+    stacked = np.stack([geometry.from_source(mask) for mask in masks]).astype(np.int8)
     placed = place_mask(torch.from_numpy(stacked), placement)
-    logits = torch.where(placed > 0, 9.0, -9.0)[[0, 1, 1]]
+    logits = torch.where(placed > 0, 9.0, -9.0)
+    logits = torch.cat([logits, logits[-1:]])
 
     def decode_masks(_: Any, queries: torch.Tensor) -> torch.Tensor:
         return logits[: len(queries)]

@@ -71,7 +71,7 @@ def test_the_plot_has_a_bar_for_each_figure(folders):
 def test_the_command_writes_what_it_prints(folders, tmp_path, capsys):
     assert main([*folders, folders[0] + "/", "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert (tmp_path / "out" / "ablation.md").read_text() in printed
+    assert (tmp_path / "out" / "ablation.md").read_text(encoding="utf-8") in printed
     rows = list(csv.reader((tmp_path / "out" / "ablation.csv").open()))
     assert len(rows) == 13 and all(row[2] == "1" for row in rows[1:] if row[:2] == ["ViT3D", "all three"])
     assert imread(tmp_path / "out" / "ablation.png").shape[1] > 800

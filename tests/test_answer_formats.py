@@ -54,6 +54,14 @@ def dataset_of(model: CTInstruct) -> InstructionDataset:
     return InstructionDataset({}, model.tokenizer, model.config, with_answers=False)
 
 
+def test_masks_go_by_the_labels_of_training(model, scans, tmp_path):
+    """As `model.ask` names them, also a label that this project has no description of."""
+    with saying(model, "The stent graft is <SEG>."):
+        asked = ([str(scans / "b.nii.gz")], "Where is it?", "CT-RATE", tmp_path, OPTIONS)
+        written = answer_question(model, dataset_of(model), *asked, labels=["stent_graft"])
+    assert list(written.answer.masks) == ["stent graft"]
+
+
 def test_every_format_of_one_answer_has_the_same_voxels(model, scans, tmp_path):
     with saying(model, SAID):
         asked = ([str(scans / "a study")], QUESTION, "CT-RATE", tmp_path, OPTIONS)

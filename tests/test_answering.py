@@ -170,7 +170,7 @@ def test_a_sample_that_fails_is_recorded_and_the_others_go_on(model, records, tm
     metrics = json.loads((job.folder / "metrics.json").read_text())
     assert metrics["counts"]["failed"] == 2
     assert {failure["id"] for failure in metrics["counts"]["failures"]} == {bad.id, stuck}
-    assert "2 failed and are in no figure" in (job.folder / "tables" / "tables.md").read_text()
+    assert "2 failed and are in no figure" in (job.folder / "tables" / "tables.md").read_text(encoding="utf-8")
 
 
 def test_a_batch_that_fails_is_answered_one_by_one(model, records, tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_the_page_holds_masks_texts_and_findings_of_what_was_drawn(
     assert main(["--prepared", str(tmp_path), "--data_set", "one"]) == 0
     printed = capsys.readouterr().out
     assert "gone.nii.gz: cannot be read" in printed and "2 cases, 1 with something odd" in printed
-    page = (tmp_path / "one" / "audit.html").read_text()
+    page = (tmp_path / "one" / "audit.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 1 and "http" not in page
     for shown in (*VALUES, "Lungs are clear.", "No &amp; never.", "present: nodule; 1 absent; 1 unknown"):
         assert shown in page

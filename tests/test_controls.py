@@ -194,8 +194,12 @@ def test_the_control_is_recorded_and_named(answered):
         folder = answered[control]
         assert json.loads((folder / "run.json").read_text())["control"] == control
         assert json.loads((folder / "metrics.json").read_text())["run"]["control"] == control
-        titles = [line for line in (folder / "tables" / "tables.md").read_text().splitlines() if line[:1] == "#"]
-        page = (folder / "report.html").read_text()
+        titles = [
+            line
+            for line in (folder / "tables" / "tables.md").read_text(encoding="utf-8").splitlines()
+            if line[:1] == "#"
+        ]
+        page = (folder / "report.html").read_text(encoding="utf-8")
         assert titles and all(("(control: " in title) == (words is not None) for title in titles)
         assert ("(control: " in page) == (words is not None)
         if words:

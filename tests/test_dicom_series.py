@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import locale
 import shutil
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import EnhancedCTImageStorage, JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
 
+from datasets.manifest import ManifestError, load_manifest
+from datasets.manifest_check.check import check_manifests
+from datasets.manifest_check.needs import sources_of
+from datasets.prepare.headers import read_header
+from datasets.pretraining_manifest import load_pretraining_manifest
 from datasets.volume.dicom_series import read_dicom_series, series_path
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.loading import VolumeError, read_volume
@@ -62,6 +68,25 @@ def test_one_of_several_series_is_chosen(ct, tmp_path):
     with pytest.raises(VolumeError, match=r"7 names no series of it; it holds 1\.2\.3\.1"):
         series_path(folder, "7")
     assert find_volumes(folder) == [str(folder / "1.2.3.1"), str(folder / "1.2.3.2")]
+
+
+def test_a_manifest_names_one_of_several_series(ct, tmp_path):
+    """By the folder and its UID, as --images lists it; through the check, the loader and its cache."""
+    folder = study(tmp_path / "cd", ct)
+    manifest = tmp_path / "asked.json"
+    rows = [{"question": "What?", "image_path": f"cd/1.2.3.{number}", "answer": "Air."} for number in (1, 2)]
+    manifest.write_text(json.dumps(rows), encoding="utf-8")
+    assert [record.image_path for record in load_manifest(manifest)] == [[str(folder / f"1.2.3.{n}")] for n in (1, 2)]
+    header = read_header(folder / "1.2.3.2")
+    assert header.kind == "DICOM series" and header.shape == ct.shape
+    (report,) = check_manifests(sources_of(manifest))
+    assert not report.faults
+    pretraining = tmp_path / "one_image_text_train.json"
+    pretraining.write_text(json.dumps([{"image_path": "cd/1.2.3.1", "report": "Air."}]), encoding="utf-8")
+    assert len(load_pretraining_manifest(pretraining, "image_text")) == 1
+    manifest.write_text(json.dumps([{**rows[0], "image_path": "nowhere/1.2.3.1"}]), encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"no such file: .*nowhere/1\.2\.3\.1"):
+        load_manifest(manifest)
 
 
 def enhanced(path: Path, ct: np.ndarray, tilt: float = 0.0) -> Path:

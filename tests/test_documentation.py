@@ -40,7 +40,9 @@ def test_options_exist(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path):
-    names = re.findall(r"`((?:datasets|models|training|evaluation|benchmarks|data|tests)/[\w./]+)`", page.read_text())
+    names = re.findall(
+        r"`((?:datasets|models|training|evaluation|benchmarks|data|tests)/[\w./]+)`", page.read_text(encoding="utf-8")
+    )
     assert not [name for name in names if not (ROOT / name).exists() and name not in MADE_BY_THE_USER]
 
 

@@ -33,7 +33,7 @@ def test_it_trains_scores_and_writes_a_table(tmp_path: Path, capsys: pytest.Capt
     result, rows = (json.loads((folder / name).read_text()) for name in ("result.json", "cases.json"))
     assert [(row["patient_id"], row["label"]) for row in rows] == [("a", "liver"), ("a", "spleen"), ("b", "liver")]
     assert result["about"]["training"]["steps"] > 0 and result["minutes"] >= 0.02
-    assert (folder / "table.md").read_text() in capsys.readouterr().out
+    assert (folder / "table.md").read_text(encoding="utf-8") in capsys.readouterr().out
 
     (tmp_path / "other").mkdir()
     settings.validation = str(tmp_path / "other" / "test.json")

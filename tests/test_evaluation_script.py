@@ -106,9 +106,9 @@ def test_all_eight_benchmarks_run_to_their_figures(place: Path, all_eight: Path)
             without = {name for name, figure in figures.items() if figure["value"] is None}
             assert without <= WITHOUT_A_VALUE, f"{benchmark.name}, {task}"
         assert (folder / "report.html").stat().st_size > 10_000
-    table = (all_eight / "tables" / "tables.md").read_text()
+    table = (all_eight / "tables" / "tables.md").read_text(encoding="utf-8")
     assert all(f"| {name} |" in table for name in benchmark_names())
-    report = (all_eight / "report.html").read_text()
+    report = (all_eight / "report.html").read_text(encoding="utf-8")
     assert all(name in report for name in benchmark_names()) and "http" not in report.replace("http-equiv", "")
 
 

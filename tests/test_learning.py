@@ -141,7 +141,7 @@ def test_all_three_files_are_written(seed_runs, tmp_path, capsys):
     first, second = map(str, seed_runs)
     output = tmp_path / "new" / "folder"
     assert main(["--seed_runs", first, second, first + "/", "--output", str(output)]) == 0
-    text = (output / "learning.md").read_text()
+    text = (output / "learning.md").read_text(encoding="utf-8")
     assert "| 0.850 | 0.500 | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | 0.000 ± 0.000 |" in text, "the first counts once"
     assert "0.750 ± 0.354" in capsys.readouterr().out
     assert "(learning_curves.png)" in text and "(overlays.png)" in text

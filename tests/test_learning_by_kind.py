@@ -119,6 +119,6 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path, capsys):
     given = ["--evaluation", str(tmp_path / "e"), "--train", str(tmp_path / "train.json")]
     assert main([*given, "--output", str(tmp_path / "out" / "table.md")]) == 0
     assert "| apices | 1 | 0.500 | 1.000 | 1.000 | – |" in capsys.readouterr().out
-    assert "| apices | 1 |" in (tmp_path / "out" / "table.md").read_text()
+    assert "| apices | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert main([*given, "--shuffled", str(tmp_path / "none")]) == 2
     assert "predictions.json: no such file" in capsys.readouterr().err

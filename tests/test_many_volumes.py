@@ -86,6 +86,14 @@ def test_every_volume_below_a_folder_is_found(scans, tmp_path):
     assert find_volumes(tmp_path) == [str(tmp_path)]
 
 
+def test_linked_folders_are_searched_too_and_a_circle_ends(scans, tmp_path):
+    (tmp_path / "linked").symlink_to(scans / "patient")
+    (tmp_path / "again").symlink_to(scans / "patient")
+    (tmp_path / "itself").symlink_to(tmp_path)
+    found = [str(Path(path).relative_to(tmp_path)) for path in find_volumes(tmp_path)]
+    assert found == ["again/b.npy", "again/damaged.nii.gz", "again/study"]
+
+
 def test_a_list_is_read_in_its_order(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("# two\nb.nii.gz\n\n/far/a\nb.nii.gz\n")

@@ -60,7 +60,7 @@ def test_numbers_are_put_right(project: Path):
     page = page_with(project, "see [models/one.py:1](../models/one.py#L1) `def area` and", "no more")
     assert "is not on that line" in references(page)[0].problem()
     assert main([str(page)]) == 0
-    assert "[models/one.py:4](../models/one.py#L4) `def area` and\nno more" in page.read_text()
+    assert "[models/one.py:4](../models/one.py#L4) `def area` and\nno more" in page.read_text(encoding="utf-8")
     assert references(page)[0].problem() is None
 
 
@@ -68,7 +68,7 @@ def test_a_reference_follows_what_moved_to_another_file(project: Path):
     page = page_with(project, "[models/old.py:9](../models/old.py#L9) `sum(map`")
     assert "no such file" in references(page)[0].problem()
     assert main([str(page)]) == 0
-    assert "[models/two.py:2](../models/two.py#L2) `sum(map`" in page.read_text()
+    assert "[models/two.py:2](../models/two.py#L2) `sum(map`" in page.read_text(encoding="utf-8")
 
 
 def test_a_definition_is_followed_and_no_other_line(project: Path, capsys: pytest.CaptureFixture[str]):
@@ -80,17 +80,18 @@ def test_a_definition_is_followed_and_no_other_line(project: Path, capsys: pytes
     assert main([str(page)]) == 1
     shown = capsys.readouterr()
     assert "is now in models/two.py" in shown.out and "`sum(map` stands nowhere" in shown.err
-    assert "[models/two.py:1](../models/two.py#L1) `def area_of_all`" in page.read_text() and line in page.read_text()
+    text = page.read_text(encoding="utf-8")
+    assert "[models/two.py:1](../models/two.py#L1) `def area_of_all`" in text and line in text
 
 
 def test_what_stands_nowhere_or_often_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]):
     nowhere, often = "[models/one.py:1](../models/one.py#L1) `def volume`", "[models/one.py:5](../models/one.py#L5) `r`"
     page = page_with(project, nowhere, often)
-    before = page.read_text()
+    before = page.read_text(encoding="utf-8")
     assert main([str(page)]) == 1
     shown = capsys.readouterr().err
     assert "`def volume` stands nowhere" in shown and "`r` stands on 3 lines" in shown
-    assert page.read_text() == before
+    assert page.read_text(encoding="utf-8") == before
 
 
 def test_a_link_to_another_place_than_it_shows_is_found(project: Path):

@@ -107,7 +107,7 @@ def test_no_file_beside_the_static_ones_is_served(address, path):
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing_inline():
-    page_text = (STATIC / "index.html").read_text()
+    page_text = (STATIC / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page_text)
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|style=", page_text)
     for path in [*STATIC.glob("*.js"), *STATIC.glob("*.css")]:
@@ -118,5 +118,5 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing_inline():
 def test_the_viewers_file_is_the_published_one_with_its_licence():
     folder = Path(STATIC).parents[1] / "evaluation" / "report" / "viewer"
     digest = hashlib.sha256((folder / "niivue.umd.js").read_bytes()).hexdigest()
-    assert digest in (folder / "README.md").read_text()
+    assert digest in (folder / "README.md").read_text(encoding="utf-8")
     assert "BSD 2-Clause" in (folder / "LICENSE.niivue.txt").read_text()

@@ -13,8 +13,11 @@ import nrrd
 import numpy as np
 import pytest
 
+from datasets.volume.geometry import AS_STORED
+from datasets.volume.loading import read_volume
 from serving.session_report import readable
-from tests.page import IMAGE, ask, client, masks_of_truth, page, send, tiny_answering_model
+from tests.ct_files import write_dicom
+from tests.page import IMAGE, ask, client, decoding, masks_of_truth, page, send, tiny_answering_model
 from tests.test_asking import saying
 from tests.tiny_model import ANSWERS
 
@@ -106,6 +109,21 @@ def test_a_session_is_packed_with_its_questions_and_masks(told, tmp_path):
         assert written.shape == nib.load(IMAGE).shape and np.allclose(written.affine, nib.load(IMAGE).affine, atol=1e-4)
         voxel = np.prod(written.header.get_zooms()) / 1000
         assert np.asarray(written.dataobj).sum() * voxel == pytest.approx(mask["millilitres"], abs=0.02)
+
+
+def test_a_refused_export_names_no_path_of_the_server(model, tmp_path):
+    voxels = np.random.default_rng(0).integers(-1000, 400, (40, 44, 12)).astype(np.int16)
+    study = write_dicom(tmp_path / "study", voxels, slope=1)
+    (tmp_path / "root").mkdir()
+    with page(model, tmp_path / "root") as address, client(address) as user:
+        slices = [(f"study/{path.name}", path.read_bytes()) for path in sorted(study.iterdir())]
+        volume = send(user, *slices).json()["volumes"][0]["id"]
+        with decoding(model, study, [np.zeros(read_volume(study, AS_STORED)[1].shape, np.uint8)]):
+            ask(user, volume, "", kind="organs", labels=["heart"])
+        refused = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "dicom-seg"})
+        assert refused.status_code == 422
+        assert refused.json()["detail"].startswith("masks.dcm: every mask is empty")
+        assert user.get(f"/api/volumes/{volume}/findings").json()["source"] == "study"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
     assert trained == ["none", "contrast", "contrast"]  # the first is done once
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["contrast"]["dice"] == {"open_kbp: lungs": 0.7, "real_ct slab: liver": 0.5}
-    assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text()
+    assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert command.main([*arguments[:2], "--arms", "legs"]) == 2
     assert capsys.readouterr().err.startswith("error: --features legs")
 

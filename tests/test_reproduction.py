@@ -134,13 +134,13 @@ def test_the_rehearsal_leads_from_replicas_to_the_report(tmp_path: Path) -> None
         assert scores["encoder"] == encoder
         history = (tmp_path / "encoders" / encoder / "history.jsonl").read_text()
         assert not [task.name for task in published_tasks() if f'"{task.name}/loss"' not in history]
-    assert len((tmp_path / "ablation" / "ablation.md").read_text().splitlines()) > 6
+    assert len((tmp_path / "ablation" / "ablation.md").read_text(encoding="utf-8").splitlines()) > 6
     summaries = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert list(summaries) == benchmark_names()
     assert all(summary["counts"]["failed"] == 0 for summary in summaries.values())
-    tables = (tmp_path / "evaluation" / "tables" / "tables.md").read_text()
+    tables = (tmp_path / "evaluation" / "tables" / "tables.md").read_text(encoding="utf-8")
     assert "(release protocol)" in tables and "RadFinder" in tables and "published |" not in tables
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in benchmark_names()) and "MedM-VL-CT-3B" in page
     again = subprocess.run(
         [sys.executable, "-m", "benchmarks.reproduction", "--scale", "rehearsal", "--out", str(tmp_path)],

@@ -137,8 +137,20 @@ def _structure(name: str, millilitres: float, segmentation: pydicom.Dataset | No
         shared["finding_sites"] = [hd.sr.FindingSite(concept(found.region or found.kind), laterality=side)]
     if segmentation is None or number is None:
         return hd.sr.MeasurementsAndQualitativeEvaluations(**shared)
-    segment = hd.sr.ReferencedSegment.from_segmentation(segmentation, segment_number=number)
+    segment = _reference(segmentation, number)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared)
+
+
+def _reference(segmentation: pydicom.Dataset, number: int) -> hd.sr.ReferencedSegment:
+    """A segment of a DICOM segmentation, with the images that it was made of, or their series.
+
+    highdicom looks for a segment's number in each frame; where there is one segment, all frames share it.
+    """
+    if "SegmentIdentificationSequence" in segmentation.PerFrameFunctionalGroupsSequence[0]:
+        return hd.sr.ReferencedSegment.from_segmentation(segmentation, segment_number=number)
+    series = hd.sr.SourceSeriesForSegmentation(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID)
+    names = (segmentation.SOPClassUID, segmentation.SOPInstanceUID)
+    return hd.sr.ReferencedSegment(*names, segment_number=number, source_series=series)
 
 
 def _segment_number(name: str, segmentation: pydicom.Dataset | None) -> int | None:

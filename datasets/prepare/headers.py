@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from PIL import Image, UnidentifiedImageError
 
 from datasets.prepare.itk_files import refuse_cut_off, refuse_cut_off_gzip
-from datasets.volume.dicom_series import dicom_series_grid
+from datasets.volume.dicom_series import dicom_series_grid, is_series_path
 from datasets.volume.geometry import LPS_TO_RAS, VolumeError, VolumeGeometry, corner_offset
 from datasets.volume.plausible import check_affine
 from datasets.volume.readers import EXTENSIONS, ITK_READERS
@@ -41,12 +41,14 @@ class FileHeader:
 
 
 def read_header(path: Path) -> FileHeader:
-    """The header of a volume, a picture, a mask or a folder of slices.
+    """The header of a volume, a picture, a mask, a folder of slices or one DICOM series of a folder.
 
     Raises VolumeError for a file that is missing, empty, truncated or not what its name says.
     """
     if path.is_dir():
         return _folder(path)
+    if is_series_path(path):
+        return FileHeader("DICOM series", *dicom_series_grid(path))
     name = path.name.lower()
     try:
         with open(path, "rb") as file:

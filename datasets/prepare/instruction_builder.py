@@ -43,7 +43,7 @@ class InstructionBuilder:
         self.structures = structures
         self.absent = absent
         self.keep_choices = keep_choices
-        self.templates = json.loads(_TEMPLATES.read_text())
+        self.templates = json.loads(_TEMPLATES.read_text(encoding="utf-8"))
 
     def classification(self, row: Record) -> Iterator[Record]:
         """A diagnosis request for all diseases, and yes/no questions: as many yes as no where both can be asked."""

@@ -68,6 +68,11 @@ def is_series_path(path: Path) -> bool:
     return _UID.fullmatch(path.name) is not None and not path.exists() and path.parent.is_dir()
 
 
+def volume_exists(path: Path) -> bool:
+    """Whether a volume may be at a path: a file, a folder, or a series of a folder, which is not looked for in it."""
+    return path.exists() or is_series_path(path)
+
+
 def series_path(folder: str | Path, wanted: str) -> Path:
     """The path of one of the series in a folder.
 

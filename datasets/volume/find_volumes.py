@@ -43,10 +43,14 @@ def find_volumes(place: str | Path) -> list[str]:
 
 
 def _folders(root: Path) -> list[tuple[Path, list[str]]]:
-    """Every folder below and with `root`, sorted, with the names of its files."""
+    """Every folder below and with `root`, sorted, with the names of its files; links are followed, each place once."""
     found = []
-    for folder, below, names in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
+    seen = {os.path.realpath(root)}
+    for folder, below, names in os.walk(root, followlinks=True):
+        visible = sorted(name for name in below if not name.startswith("."))
+        places = {os.path.realpath(Path(folder) / name): name for name in reversed(visible)}
+        below[:] = sorted(name for place, name in places.items() if place not in seen)
+        seen.update(places)
         found.append((Path(folder), sorted(name for name in names if not name.startswith("."))))
     return found
 

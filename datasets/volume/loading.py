@@ -63,7 +63,9 @@ def read_volume(
     """
     raw = _checked(path, array_axes, hu_offset)
     geometry = _geometry(path, raw, orientation)
-    return np.ascontiguousarray(geometry.from_source(raw.array))[None], geometry
+    array = geometry.from_source(raw.array)
+    # as stored it is the array that was read: a copy of a large one would take gigabytes for nothing
+    return (array if geometry.orientation == AS_STORED else np.ascontiguousarray(array))[None], geometry
 
 
 def load_volume(

@@ -40,6 +40,7 @@ def answer_volumes(
     retry_failed: bool = False,
     outputs: Outputs | None = None,
     trained_body: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Ask `question` about each of `images` that no earlier run has answered; returns the rows, in the images' order.
 
@@ -47,7 +48,7 @@ def answer_volumes(
     why the CT could not be answered.  ``results.jsonl`` and ``results.csv`` in `output` hold all rows, ``masks/`` the
     masks, each on the grid of its CT.  One rank answers a CT, so the rows do not depend on the number of ranks.
 
-    outputs: formats of masks and findings.  trained_body: see `Study`.
+    outputs: formats of masks and findings.  trained_body, labels: see `Study`.
     made_with: what answers depend on; raises InputError where `output` has answers that were made otherwise.
     """
     outputs = outputs or Outputs()
@@ -64,7 +65,7 @@ def answer_volumes(
         mine = waiting[ranks.rank :: ranks.world_size]
         for image in tqdm(mine, desc="answering", unit="CT", disable=not ranks.is_main):
             asked = (question, label_set, output, options)
-            writer.write(_row(model, dataset, image, *asked, outputs, trained_body))
+            writer.write(_row(model, dataset, image, *asked, outputs, trained_body, labels))
     wait_for_all()
     rows = merged_records(output, images)
     if ranks.is_main:
@@ -83,12 +84,13 @@ def _row(
     options: GenerationOptions,
     outputs: Outputs,
     trained_body: Mapping[str, Any] | None,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"id": image, "answer": "", "confidences": {}, "millilitres": {}, "masks": {}, "error": None}
     row |= {"warnings": [], "files": []}
     start = time.perf_counter()
     try:
-        answer = Study(model, dataset, [image], trained_body=trained_body).ask(question, options, label_set)
+        answer = Study(model, dataset, [image], labels, trained_body).ask(question, options, label_set)
         for name, mask in answer.masks.items():
             if "nifti" in outputs.formats:
                 row["masks"][name] = str(mask.save(output / "masks" / mask_name(image, name)))

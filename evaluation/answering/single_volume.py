@@ -39,13 +39,15 @@ def answer_question(
     options: GenerationOptions,
     outputs: Outputs | None = None,
     trained_body: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> WrittenAnswer:
     """Ask ``question`` about one or several volumes (files or DICOM folders).
 
     Masks belong to the first volume: ``output/answer_mask_1.nii.gz`` and so on lie on its own grid, and
     ``output/answer_overlay.png`` shows them by name; ``output/answer.txt`` holds the words, and a line for each
     confidence.  Those of an earlier question there are removed.  outputs: further formats, which begin with
-    ``output/answer``; without "nifti" among them there is no file for each mask.  trained_body: see `Study`.
+    ``output/answer``; without "nifti" among them there is no file for each mask.  trained_body, labels:
+    see `Study`.
 
     Raises:
         InputError: a volume cannot be read, the folder cannot be made, or the question is empty.
@@ -57,7 +59,7 @@ def answer_question(
     except OSError as error:
         raise InputError(f"--output {output}: cannot be made ({error.strerror}); give another folder") from error
     outputs = outputs or Outputs()
-    answer = Study(model, dataset, images, trained_body=trained_body).ask(question, options, label_set)
+    answer = Study(model, dataset, images, labels, trained_body).ask(question, options, label_set)
     others = [output / f"answer{ending}" for ending in outputs.endings()]
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png", *others):
         earlier.unlink(missing_ok=True)  # of another question: it would pass for this answer's

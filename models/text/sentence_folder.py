@@ -153,7 +153,7 @@ def _dense(folder: Path) -> list[nn.Module]:
 
 def _read(path: Path) -> Any:
     try:
-        return parse_json(path.read_text())
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); copy the whole model folder again") from error
 

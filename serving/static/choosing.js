@@ -1,6 +1,6 @@
 /** Files of a CT: dropped, or picked; folders keep their paths. */
 
-import { byId, element } from "./dom.js";
+import { byId, element, tell } from "./dom.js";
 
 /** chosen(files): [{ file, path }].  served: names of the CTs that the server offers; openServed(name). */
 export function watchFiles(chosen) {
@@ -25,9 +25,15 @@ export function watchFiles(chosen) {
   document.addEventListener("drop", async (event) => {
     stopped(event);
     document.body.classList.remove("dragging");
+    const dropped = [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = (await Promise.all(entries.map((entry) => below(entry, "")))).flat();
-    if (files.length) chosen(files);
+    try {
+      const files = entries.length ? (await Promise.all(entries.map((entry) => below(entry, "")))).flat() : dropped;
+      if (files.length) chosen(files);
+      else if (entries.length) tell("the folder holds no files");
+    } catch (error) {
+      tell(`what was dropped cannot be read (${error.message}); choose it by the button instead`);
+    }
   });
 }
 

@@ -147,12 +147,23 @@ function enable() {
 }
 
 function listExports(volume) {
-  const link = (address, words) => element("a", { href: address, download: "" }, words);
+  const link = (address, words) => {
+    const made = element("a", { href: address, download: "" }, words);
+    made.addEventListener("click", (event) => {
+      event.preventDefault();
+      attempt(async () => { busy(`Making: ${words}`); await server.download(address); });
+    });
+    return made;
+  };
   const links = [];
   if (volume) {
     links.push(link(`/api/volumes/${volume.id}/report.html`, "Report of this CT (HTML)"));
     for (const [key, title] of volume.masks.length ? Object.entries(volume.formats) : []) {
       links.push(link(`/api/volumes/${volume.id}/masks?file_format=${encodeURIComponent(key)}`, `Masks (${title})`));
+    }
+    const found = volume.masks.length || volume.asked.some(({ confidences }) => Object.keys(confidences).length);
+    for (const [key, title] of found ? Object.entries(volume.findings_formats) : []) {
+      links.push(link(`/api/volumes/${volume.id}/findings?file_format=${encodeURIComponent(key)}`, title));
     }
   }
   links.push(link("/api/session.zip", "Session (all CTs, without their voxels)"));

@@ -1,5 +1,7 @@
 /** What the page asks of its server; every failure is an Error with one line to show. */
 
+import { element } from "./dom.js";
+
 async function reason(response) {
   try {
     const { detail } = await response.json();
@@ -32,12 +34,21 @@ export const closeVolume = (volume) => request(`/api/volumes/${volume}`, { metho
 export const imageAddress = (volume) => `/api/volumes/${volume}/image.nii`;
 export const maskAddress = (volume, mask) => `/api/volumes/${volume}/masks/${mask}.nii.gz`;
 
-/** The voxels of a mask, a byte each, in the order of the CT's file. */
+/** The voxels of a mask, a byte each, in the order of the CT that is shown. */
 export async function maskVoxels(volume, mask) {
-  const response = await request(maskAddress(volume, mask));
+  const response = await request(`/api/volumes/${volume}/masks/${mask}/shown.nii.gz`);
   const unpacked = response.body.pipeThrough(new DecompressionStream("gzip"));
   const nifti = await new Response(unpacked).arrayBuffer();
   return new Uint8Array(nifti, new DataView(nifti).getFloat32(108, true)); // vox_offset
+}
+
+/** Fetch what is taken home and hand it to the browser's downloads; a refusal is an Error, which a plain link would hide. */
+export async function download(address) {
+  const response = await request(address);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "") ?? [null, "ct"];
+  const link = element("a", { href: URL.createObjectURL(await response.blob()), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 /** Send files, each under its path; progress(share) is called on the way.  fetch tells nothing of uploads. */

@@ -1,0 +1,131 @@
+"""The page in Chromium with real CTs: dropped as a user drops them, masks on their grids in every format, refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+
+from datasets.volume.geometry import AS_STORED
+from datasets.volume.loading import read_volume
+from tests.chromium import chromium, drop
+from tests.page import decoding, page, tiny_answering_model
+from tests.shared_data import shared_path
+from tests.test_asking import saying
+from tests.tiny_model import ANSWERS
+
+pytestmark = pytest.mark.slow
+PATIENCE = 600_000  # ms: a busy machine draws slowly
+BONE = 250  # HU
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory):
+    return tiny_answering_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def tab(model, tmp_path_factory) -> Iterator:
+    """A tab with the page, which must complain of nothing."""
+    with page(model, tmp_path_factory.mktemp("root")) as address, chromium() as browser:
+        found = browser.new_page(viewport={"width": 1100, "height": 760}, accept_downloads=True)
+        found.set_default_timeout(PATIENCE)
+        complaints: list[str] = []
+        found.on("pageerror", lambda error: complaints.append(str(error)))
+        found.goto(address)
+        found.wait_for_selector("#views button", state="attached")
+        yield found
+        assert not complaints
+
+
+def dropped(tab, *paths: Path, refused: str = "") -> dict:
+    """Drop files or folders on the page; what the server said.  refused: a name that a line of the page tells of."""
+    with tab.expect_response("**/api/volumes") as answer:
+        drop(tab, "#stage", *paths)
+    if refused:
+        tab.locator("#messages p", has_text=refused).wait_for()
+    tab.wait_for_selector("#loading", state="hidden")
+    return answer.value.json()
+
+
+def answered(tab, question: str) -> None:
+    tab.fill("#question", question)
+    with tab.expect_response("**/questions"):
+        tab.press("#question", "Enter")
+    tab.wait_for_selector("#stop", state="hidden")
+    tab.wait_for_selector("#mask-list li")
+
+
+def exported(tab) -> dict[str, bytes]:
+    """Every file of the Export menu, by its title."""
+    taken = {}
+    for link in tab.locator("#exports a").all():
+        tab.locator("#export-menu").evaluate("menu => { menu.open = true; }")
+        with tab.expect_download() as download:
+            link.click()
+        taken[link.text_content()] = Path(download.value.path()).read_bytes()
+    return taken
+
+
+def bone_of(path: Path) -> np.ndarray:
+    return (read_volume(path, AS_STORED)[0][0] > BONE).astype(np.uint8)
+
+
+def test_a_dropped_dicom_folder_and_all_that_is_taken_home(model, tab, tmp_path):
+    folder = shared_path("data/real_ct/example_ct_dicom")
+    bone = bone_of(folder)
+    told = dropped(tab, folder)
+    assert [volume["name"] for volume in told["volumes"]] == ["example_ct_dicom"] and not told["refused"]
+    assert told["volumes"][0]["shape"] == list(bone.shape)
+    with saying(model, "The bone is <SEG>."), decoding(model, folder, [bone]):
+        answered(tab, "Where is the bone?")
+    with saying(model, ANSWERS["diagnosis"]):
+        tab.click("[data-kind=diagnosis]")
+        tab.wait_for_selector(".bars meter")
+        tab.wait_for_selector("#stop", state="hidden")
+    taken = exported(tab)
+    assert len(taken) == 8, list(taken)
+    (tmp_path / "seg.dcm").write_bytes(taken["Masks (DICOM segmentation)"])
+    segmentation = hd.seg.segread(tmp_path / "seg.dcm")
+    assert segmentation.number_of_segments == 1
+    frames = segmentation.get_volume(combine_segments=True, allow_missing_positions=True).array
+    assert frames.sum() == bone.sum()
+    (tmp_path / "m.seg.nrrd").write_bytes(taken["Masks (3D Slicer segmentation)"])
+    voxels, header = nrrd.read(str(tmp_path / "m.seg.nrrd"))
+    assert np.array_equal(voxels, bone) and header["Segment0_Name"]
+    (tmp_path / "m.nii.gz").write_bytes(taken["Masks (NIfTI)"])
+    assert np.array_equal(nib.load(tmp_path / "m.nii.gz").get_fdata(), bone)
+    with zipfile.ZipFile(io.BytesIO(taken["Findings (DICOM structured report)"])) as archive:
+        archive.extractall(tmp_path)
+    report = hd.sr.srread(tmp_path / "findings.dcm")
+    assert len(report.content.get_image_measurement_groups()) == 18
+    assert len(json.loads(taken["Findings with codes (JSON)"])["structures"]) == 1
+
+
+def test_several_cts_dropped_at_once_and_one_that_is_none(model, tab, tmp_path):
+    whole = shared_path("data/real_ct/example_ct.nii.gz")
+    other = Path(shutil.copy(shared_path("data/open_kbp/validation/pt_201.nii.gz"), tmp_path / "pt_201.nii.gz"))
+    (tmp_path / "broken.nii.gz").write_bytes(whole.read_bytes()[:5000])
+    told = dropped(tab, whole, other, tmp_path / "broken.nii.gz", refused="broken.nii.gz")
+    assert {volume["name"] for volume in told["volumes"]} == {"example_ct.nii.gz", "pt_201.nii.gz"}
+    assert len(told["refused"]) == 1 and told["refused"][0].startswith("broken.nii.gz: ")
+    assert {"example_ct.nii.gz", "pt_201.nii.gz"} <= set(tab.locator("#volumes option").all_inner_texts())
+
+
+def test_what_is_odd_about_a_ct_stands_beside_the_answer(model, tab, tmp_path):
+    image = nib.load(shared_path("data/real_ct/example_ct_sm.nii.gz"))
+    shifted = np.asarray(image.dataobj).astype(np.int16) + 1024
+    nib.save(nib.Nifti1Image(np.clip(shifted, 0, None).astype(np.int16), image.affine), tmp_path / "shifted.nii.gz")
+    dropped(tab, tmp_path / "shifted.nii.gz")
+    with saying(model, "It is <SEG>."):
+        answered(tab, "Where is the liver?")
+    assert "Hounsfield units" in tab.locator(".answered").last.inner_text()
