@@ -199,20 +199,19 @@ class PretrainingDataset(Dataset):
 
         masks (n, w, h, d) of the resized volume, before padding -> the same, varied with the volume.
         """
-        placement, windows = sample.volume.placement, bool(self.window_slices) and masks is not None
-        if not windows and sample.task not in self.augmentations:
+        augmentation, placement = self.augmentations.get(sample.task), sample.volume.placement
+        if augmentation is None and not (self.window_slices and masks is not None):
             return masks
         image = content_of(sample.volume)
-        if windows and masks is not None:
-            window = draw_window(masks, self.window_slices, seed)
-            image, masks = content_window(image, masks, window)
+        if self.window_slices and masks is not None:
+            image, masks = content_window(image, masks, draw_window(masks, self.window_slices, seed))
             placement = windowed(placement, image.shape[-1])
-        if sample.task in self.augmentations:
+        if augmentation is not None:
             axis = self.side_axis if self.mirrorable[sample.task] and is_mirrored(seed, self.mirror) else None
             if masks is not None and axis is not None:
                 image, masks, sample.labels = mirrored(image, masks, sample.labels, axis)
                 sample.label_embeddings = self.label_embeddings(sample.labels)
-            image, masks = self.augmentations[sample.task](image, masks, seed)
+            image, masks = augmentation(image, masks, seed)
         sample.volume = place_content(image, placement.for_content(tuple(image.shape[1:])))
         return masks
 

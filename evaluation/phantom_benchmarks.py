@@ -18,7 +18,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
-from datasets.phantom.dataset import SPLITS
+from datasets.phantom.case_files import SPLITS
 from datasets.vocabulary import diseases_of
 from evaluation.answering.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from evaluation.predictions import write_json

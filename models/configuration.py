@@ -168,6 +168,22 @@ def _unlike(value: Any, default: Any) -> str:
     return f"{'a whole number' if many == 1 else f'{many} whole numbers'} from 1 to {MOST}"
 
 
+_ON_TWO_CORES: dict[str, Any] = {  # all but the slices' network and how a volume is cut
+    "stem_width": 32,
+    "attention_heads": 4,
+    "attention_head_width": 32,
+    "spatial_depth": 1,
+    "temporal_depth": 2,
+    "position_bias_width": 64,
+    "query_width": 128,
+    "query_layers": 2,
+    "query_heads": 4,
+    "query_feedforward": 256,
+    "mask_hidden": 128,
+    "mask_width": 64,
+    "llm_width": 128,
+}
+
 VISION_PRESETS: dict[str, VisionConfig] = {
     "full": VisionConfig(),
     # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
@@ -178,19 +194,7 @@ VISION_PRESETS: dict[str, VisionConfig] = {
         patch_max=4,
         resnet_layers=(1, 2, 2, 1),
         resnet_channels=(16, 32, 64, 64),
-        stem_width=32,
-        attention_heads=4,
-        attention_head_width=32,
-        spatial_depth=1,
-        temporal_depth=2,
-        position_bias_width=64,
-        query_width=128,
-        query_layers=2,
-        query_heads=4,
-        query_feedforward=256,
-        mask_hidden=128,
-        mask_width=64,
-        llm_width=128,
+        **_ON_TWO_CORES,
     ),
     "tiny": VisionConfig(
         # A patch for each half of the body, 4 mm a voxel for a small adult.  A token is the mean of a slice of its
@@ -200,19 +204,7 @@ VISION_PRESETS: dict[str, VisionConfig] = {
         patch_max=2,
         resnet_layers=(1, 1, 1, 1),
         resnet_channels=(16, 32, 48, 48),
-        stem_width=32,
-        attention_heads=4,
-        attention_head_width=32,
-        spatial_depth=1,
-        temporal_depth=2,
-        position_bias_width=64,
-        query_width=128,
-        query_layers=2,
-        query_heads=4,
-        query_feedforward=256,
-        mask_hidden=128,
-        mask_width=64,
-        llm_width=128,
+        **_ON_TWO_CORES,
     ),
 }
 

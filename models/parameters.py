@@ -66,7 +66,7 @@ def hidden_matrices(model: nn.Module, mask_decoder: bool = False) -> list[Tensor
     model's output layer and the convolutions that see voxels are left out, and with them the mask decoder, the
     diagnosis heads and the projections to the space of texts.
 
-    mask_decoder: with the layers between feature maps, queries and masks, from which it learns in half the steps.
+    mask_decoder: with the layers between feature maps, queries and masks, as docs/real_data.md has it.
     """
     children = dict(model.named_children())
     parts, output = [model], None

@@ -192,6 +192,8 @@ def test_the_command_goes_on_where_time_was_up_and_does_nothing_twice(
     assert command.main(arguments) == 0 and len(begun) == 16
     assert command.main([*arguments, "--steps", "7"]) == 2
     assert "settings.json: the runs here were begun with steps 200, not 7" in capsys.readouterr().err
+    assert command.main([*arguments, "--count", "9"]) == 2
+    assert "--count 9: give 10 or more" in capsys.readouterr().err
     assert command.main([*arguments, "--patients", "99"]) == 2
     assert "--patients 99: the training manifest has 12" in capsys.readouterr().err
 

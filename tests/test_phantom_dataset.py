@@ -14,7 +14,8 @@ from scipy import ndimage
 from datasets.manifest import load_manifest
 from datasets.phantom.anatomy import STRUCTURES
 from datasets.phantom.case import CaseOptions, build_case, nifti_bytes
-from datasets.phantom.dataset import DatasetOptions, main, split_of, write_dataset
+from datasets.phantom.case_files import split_of
+from datasets.phantom.dataset import DatasetOptions, main, write_dataset
 
 COARSE = CaseOptions(in_plane=(1.2, 1.5), between=(2.0, 4.0), max_voxels=2.2e6)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deepspeed.utils import safe_get_full_grad
 from safetensors.torch import load_file
 from torch import nn
 
@@ -127,42 +126,14 @@ def test_sigterm_saves_the_step_in_hand_and_resumes_to_the_same_bits(tmp_path):
     assert_equal_to_the_bit(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_bf16_resumes_to_the_same_bits(tmp_path):
-    options = [*HARD, "--precision", "bf16"]
+@pytest.mark.parametrize(("precision", "kept"), [("bf16", torch.bfloat16), ("autocast", torch.float32)])
+def test_half_precision_resumes_to_the_same_bits(tmp_path, precision, kept):
+    options = [*HARD, "--precision", precision]
     run(tmp_path / "whole", *options)
     run(tmp_path / "stopped", *options, "--terminate_at", "5")
     run(tmp_path / "stopped", *options, "--resume")
-    assert {tensor.dtype for tensor in weights(tmp_path / "whole").values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in weights(tmp_path / "whole").values()} == {kept}
     assert_equal_to_the_bit(tmp_path / "stopped", tmp_path / "whole")
-
-
-def test_autocast_keeps_float32_weights_and_resumes_to_the_same_bits(tmp_path):
-    options = [*HARD, "--precision", "autocast"]
-    run(tmp_path / "whole", *options)
-    run(tmp_path / "stopped", *options, "--terminate_at", "5")
-    run(tmp_path / "stopped", *options, "--resume")
-    assert {tensor.dtype for tensor in weights(tmp_path / "whole").values()} == {torch.float32}
-    assert_equal_to_the_bit(tmp_path / "stopped", tmp_path / "whole")
-
-
-@pytest.mark.parametrize("zero_stage", [0, 2])
-def test_autocast_computes_in_bf16_and_gives_nearly_the_gradient_of_float32(zero_stage):
-    device = distributed.initialize().device
-    torch.manual_seed(0)
-    model, inputs, seen = nn.Linear(64, 32), torch.randn(16, 64), []
-    model.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    expected = torch.autograd.grad(model(inputs).square().mean(), model.weight)[0]
-    engine = build_engine(
-        model, TrainingSettings(precision="autocast", zero_stage=zero_stage, learning_rate=0.0), device
-    )
-    before = model.weight.detach().clone()
-    loss = engine(inputs).float().square().mean()
-    engine.backward(loss)
-    gradient = safe_get_full_grad(model.weight)
-    engine.step()
-    assert seen[-1] == torch.bfloat16 and model.weight.dtype == torch.float32
-    assert torch.equal(model.weight, before), "the rate is 0"
-    assert (gradient - expected).norm() < 0.02 * expected.norm()
 
 
 def test_bf16_casts_what_is_saved_and_no_derived_constant():

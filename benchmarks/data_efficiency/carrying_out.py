@@ -107,7 +107,7 @@ class Work:
 def ensure_phantoms(folder: Path, count: int, workers: int) -> None:
     """Write chest phantoms where the folder has none."""
     if not (folder / "cases.json").is_file():
-        write_dataset(DatasetOptions(folder, count, seed=0, split=(0.95, 0.05, 0.0)), workers)
+        write_dataset(DatasetOptions(folder, count, seed=0, split=(0.9, 0.1, 0.0)), workers)
 
 
 def ensure_text_encoder(places: Places) -> None:

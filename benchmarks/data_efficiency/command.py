@@ -60,9 +60,10 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 
 def check_numbers(values: argparse.Namespace) -> None:
     """Raises InputError for a number that is too small."""
-    for name in ("count", "seeds", "steps", "draws", "jobs"):
-        if getattr(values, name) < 1:
-            raise InputError(f"--{name} {getattr(values, name)}: give 1 or more")
+    least = {"count": 10, "seeds": 1, "steps": 1, "draws": 1, "jobs": 1}  # of fewer phantoms none would be held out
+    for name, bound in least.items():
+        if getattr(values, name) < bound:
+            raise InputError(f"--{name} {getattr(values, name)}: give {bound} or more")
 
 
 def write_all(values: argparse.Namespace, starts: Sequence[Start]) -> str:

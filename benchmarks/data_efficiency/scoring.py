@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.segmentation_peer.volumes import record_masks
@@ -38,11 +39,11 @@ def score_run(run: Path, text_encoder: Path, records: Sequence[SegmentationRecor
         logits = model.vision.decode_masks(model.encode([volume])[0], queries, project=False)
         found = restore_masks(logits.float(), volume.placement).numpy()
         whole = VolumeGeometry.of_source(
-            geometry.source, geometry.source_shape, geometry.source_affine, AS_STORED, geometry.axes_from
+            geometry.source, geometry.source_shape, np.asarray(geometry.source_affine), AS_STORED, geometry.axes_from
         )
         truth = record_masks(record, whole)
         cases[record.patient_id] = {
-            label: round(dice(geometry.to_source(mask.astype("uint8")) > 0, true), 4)
+            label: round(dice(geometry.to_source(mask.astype(np.uint8)) > 0, true), 4)
             for label, mask, true in zip(record.labels, found, truth, strict=True)
         }
     return cases

@@ -11,8 +11,6 @@ the number of workers, and case i is the same whatever the count.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,21 +18,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.errors import InputError
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.case import ORIENTATIONS, CaseOptions, PhantomCase, build_case, nifti_bytes, stream
+from datasets.phantom.case_files import split_of, write_cases
 from datasets.phantom.details import detail_targets
 from datasets.phantom.lesions import DISEASES, lesion_parts, lesion_values
 from datasets.phantom.questions import QuestionWriter
 from datasets.phantom.text import write_report
-from datasets.whole_files import write_whole_text
 
-SPLITS = ("train", "val", "test")
 PRETRAINING = ("classification", "details", "image_text", "segmentation")
 MIN_LESION_ML = 0.3  # a smaller lesion is not asked for
-GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -59,15 +54,6 @@ class DatasetOptions:
             )
         if self.questions_per_case < 0:
             raise InputError(f"--questions-per-case {self.questions_per_case}: give 0 or more")
-
-
-def split_of(index: int, split: Sequence[float]) -> str:
-    """The split of a case, from its index alone: the shares are kept closely in every run of consecutive cases.
-
-    The fractional parts of index * golden ratio fill [0, 1) evenly (a low-discrepancy sequence).
-    """
-    position = (index * GOLDEN_RATIO) % 1.0
-    return SPLITS[0] if position < split[0] else SPLITS[1] if position < split[0] + split[1] else SPLITS[2]
 
 
 def write_case(index: int, options: DatasetOptions) -> dict:
@@ -140,35 +126,12 @@ def _pretraining_records(truth: dict, case: PhantomCase) -> dict[str, list[dict]
     }
 
 
-def _write_json(path: Path, content: object) -> None:
-    write_whole_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
 def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:
     """Write ``count`` phantoms and their manifests; gives the truth of every case, as in cases.json.
 
     Raises InputError for less than one worker.
     """
-    if workers < 1:
-        raise InputError(f"--workers {workers}: give the number of processes, at least 1")
-    for folder in ("volumes", "masks", "pretraining"):
-        (options.out / folder).mkdir(parents=True, exist_ok=True)
-    work = partial(write_case, options=options)
-    bar = partial(tqdm, total=options.count, desc="phantoms", unit="case", disable=None)
-    if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            cases = list(bar(pool.imap(work, range(options.count), chunksize=2)))
-    else:
-        cases = list(bar(map(work, range(options.count))))
-    for split in SPLITS:
-        chosen = [case for case in cases if case["truth"]["split"] == split]
-        _write_json(options.out / f"{split}.json", [record for case in chosen for record in case["instruction"]])
-        for name in PRETRAINING:
-            records = [record for case in chosen for record in case["pretraining"][name]]
-            _write_json(options.out / "pretraining" / f"{name}_{split}.json", records)
-    truths = [case["truth"] for case in cases]
-    _write_json(options.out / "cases.json", truths)
-    return truths
+    return write_cases(options.out, options.count, partial(write_case, options=options), PRETRAINING, workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch import Tensor
 from datasets.label_descriptions import SIDE
 
 _OTHER = {"left": "right", "right": "left"}
-Masks = TypeVar("Masks", Tensor, None)
 
 
 def other_side(label: str) -> str:
@@ -35,7 +33,6 @@ def is_mirrored(seed: int, probability: float) -> bool:
     return bool(np.random.default_rng([seed, 1]).random() < probability)
 
 
-def mirrored(image: Tensor, masks: Masks, labels: Sequence[str], axis: int) -> tuple[Tensor, Masks, list[str]]:
-    """image (1, w, h, d), masks (n, w, h, d) or None and their labels -> those of the mirrored patient."""
-    flipped = None if masks is None else masks.flip(axis + 1)
-    return image.flip(axis + 1), flipped, [other_side(label) for label in labels]
+def mirrored(image: Tensor, masks: Tensor, labels: Sequence[str], axis: int) -> tuple[Tensor, Tensor, list[str]]:
+    """image (1, w, h, d), masks (n, w, h, d) and their labels -> those of the mirrored patient."""
+    return image.flip(axis + 1), masks.flip(axis + 1), [other_side(label) for label in labels]

@@ -1,7 +1,7 @@
 """A window of neighbouring slices in place of a whole volume, for training on masks.
 
-Slices are independent of each other but for the encoder's attention along them, and neighbours look alike: windows of
-many volumes teach more in the same time than all slices of few.
+Slices are independent of each other but for the encoder's attention along them, and neighbours look alike: in the time
+of a whole volume a step can see windows of several.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from datasets.volume.anyres import AnyresPlacement
@@ -38,7 +37,7 @@ def draw_window(masks: Tensor, count: int, seed: int) -> slice:
 
 def windowed(placement: AnyresPlacement, count: int) -> AnyresPlacement:
     """The placement of `count` slices of a volume that is placed so: as many patches deep as they need."""
-    z, x, y = placement.patch_grid
+    _, x, y = placement.patch_grid
     crop = placement.crop_size[2]
     deep = -(-count // crop)
     first, second, _ = placement.pad_before
@@ -48,10 +47,10 @@ def windowed(placement: AnyresPlacement, count: int) -> AnyresPlacement:
         resized_shape=(*placement.resized_shape[:2], count),
         padded_shape=(*placement.padded_shape[:2], deep * crop),
         pad_before=(first, second, (deep * crop - count) // 2),
-        patch_grid=(min(deep, z), x, y),
+        patch_grid=(deep, x, y),
     )
 
 
 def content_window(image: Tensor, masks: Tensor, window: slice) -> tuple[Tensor, Tensor]:
     """image (1, w, h, d) and masks (n, w, h, d), their slices in the window alone."""
-    return image[..., window].contiguous(), torch.as_tensor(masks[..., window]).contiguous()
+    return image[..., window].contiguous(), masks[..., window].contiguous()

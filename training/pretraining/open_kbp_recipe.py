@@ -1,4 +1,4 @@
-"""The recipe that learns organs from 170 patients within the hour on two CPU cores; docs/real_data.md has its figures.
+"""The recipe for organs of 170 patients on two CPU cores; docs/real_data.md says what has been measured of it.
 
 What it does otherwise than the published one is what the phantom recipe does, for the same reason, and what makes much
 of few patients: windows of neighbouring slices, mirrored patients, small turns and changes of size.

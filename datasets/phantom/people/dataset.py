@@ -10,8 +10,6 @@ of the masks).  The same seed, index and features give the same bytes, whatever 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,18 +17,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.errors import InputError
 from datasets.phantom.case import nifti_bytes, stream
-from datasets.phantom.dataset import SPLITS, split_of
+from datasets.phantom.case_files import split_of, write_cases, write_json
 from datasets.phantom.people.features import FEATURES, Features
 from datasets.phantom.people.person import MAX_VOXELS, Person, build_person
 from datasets.phantom.people.structures import STRUCTURES_FILE, UNIONS, VALUES
 from datasets.phantom.questions import SEGMENT_ONE, QuestionWriter
 from datasets.phantom.topics import inline
 from datasets.vocabulary import SEGMENTATION
-from datasets.whole_files import write_whole_text
 
 PRETRAINING = ("image_text", "segmentation")
 MIN_VOXELS = 8  # a structure of fewer is not asked for
@@ -130,32 +126,10 @@ def write_people(options: PeopleOptions, workers: int = 1) -> list[dict]:
 
     Raises InputError for less than one worker.
     """
-    if workers < 1:
-        raise InputError(f"--workers {workers}: give the number of processes, at least 1")
-    for folder in ("volumes", "masks", "pretraining"):
-        (options.out / folder).mkdir(parents=True, exist_ok=True)
-    work = partial(write_case, options=options)
-    bar = partial(tqdm, total=options.count, desc="phantoms", unit="case", disable=None)
-    if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            cases = list(bar(pool.imap(work, range(options.count), chunksize=2)))
-    else:
-        cases = list(bar(map(work, range(options.count))))
-    for split in SPLITS:
-        chosen = [case for case in cases if case["truth"]["split"] == split]
-        _write_json(options.out / f"{split}.json", [row for case in chosen for row in case["instruction"]])
-        for kind in PRETRAINING:
-            rows = [row for case in chosen for row in case["pretraining"][kind]]
-            _write_json(options.out / "pretraining" / f"{kind}_{split}.json", rows)
-    truths = [case["truth"] for case in cases]
-    _write_json(options.out / "cases.json", truths)
+    truths = write_cases(options.out, options.count, partial(write_case, options=options), PRETRAINING, workers)
     named: Mapping[str, object] = {"features": options.features.names, "labels": {**VALUES, **UNIONS}}
-    _write_json(options.out / STRUCTURES_FILE, named)
+    write_json(options.out / STRUCTURES_FILE, named)
     return truths
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_whole_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
