@@ -122,15 +122,13 @@ class Preprocessing:
 
     def with_clip_hu(self, window: Sequence[float]) -> Preprocessing:
         """The same with all kinds that are normalised clipped to these HU, lowest and highest."""
-        kinds = {kind: self.steps(kind) for kind in SOURCE_KINDS}
-        return replace(
-            self,
-            **{
-                kind: replace(steps, clip=_window(window))
-                for kind, steps in kinds.items()
-                if steps.normalisation != "none"
-            },
-        )
+        clip = _window(window)
+        clipped: dict[str, Any] = {
+            kind: replace(steps, clip=clip)
+            for kind in SOURCE_KINDS
+            if (steps := self.steps(kind)).normalisation != "none"
+        }
+        return replace(self, **clipped)
 
     def steps(self, source: SourceKind) -> SourceSteps:
         """What is done to a kind of file."""
