@@ -43,6 +43,7 @@ class HyperParameters(PretrainingSettings):
     orientation: str | None = field(default=None, metadata={"published": "as_stored"})
     # how a volume is fitted to its grid of patches; none: as for the weights that training starts from, or published
     resize: Literal["published", "isotropic"] | None = field(default=None, metadata={"published": "published"})
+    clip_hu: tuple[float, float] | None = None  # keep these HU of a volume, as -250 400; none: percentiles of its own
     override_preprocessing: bool = False  # prepare volumes otherwise than for the weights that training starts from
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     crop_size: tuple[int, int, int] = (128, 128, 128)  # voxels of a patch: in plane x and y, slices

@@ -16,6 +16,7 @@ from datasets.errors import InputError
 from datasets.volume.anyres import patchify
 from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import foreground_box
+from datasets.volume.loading import load_volume
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
@@ -35,7 +36,9 @@ STANDARD = Preprocessing.standard(VISION.crop_size, VISION.patch_max)
 RELEASED = Preprocessing.released(VISION.crop_size, VISION.patch_max)
 
 
-@pytest.mark.parametrize("record", [STANDARD, RELEASED, STANDARD.with_orientation("LPS")])
+@pytest.mark.parametrize(
+    "record", [STANDARD, RELEASED, STANDARD.with_orientation("LPS"), RELEASED.with_clip_hu((-250, 400))]
+)
 def test_a_record_survives_json(record):
     assert Preprocessing.from_dict(json.loads(json.dumps(record.to_dict())), "config.json") == record
 
@@ -56,6 +59,12 @@ def test_a_record_survives_json(record):
             {"array_as_is": {**vars(SourceSteps()), "orientation": "up"}},
             r"preprocessing.array_as_is.orientation is 'up'; give three axis codes",
         ),
+        ({"ct_file": {**vars(SourceSteps()), "clip": "hu"}}, r"preprocessing.ct_file.clip is 'hu'; give one of perc"),
+        (
+            {"ct_file": {**vars(SourceSteps()), "clip": [400, -250]}},
+            r"preprocessing.ct_file.clip is \[400, -250\]; give",
+        ),
+        ({"ct_file": {**vars(SourceSteps()), "clip": [0]}}, r"preprocessing.ct_file.clip is \[0\]; give the lowest"),
     ],
 )
 def test_a_wrong_record_is_refused_with_file_and_field(change, message):
@@ -94,6 +103,26 @@ def test_patches_of_a_ct_file_are_what_they_were_before_there_were_records(tmp_p
     assert loader._options(arrays=True) != VolumeLoader(STANDARD, array_axes="LPS")._options(arrays=True)
     unclipped = replace(STANDARD, ct_file=SourceSteps(clip="none"))
     assert VolumeLoader(unclipped)._options(arrays=False) != before
+
+
+def test_a_volume_is_clipped_to_the_hu_that_its_model_was_trained_with(tmp_path):
+    """Written out for a CT file; arrays that somebody else prepared are left as they are."""
+    ct = np.random.default_rng(0).normal(100, 400, (40, 50, 12)).astype(np.float32)
+    record, lines = STANDARD.with_options("a new model", True, {"clip_hu": (-250, 400)})
+    assert lines == [
+        "--clip_hu -250 400: a new model was trained with none; --override_preprocessing makes it -250 400"
+    ]
+    array, _ = load_volume(write_nifti(tmp_path / "ct.nii.gz", ct, np.eye(4)), preprocessing=record)
+    clipped = ct.clip(-250, 400).astype(np.float64)
+    np.testing.assert_allclose(array[0], (clipped - clipped.mean()) / clipped.std(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"--clip_hu 0 100: the model was trained with -250 400; leave --clip_hu out"):
+        record.with_options("the model", False, {"clip_hu": (0, 100)})
+    released = RELEASED.with_clip_hu((-250, 400))
+    assert released.array_as_is == RELEASED.array_as_is and released.rad_chest_ct_array.clip == (-250, 400)
+    assert VolumeLoader(record)._options(arrays=False) != VolumeLoader(STANDARD)._options(arrays=False)
+    air = write_nifti(tmp_path / "air.nii.gz", np.where(ct > 100, 500, -900).astype(np.float32), np.eye(4))
+    with pytest.raises(InputError, match=r"air.nii.gz: the volume is constant after clipping to 600 to 900 HU"):
+        load_volume(air, preprocessing=STANDARD.with_clip_hu((600, 900)))
 
 
 def edit(folder, **entries):

@@ -85,15 +85,26 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
     Newton-Schulz iterations, in the matrix's type.  Singular values below a hundredth of the norm stay smaller; those
     of directions without a gradient stay zero.
+
+    An iteration multiplies X by a polynomial of X X^T.  Where X is much longer than wide, as kernels of convolutions
+    are, the product of all these is found first, among matrices of the smaller side, and X is multiplied once.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)  # singular values up to 1
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    apart = x.shape[1] > 2 * x.shape[0]
+    product = torch.eye(len(x), dtype=x.dtype, device=x.device) if apart else x
+    gram = x @ x.T
+    for iteration in range(ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        if iteration < ITERATIONS - 1:
+            gram = factor @ gram @ factor if apart else product @ product.T
+    if apart:
+        product = product @ x
+    return product.T if tall else product
 
 
 def orthogonalised_by_ranks(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.preprocessing import read_preprocessing
 from training.settings import TrainingSettings
 
+OPTIONS = ("orientation", "resize", "crop_size", "patch_max", "clip_hu")
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 
@@ -19,12 +20,12 @@ def resolve_preprocessing(
     """The run's record, and a line for each setting that departs from what its weights were trained with.
 
     start: the model folder that training starts from, or its record; None takes ``new``.  trained: names it.
-    settings: has orientation, resize, crop_size and patch_max, each None where it is not given, and
+    settings: has orientation, resize, crop_size, patch_max and clip_hu, each None where it is not given, and
     override_preprocessing.
 
     Raises InputError for a setting that differs from the start, unless it is overridden.
     """
-    given = {name: getattr(settings, name) for name in ("orientation", "resize", "crop_size", "patch_max")}
+    given = {name: getattr(settings, name) for name in OPTIONS}
     if start is None:
         return new.with_options("a new model", True, given)[0], []
     record = read_preprocessing(start) if isinstance(start, Path) else start

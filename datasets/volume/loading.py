@@ -111,7 +111,9 @@ def normalize(array: np.ndarray) -> np.ndarray:
 
 
 def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
-    if steps.clip == "percentiles" and array.max() - array.min() > 1000:
+    if isinstance(steps.clip, tuple):
+        np.clip(array, *steps.clip, out=array)
+    elif steps.clip == "percentiles" and array.max() - array.min() > 1000:
         low, high = np.percentile(array, (0.5, 99.5))
         np.clip(array, low, high, out=array)
     if steps.normalisation == "none":
@@ -120,7 +122,8 @@ def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
     # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
     deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
     if deviation == 0:
-        raise VolumeError("the volume is constant after clipping to its 0.5 and 99.5 percentiles; this is no CT")
+        to = "{:g} to {:g} HU".format(*steps.clip) if isinstance(steps.clip, tuple) else "its 0.5 and 99.5 percentiles"
+        raise VolumeError(f"the volume is constant after clipping to {to}; this is no CT")
     array /= np.float32(deviation)
     return array
 

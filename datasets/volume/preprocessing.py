@@ -21,11 +21,11 @@ VERSION = 1
 SourceKind = Literal["ct_file", "rad_chest_ct_array", "array_as_is"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("ct_file", "rad_chest_ct_array", "array_as_is")
 RESIZE_MODES = ("published", "isotropic")
+CLIPS = ("percentiles", "none")
 RAD_CHEST_CT_AXES = "IPL"  # (z, y, x) runs superior to inferior, anterior to posterior, right to left
 RAD_CHEST_CT_MOVED = "PLI"  # the same as (y, x, z), as the release moves it, without a flip
 _CHOICES = {
     "crop": ("foreground", "none"),
-    "clip": ("percentiles", "none"),
     "normalisation": ("z-score", "none"),
     "resize": RESIZE_MODES,
 }
@@ -37,13 +37,13 @@ class SourceSteps:
 
     orientation: axis codes to which the array is brought, as "RAS", or "as_stored".
     crop: "foreground", to the bounding box of voxels > 0, or "none".
-    clip: "percentiles", to 0.5 and 99.5 where max - min > 1000, or "none".
+    clip: "percentiles", to 0.5 and 99.5 where max - min > 1000, "none", or the lowest and highest HU that are kept.
     normalisation: "z-score", less the mean and divided by the standard deviation, or "none".
     """
 
     orientation: str = "RAS"
     crop: str = "foreground"
-    clip: str = "percentiles"
+    clip: str | tuple[float, float] = "percentiles"
     normalisation: str = "z-score"
 
     def __post_init__(self) -> None:
@@ -53,8 +53,12 @@ class SourceSteps:
             raise InputError(
                 f"orientation is {self.orientation!r}; give three axis codes such as RAS or LPS, or {AS_STORED}"
             )
-        for name in ("crop", "clip", "normalisation"):
+        for name in ("crop", "normalisation"):
             _check_choice(name, getattr(self, name))
+        if isinstance(self.clip, list | tuple):
+            object.__setattr__(self, "clip", _window(self.clip))
+        elif self.clip not in CLIPS:
+            raise InputError(f"clip is {self.clip!r}; give one of {', '.join(CLIPS)}, or two HU")
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,21 @@ class Preprocessing:
         """That of CT files, by which the whole is called."""
         return self.ct_file.orientation
 
+    @property
+    def clip_hu(self) -> tuple[float, float] | None:
+        """The HU that CT files are clipped to, or None where none are given."""
+        return self.ct_file.clip if isinstance(self.ct_file.clip, tuple) else None
+
+    def with_clip_hu(self, window: Sequence[float]) -> Preprocessing:
+        """The same with all kinds that are normalised clipped to these HU, lowest and highest."""
+        clip = _window(window)
+        clipped: dict[str, Any] = {
+            kind: replace(steps, clip=clip)
+            for kind in SOURCE_KINDS
+            if (steps := self.steps(kind)).normalisation != "none"
+        }
+        return replace(self, **clipped)
+
     def steps(self, source: SourceKind) -> SourceSteps:
         """What is done to a kind of file."""
         return {name: getattr(self, name) for name in SOURCE_KINDS}[source]
@@ -128,15 +147,18 @@ class Preprocessing:
     def with_options(self, trained: str, override: bool, options: Mapping[str, Any]) -> tuple[Preprocessing, list[str]]:
         """The record under options of the command line, and a line for each that changes it.
 
-        trained: names what the record came with, for messages.  options: of orientation, resize, crop_size and
-        patch_max; None is not given.
+        trained: names what the record came with, for messages.  options: of orientation, resize, crop_size, patch_max
+        and clip_hu; None is not given.
         Raises InputError for an option that differs from the record, unless ``override``, or that is no such value.
         """
         record, changes = self, []
         for name, value in options.items():
             if value is None:
                 continue
-            changed = record.with_orientation(value) if name == "orientation" else replace(record, **{name: value})
+            if name == "orientation":
+                changed = record.with_orientation(value)
+            else:
+                changed = record.with_clip_hu(value) if name == "clip_hu" else replace(record, **{name: value})
             if changed != record:
                 line = f"--{name} {_shown(value)}: {trained} was trained with {_shown(getattr(record, name))}"
                 if not override:
@@ -197,6 +219,13 @@ def _exactly(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
     return dict(values)
 
 
+def _window(values: Sequence[float]) -> tuple[float, float]:
+    """Two numbers that can be the lowest and the highest HU; raises InputError for others."""
+    if len(values) != 2 or not all(type(value) in (int, float) for value in values) or not values[0] < values[1]:
+        raise InputError(f"clip is {list(values)}; give the lowest and the highest HU that are kept, as -250 400")
+    return float(values[0]), float(values[1])
+
+
 def _check_choice(name: str, value: Any) -> None:
     if value not in _CHOICES[name]:
         raise InputError(f"{name} is {value!r}; give one of {', '.join(_CHOICES[name])}")
@@ -207,4 +236,6 @@ def _is_positive(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return " ".join(f"{number:g}" for number in value)
+    return "none" if value is None else str(value)

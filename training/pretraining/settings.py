@@ -38,6 +38,7 @@ class PretrainingSettings(TrainingSettings):
     skip_missing_tasks: bool
     orientation: str | None
     resize: Literal["published", "isotropic"] | None
+    clip_hu: tuple[float, float] | None
     override_preprocessing: bool
     array_axes: str | None
     crop_size: tuple[int, int, int]

@@ -34,6 +34,7 @@ class TuningSettings(TrainingSettings):
     validation_samples: int
     orientation: str | None
     resize: Literal["published", "isotropic"] | None
+    clip_hu: tuple[float, float] | None
     override_preprocessing: bool
     array_axes: str | None
     crop_size: tuple[int, int, int] | None
