@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,8 @@ class ToySettings(TrainingSettings):
     kill_in_save: int = 0  # SIGKILL itself in the middle of saving this step
     kill_at: int = 0  # SIGKILL itself in the forward pass of this step
     terminate_at: int = 0  # SIGTERM itself in the forward pass of this step
+    sleep_at: int = 0  # this step takes `sleep_seconds`
+    sleep_seconds: float = 1.0
     groups: bool = False  # the head gets a tenth of the learning rate
 
 
@@ -161,6 +164,8 @@ def main(argv: list[str] | None = None) -> TrainingResult:
         step = (number - 1) // settings.accumulation_steps + 1
         if step == settings.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == settings.sleep_at:
+            time.sleep(settings.sleep_seconds)
         if step == settings.terminate_at:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -30,6 +30,7 @@ from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
 from training.update import NonFiniteLossError, update_weights
+from training.watchdog import Watchdog
 
 __all__ = ["NonFiniteLossError", "TrainingResult", "train"]
 
@@ -78,7 +79,7 @@ def train(
     Raises InputError for unusable settings, a checkpoint that does not fit the run, or a sample that cannot be read,
     and NonFiniteLossError, before the weights change, naming the samples.  Every rank raises the same.  In fp16 a
     gradient that is too large for the type is no error: the update is skipped, and `train/skipped_updates` tells how
-    many of them were, as a share.
+    many of them were, as a share.  After `watchdog_minutes` without a step a rank writes what its threads are doing.
     """
     settings.validate()
     begun, run_dir = time.monotonic(), Path(settings.run_dir)
@@ -142,6 +143,7 @@ def train(
             random_state.set_state(state["random"])
             del state
         engine.module.train()
+        watchdog = stack.enter_context(Watchdog(run_dir, ranks.rank, settings.watchdog_minutes, start))
 
         while step < settings.max_iters:
             out_of_time = bool(settings.max_minutes) and time.monotonic() - begun > 60 * settings.max_minutes
@@ -166,13 +168,16 @@ def train(
                 raise
             averages.add("train/learning_rate", settings.learning_rate * factor)
             step += 1
+            watchdog.step_ended(step)
             progress.advance(step)
             if step % settings.log_interval == 0 or step == settings.max_iters:
                 progress.report(step, averages.take())
             if settings.save_interval and step % settings.save_interval == 0:
                 saved = save(step)
+                watchdog.step_ended(step)
             if evaluate is not None and settings.eval_interval and step % settings.eval_interval == 0:
                 progress.evaluation(step, _evaluate(engine.module, evaluate, step))
+                watchdog.step_ended(step)
 
         if saved is None or checkpoint_store.step_of(saved) != step:
             saved = save(step)

@@ -24,6 +24,7 @@ class TrainingSettings:
             "eval_interval",
             "keep_checkpoints",
             "max_minutes",
+            "watchdog_minutes",
             "check_data",
             "skip_bad_samples",
             "cuda_precision",
@@ -75,13 +76,14 @@ class TrainingSettings:
     eval_interval: int = 0  # optimiser steps between two evaluations; 0 never evaluates
     keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk; 0 for all
     max_minutes: float = 0.0  # stop after this time, saving a checkpoint to resume from; 0 is no limit
+    watchdog_minutes: float = 30.0  # write what every thread is doing after so long without a step; 0 never does
 
     def validate(self) -> None:
         """Raise InputError for a value that no run can use, naming the option."""
         self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "loss_scale_window")
         self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
         self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")
-        self.require_at_least(0, "schedule_updates", "keep_checkpoints")
+        self.require_at_least(0, "schedule_updates", "keep_checkpoints", "watchdog_minutes")
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
         if self.offload != "none" and self.zero_stage not in OFFLOADED_STAGES[self.offload]:

@@ -1,0 +1,50 @@
+"""A step that does not end is told of, with what every thread was doing, and the run goes on when it ends after all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import toy_task
+from training.watchdog import Watchdog
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+def test_a_step_that_sleeps_is_told_of_and_the_run_ends_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--sleep_at", "3", "--sleep_seconds", "1.2", "--watchdog_minutes", f"{0.5 / 60}", "--max_iters", "4")
+    assert toy_task.main(["--run_dir", str(tmp_path), *options]).status == "finished"
+    written = (tmp_path / "hang_rank_0.txt").read_text()
+    times = written.count("rank 0: no step has ended for")
+    assert 1 <= times <= 2  # 1.2 s hold two half seconds; a busy machine may wake the thread late
+    assert written.count("since step 2") == written.count("in on_forward") == times  # where it sleeps
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: rank 0: no step")]
+    assert len(told) == times
+    assert str(tmp_path / "hang_rank_0.txt") in told[0]
+
+
+def test_steps_that_end_are_no_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Watchdog(tmp_path, 1, 1.0 / 60) as watchdog:
+        for step in range(8):
+            time.sleep(0.2)
+            watchdog.step_ended(step)
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().err == ""
+    assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_without_minutes_there_is_no_thread(tmp_path: Path) -> None:
+    with Watchdog(tmp_path, 0, 0.0):
+        assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_place_that_cannot_be_written_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hang_rank_2.txt").mkdir()
+    with Watchdog(tmp_path, 2, 0.1 / 60, step=7):
+        time.sleep(0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and "since step 7" in lines[0] and "could not be written" in lines[0]
