@@ -22,6 +22,7 @@ from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
+from datasets.volume.declared_size import allow_voxels
 from datasets.volume.dicom_series import series_path
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.guards import BODY
@@ -91,6 +92,7 @@ class HyperParameters:
     resize: Literal["published", "isotropic"] | None = None  # none: as the checkpoint was trained
     override_preprocessing: bool = False  # prepare volumes otherwise than the checkpoint was trained with
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
+    max_voxels: int | None = None  # a volume of more is refused; none: 2^30, as 1024 slices of 1024 x 1024
     cache: str = ""
     max_length: int = 4096
     # beams: the best of num_beams, never sampled.  release: as published, by task: text with num_beams beams, top_k 50
@@ -246,6 +248,7 @@ def main() -> None:
     """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
     settings.validate()
+    allow_voxels(settings.max_voxels)
     images = find_volumes(settings.images) if settings.images else []
     if settings.series:
         settings.image = (str(series_path(settings.image[0], settings.series)),)

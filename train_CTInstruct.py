@@ -23,6 +23,7 @@ from datasets.manifest_check.needs import instruction_source
 from datasets.mixture import load_mixture, manifest_and_weight, with_mixture_files
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
 from datasets.sampling import MixtureSampler, SharedVolumeSampler
+from datasets.volume.declared_size import allow_voxels
 from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.validation import held_out_losses
@@ -184,6 +185,7 @@ def with_default_phantoms(settings: HyperParameters) -> HyperParameters:
 def main() -> None:
     settings = parse(HyperParameters, PRESETS, recipes=RECIPES)
     settings.validate()  # before a large model is read
+    allow_voxels(settings.max_voxels)
     check_start(settings)
     ranks = distributed.initialize()
     random_state.seed_all(settings.seed)

@@ -27,6 +27,7 @@ class TrainingSettings:
             "watchdog_minutes",
             "check_data",
             "skip_bad_samples",
+            "max_voxels",
             "cuda_precision",
             "offload",
         }
@@ -70,6 +71,7 @@ class TrainingSettings:
     # look at all manifests, the headers of all files and a few masks before training; voxels: at all masks
     check_data: Literal["headers", "voxels", "off"] = "headers"
     skip_bad_samples: bool = False  # leave out records whose files cannot be used, and count them
+    max_voxels: int | None = None  # a volume of more is refused; none: 2^30, as 1024 slices of 1024 x 1024
 
     log_interval: int = 10  # optimiser steps between two lines of the log
     save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only

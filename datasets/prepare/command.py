@@ -30,6 +30,7 @@ from datasets.prepare.preparing import Prepared, with_neighbours
 from datasets.prepare.registry import data_sets, find_data_set
 from datasets.prepare.scan import default_workers
 from datasets.prepare.splits import TEST_SHARE, VAL_SHARE
+from datasets.volume.declared_size import allow_voxels
 
 WORDS = ("list", "check", "all")
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     console = printing.output()
     try:
+        allow_voxels(given.max_voxels)
         if given.what == "list":
             known = data_sets()
             printing.print_data_sets(console, known, find(_folder(given.root), known.values()) if given.root else {})
@@ -191,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replace", action="store_true", help="also write manifests that were made of another data set"
     )
+    parser.add_argument("--max_voxels", type=int, help="refuse volumes of more (default: 2^30)")
     parser.add_argument("--audit", type=int, default=0, metavar="N", help="then show N random cases on a page")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the data set")
     return parser

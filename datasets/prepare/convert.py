@@ -22,6 +22,7 @@ from datasets.errors import InputError
 from datasets.manifest_rows import SPLIT_NAMES, ManifestError, read_rows, splits_in
 from datasets.prepare.convert_instructions import convert_instructions
 from datasets.prepare.convert_pretraining import convert_pretraining, files_of
+from datasets.volume.declared_size import allow_voxels
 
 MAX_FAULTS = 20
 
@@ -66,9 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", choices=("ours", "published"), required=True, help="the form to write")
     parser.add_argument("--task", default="", help="published pretraining task that numbers the classes (default: the "
                         "file's name)")  # fmt: skip
+    parser.add_argument("--max_voxels", type=int, help="refuse volumes of more (default: 2^30)")
     parser.add_argument("--missing_files_ok", action="store_true", help="do not look for volumes and masks")
     options = parser.parse_args(arguments)
     try:
+        allow_voxels(options.max_voxels)
         count = convert(options.source, options.target, options.to, options.task, not options.missing_files_ok)
     except InputError as error:
         faults = error.faults if isinstance(error, ManifestError) else [str(error)]

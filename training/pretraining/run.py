@@ -11,6 +11,7 @@ from rich.console import Console
 
 from datasets.pretraining import PretrainingCollator, PretrainingDataset
 from datasets.sampling import MixtureSampler
+from datasets.volume.declared_size import allow_voxels
 from datasets.volume.preprocessing import print_changes
 from datasets.whole_files import write_whole_text
 from models.checkpoints.pretrained_vision import load_pretraining, save_pretraining
@@ -44,6 +45,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
 
     presets: of the script.  score: gives the scores of a model on validation data.
     """
+    allow_voxels(settings.max_voxels)
     ranks = distributed.initialize()
     if not settings.eval_only:  # before data and text encoder are made
         settings.validate()
