@@ -36,6 +36,7 @@ from benchmarks.segmentation_peer.volumes import (
 from datasets.errors import InputError
 from datasets.named_numbers import named_numbers
 from datasets.volume.augmentation import AugmentationOptions
+from datasets.whole_files import write_whole_text, written_whole
 from training.arguments import parse, to_dict
 from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.script import run_script
@@ -129,8 +130,8 @@ def train(settings: HyperParameters) -> None:
     show(end)
     about = {"settings": to_dict(settings), "organs": organs, "normalisation": asdict(normalisation)}
     about |= {"training": asdict(end), "patients": len(volumes)}
-    Path(settings.run_dir).mkdir(parents=True, exist_ok=True)
-    torch.save({"about": about, "weights": network.state_dict()}, Path(settings.run_dir) / NETWORK)
+    with written_whole([Path(settings.run_dir) / NETWORK]) as (part,):
+        torch.save({"about": about, "weights": network.state_dict()}, part)
 
 
 def show(progress: Progress) -> None:
@@ -171,10 +172,10 @@ def evaluate(settings: HyperParameters) -> None:
         "manifest": str(manifest),
         "about": about,
     }
-    (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (folder / CASES).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_whole_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    write_whole_text(folder / CASES, json.dumps(rows, indent=2) + "\n")
     table = peer_table({"MONAI DynUNet": result})
-    (folder / TABLE).write_text(table + "\n", encoding="utf-8")
+    write_whole_text(folder / TABLE, table + "\n")
     print(table)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Aim, Row
+from datasets.whole_files import save_picture
 
 
 def rows_table(rows: Sequence[Row]) -> str:
@@ -50,7 +51,7 @@ def cost_plot(rows: Sequence[Row], path: Path) -> None:
     axes.set(xlabel="million voxels", ylabel="seconds", xscale="log", yscale="log", title="Full-size vision model")
     if families:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path, dpi=110)
     pyplot.close(figure)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets.errors import InputError
+
+if TYPE_CHECKING:  # neither is needed for texts
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 @contextmanager
@@ -43,11 +48,16 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
                 part.unlink()
 
 
+def write_whole_bytes(path: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all; gives its path, and raises as `written_whole`."""
+    with written_whole([path]) as (part,):
+        part.write_bytes(content)
+    return path
+
+
 def write_whole_text(path: Path, text: str) -> Path:
     """Write a text file, whole or not at all; gives its path, and raises as `written_whole`."""
-    with written_whole([path]) as (part,):
-        part.write_text(text, encoding="utf-8")
-    return path
+    return write_whole_bytes(path, text.encode("utf-8"))
 
 
 def write_rows(path: Path, rows: Any, lines: bool = False) -> None:
@@ -57,3 +67,14 @@ def write_rows(path: Path, rows: Any, lines: bool = False) -> None:
     else:
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def save_picture(picture: Image | Figure, path: Path, **options: Any) -> Path:
+    """Write a picture as PNG, whole or not at all; gives its path.
+
+    options: of Pillow's `save`, or of matplotlib's `savefig`.  Raises as `written_whole`.
+    """
+    content = io.BytesIO()
+    write = picture.save if hasattr(picture, "save") else picture.savefig
+    write(content, format="png", **options)
+    return write_whole_bytes(path, content.getvalue())

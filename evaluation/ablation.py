@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.errors import InputError
-from datasets.whole_files import write_whole_text
+from datasets.whole_files import save_picture, write_whole_text
 from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
@@ -180,13 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = list(dict.fromkeys(re.sub(r"/+$", "", folder) for folder in options.runs))
         runs = [read_run(folder) for folder in folders]
         table, plot = ablation_table(runs), ablation_plot(runs)
+        write_whole_text(options.output / "ablation.md", to_markdown(table))
+        write_whole_text(options.output / "ablation.csv", to_csv(table))
+        save_picture(plot, options.output / "ablation.png", dpi=120)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_whole_text(options.output / "ablation.md", to_markdown(table))
-    write_whole_text(options.output / "ablation.csv", to_csv(table))
-    plot.savefig(options.output / "ablation.png", dpi=120)
     print(to_markdown(table))
     return 0
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from datasets.errors import InputError
 from datasets.label_descriptions import canonical, findings
+from datasets.volume.nifti_files import save_nifti
 from datasets.volume.viewer_copy import thinned, thinned_affine
 from models.answering.answer import Answer, Mask
 from models.answering.interface import DIAGNOSIS_QUESTION, REPORT_QUESTION, AnsweringCTInstruct
@@ -134,7 +135,7 @@ def store_mask(mask: Mask, volume: OpenedVolume) -> StoredMask:
     if step != (1, 1, 1):
         shown = path.with_name(f"{key}_shown.nii.gz")
         affine = thinned_affine(np.asarray(own.geometry.source_affine), step)
-        nib.save(nib.Nifti1Image(thinned(array, step).astype(np.uint8), affine), shown)
+        save_nifti(nib.Nifti1Image(thinned(array, step).astype(np.uint8), affine), shown)
     stored = StoredMask(key, mask.name, mask.millilitres, _inner_voxel(array, step), path, shown)
     volume.keep(stored)
     return stored

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.geometry import AS_STORED, VolumeGeometry
 from datasets.volume.loading import read_volume
+from datasets.volume.nifti_files import save_nifti
 from datasets.volume.overlay import display_window
 from datasets.volume.readers import EXTENSIONS, is_dicom_file
 from datasets.volume.viewer_copy import shown_step, thinned, thinned_affine, viewer_copy
@@ -82,9 +82,8 @@ def open_volume(path: Path, key: str, name: str, image: Path, array_axes: str | 
     in_hu = bool(voxels.min() < _HU_LOWEST)
     middle = voxels[tuple(slice(None, None, max(1, size // 128)) for size in voxels.shape)]  # a sample will do
     window = display_window(middle, {}, "auto" if in_hu else None)
-    image.parent.mkdir(parents=True, exist_ok=True)
     step = shown_step(geometry.shape, geometry.spacing)
-    nib.save(viewer_copy(thinned(voxels, step), thinned_affine(np.asarray(geometry.source_affine), step)), image)
+    save_nifti(viewer_copy(thinned(voxels, step), thinned_affine(np.asarray(geometry.source_affine), step)), image)
     return VolumeFile(key, name, path, image, geometry, window, in_hu, step)
 
 

@@ -30,6 +30,7 @@ from benchmarks.segmentation_peer.volumes import read_records
 from datasets.catalog import phantom_tasks
 from datasets.errors import InputError
 from datasets.prepare.sets.open_kbp import TASK
+from datasets.whole_files import save_picture, write_whole_text
 from models.configuration import ENCODER_NAMES
 
 RESULTS, TABLE, SETTINGS = "results.json", "table.md", "settings.json"
@@ -74,9 +75,8 @@ def write_all(values: argparse.Namespace, starts: Sequence[Start]) -> str:
         return ""
     titles = [start.title for start in starts]
     text = curves_table(results, values.encoders, titles)
-    (values.out / TABLE).write_text(text, encoding="utf-8")
-    values.figure.parent.mkdir(parents=True, exist_ok=True)
-    curves_figure(results, values.encoders, titles).savefig(values.figure, dpi=150)
+    write_whole_text(values.out / TABLE, text)
+    save_picture(curves_figure(results, values.encoders, titles), values.figure, dpi=150)
     return text
 
 

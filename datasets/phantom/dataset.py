@@ -27,6 +27,7 @@ from datasets.phantom.details import detail_targets
 from datasets.phantom.lesions import DISEASES, lesion_parts, lesion_values
 from datasets.phantom.questions import QuestionWriter
 from datasets.phantom.text import write_report
+from datasets.whole_files import write_whole_bytes
 
 PRETRAINING = ("classification", "details", "image_text", "segmentation")
 MIN_LESION_ML = 0.3  # a smaller lesion is not asked for
@@ -66,7 +67,7 @@ def write_case(index: int, options: DatasetOptions) -> dict:
         "lesions": f"masks/{name}_lesions.nii.gz",
     }
     for key, array in (("image", case.ct), ("structures", case.structures), ("lesions", case.written_lesions)):
-        (options.out / paths[key]).write_bytes(nifti_bytes(array, case.affine))
+        write_whole_bytes(options.out / paths[key], nifti_bytes(array, case.affine))
     report = write_report(case.findings, stream(options.seed, index, "report"))
     base = {"image_path": paths["image"], "patient_id": name}
     writer = QuestionWriter(name, base, case.findings, stream(options.seed, index, "questions"))

@@ -7,7 +7,6 @@ a mask that lies on the source file voxel by voxel.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from datasets.volume.geometry import (
 )
 from datasets.volume.guards import slice_doubts, unit_doubts
 from datasets.volume.mask_rules import check_grid, whole_numbers
-from datasets.volume.nifti_files import nifti_header
+from datasets.volume.nifti_files import nifti_header, save_nifti
 from datasets.volume.plausible import check_affine, check_values
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import ARRAY_KINDS, SLICE_FOLDER, RawVolume, file_kind, read_raw
@@ -187,14 +186,7 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     affine = np.asarray(geometry.source_affine)
     image = nib.Nifti1Image(restore_to_source(labels, geometry), affine)
     _copy_space(image, geometry)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        nib.save(image, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return save_nifti(image, path)
 
 
 def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0) -> RawVolume:

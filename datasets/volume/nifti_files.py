@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,18 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         check_voxels(path, image.shape)
         # get_fdata applies scl_slope and scl_inter in the type asked for, so that no float64 copy is made
         return image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine
+
+
+def save_nifti(image: nib.Nifti1Image, path: Path) -> Path:
+    """Write an image, packed where the name ends in .gz, whole or not at all; folders are made.  Gives the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{path.name}")  # nibabel goes by the ending
+    try:
+        nib.save(image, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from datasets.errors import InputError
+from datasets.whole_files import save_picture
 
 # told apart with and without colour blindness (after Okabe and Ito, "Color Universal Design"), bright on the gray of a
 # CT; more masks than these take hues around the circle
@@ -258,8 +259,5 @@ def save_overlay(
     window: str | tuple[float, float] | None = "auto",
     title: str | None = None,
 ) -> Path:
-    """Write `overlay_figure` as a PNG and return its path; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    overlay_figure(volume, masks, spacing, window, title).savefig(path, format="png", facecolor=BACKGROUND)
-    return path
+    """Write `overlay_figure` as a PNG, whole or not at all, and return its path; folders are made."""
+    return save_picture(overlay_figure(volume, masks, spacing, window, title), Path(path), facecolor=BACKGROUND)

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
-from datasets.whole_files import write_whole_text
+from datasets.whole_files import save_picture, write_whole_text
 from evaluation.answering.outputs import Outputs
 from models.answering.answer import Answer
 from models.answering.predicting import GenerationOptions
@@ -71,5 +71,5 @@ def answer_question(
     overlay = None
     if answer.masks:
         overlay = output / "answer_overlay.png"
-        answer.overlay().save(overlay)
+        save_picture(answer.overlay(), overlay)
     return WrittenAnswer(answer, files, overlay, outputs.write(answer, output / "answer"))

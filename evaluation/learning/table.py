@@ -21,7 +21,7 @@ from typing import Any
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
-from datasets.whole_files import write_whole_text
+from datasets.whole_files import save_picture, write_whole_text
 from evaluation.learning.blind_answers import likely_option, mean_masks, same_report, same_words
 from evaluation.learning.chance import answers_of_others, masks_of_others, one_option, reports_of_others
 from evaluation.learning.figures import curves_figure, overlays_picture
@@ -205,11 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [read_seed_run(folder) for folder in folders.values()]
         text, curves = to_markdown(learning_table(runs)), curves_figure([run.folder for run in runs])
         overlays = overlays_picture(runs[0].evaluations["none"], ORGANS)
-        options.output.mkdir(parents=True, exist_ok=True)
-        curves.savefig(options.output / "learning_curves.png", dpi=120)
+        save_picture(curves, options.output / "learning_curves.png", dpi=120)
         pictures = "\n![Loss of each task](learning_curves.png)\n"
         if overlays is not None:
-            overlays.save(options.output / "overlays.png")
+            save_picture(overlays, options.output / "overlays.png")
             pictures += "\n![Masks beside the truth](overlays.png)\n"
         write_whole_text(options.output / "learning.md", text + pictures)
     except InputError as error:

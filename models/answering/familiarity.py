@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.covariance import LedoitWolf
 
 from datasets.errors import CheckpointError, InputError
 from datasets.volume.anyres import PatchedVolume, content_of
+from datasets.whole_files import write_whole_bytes
 from models.encoders.contract import EncodedVolume
 
 FILE = "familiarity.safetensors"
@@ -119,11 +120,12 @@ class Familiarity:
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Write it into a model folder."""
+        """Write it into a model folder, whole or not at all."""
         path = Path(folder) / FILE
         parts = {name: np.asarray(getattr(self, name), np.float32) for name in _PARTS}
-        save_file({name: np.atleast_1d(np.ascontiguousarray(part)) for name, part in parts.items()}, path)
-        return path
+        return write_whole_bytes(
+            path, save({name: np.atleast_1d(np.ascontiguousarray(part)) for name, part in parts.items()})
+        )
 
 
 def _slices(sizes: tuple[int, ...]) -> list[slice]:

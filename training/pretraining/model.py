@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from datasets.errors import InputError
 from datasets.label_descriptions import descriptions
 from datasets.volume.preprocessing import Preprocessing
+from datasets.whole_files import written_whole
 from models.checkpoints.pretrained_backbone import load_pretrained_backbone
 from models.checkpoints.pretrained_vision import load_into
 from models.configuration import VISION_PRESETS, VisionConfig, vision_preset
@@ -131,7 +132,8 @@ def load_text_encoder(settings: PretrainingSettings, reports: list[str]) -> Text
     def build() -> None:
         if not folder.is_dir():
             width = VISION_PRESETS["tiny"].query_width
-            build_tiny_text_encoder([*descriptions().values(), *reports], width).save(folder)
+            with written_whole([folder]) as (part,):
+                build_tiny_text_encoder([*descriptions().values(), *reports], width).save(part)
 
     distributed.from_main(build)
     return TextEncoder.load(folder, cache=cache)

@@ -27,6 +27,7 @@ from datasets.phantom.people.structures import STRUCTURES_FILE, UNIONS, VALUES
 from datasets.phantom.questions import SEGMENT_ONE, QuestionWriter
 from datasets.phantom.topics import inline
 from datasets.vocabulary import SEGMENTATION
+from datasets.whole_files import write_whole_bytes
 
 PRETRAINING = ("image_text", "segmentation")
 MIN_VOXELS = 8  # a structure of fewer is not asked for
@@ -70,8 +71,8 @@ def write_case(index: int, options: PeopleOptions) -> dict:
     person = build_person(options.seed, index, options.features, options.max_voxels)
     name = f"person_{options.seed}_{index:05d}"
     image, mask = f"volumes/{name}.nii.gz", f"masks/{name}_structures.nii.gz"
-    (options.out / image).write_bytes(nifti_bytes(person.ct, person.affine))
-    (options.out / mask).write_bytes(nifti_bytes(person.labels, person.affine))
+    for path, array in ((image, person.ct), (mask, person.labels)):
+        write_whole_bytes(options.out / path, nifti_bytes(array, person.affine))
     counts = np.bincount(person.labels.ravel(), minlength=len(VALUES) + 1)
     present = [label for label, value in VALUES.items() if counts[value] >= MIN_VOXELS]
     report = report_of(person, present)
