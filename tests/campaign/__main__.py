@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tests.campaign.commands import damaged_runs
 from tests.campaign.interruptions import failing_writes, full_disks, killed_runs
+from tests.campaign.memory import large_work
 from tests.campaign.readers import damaged_files
 from tests.campaign.verdicts import Verdict, table
 
@@ -18,8 +19,9 @@ PARTS: dict[str, Callable[[int, int], Iterator[Verdict]]] = {
     "kills": killed_runs,
     "disk": full_disks,
     "writes": failing_writes,
+    "memory": large_work,
 }
-COUNTS = {"readers": 3400, "commands": 200, "kills": 50, "disk": 50, "writes": 30}
+COUNTS = {"readers": 3400, "commands": 200, "kills": 50, "disk": 50, "writes": 30, "memory": 1000}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
