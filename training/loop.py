@@ -30,6 +30,7 @@ from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
 from training.update import NonFiniteLossError, update_weights
+from training.wandb_log import wandb_log
 from training.watchdog import Watchdog
 
 __all__ = ["NonFiniteLossError", "TrainingResult", "train"]
@@ -129,7 +130,8 @@ def train(
             )
 
     with ExitStack() as stack:
-        progress = Progress(run_dir, settings.max_iters, start, ranks.is_main)
+        wandb = wandb_log(settings.wandb, run_dir, record.get("arguments"), ranks.is_main)
+        progress = Progress(run_dir, settings.max_iters, start, ranks.is_main, wandb)
         stack.callback(progress.close)
         terminated = stack.enter_context(_termination_flag())
         averages, step = Averages(), start

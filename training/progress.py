@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from datasets.whole_files import write_whole_text
 from training import distributed
+from training.wandb_log import WandbLog
 
 
 class Averages:
@@ -41,11 +42,12 @@ class Averages:
 class Progress:
     """The log of one run.  On ranks other than the main one every method does nothing.
 
-    Writes `tensorboard/` and `history.jsonl` in the run folder.  On a terminal it draws a bar with the time left, else
-    it prints a line a report.
+    Writes `tensorboard/` and `history.jsonl` in the run folder; wandb, where it is given, gets the same scalars.  On a
+    terminal it draws a bar with the time left, else it prints a line a report.
     """
 
-    def __init__(self, run_dir: Path, total: int, start: int, main: bool) -> None:
+    def __init__(self, run_dir: Path, total: int, start: int, main: bool, wandb: WandbLog | None = None) -> None:
+        self.wandb = wandb
         self.main, self.total, self.start, self.begun = main, total, start, time.monotonic()
         self.bar: Any = None
         self.writer: Any = None
@@ -106,11 +108,15 @@ class Progress:
             self.bar.stop()
         if self.main:
             self.writer.close()
+            if self.wandb is not None:
+                self.wandb.close()
             self.history.close()
 
     def _record(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.record(step, scalars)
         self.history.write(json.dumps({"step": step, **scalars}) + "\n")
 
 

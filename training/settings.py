@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from datasets.errors import InputError
+from training.wandb_log import require_wandb
 
 OFFLOADED_STAGES = {"optimizer": (1, 2, 3), "parameters": (3,)}  # those that share out what is offloaded
 
@@ -28,6 +29,7 @@ class TrainingSettings:
             "check_data",
             "skip_bad_samples",
             "max_voxels",
+            "wandb",
             "cuda_precision",
             "offload",
         }
@@ -77,6 +79,7 @@ class TrainingSettings:
     save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only
     eval_interval: int = 0  # optimiser steps between two evaluations; 0 never evaluates
     keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk; 0 for all
+    wandb: Literal["off", "offline"] = "off"  # offline: also keep what TensorBoard gets for `wandb sync`, in run_dir
     max_minutes: float = 0.0  # stop after this time, saving a checkpoint to resume from; 0 is no limit
     watchdog_minutes: float = 30.0  # write what every thread is doing after so long without a step; 0 never does
 
@@ -86,6 +89,7 @@ class TrainingSettings:
         self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
         self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")
         self.require_at_least(0, "schedule_updates", "keep_checkpoints", "watchdog_minutes")
+        require_wandb(self.wandb)
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
         if self.offload != "none" and self.zero_stage not in OFFLOADED_STAGES[self.offload]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -56,6 +57,7 @@ def large_work(count: int, seed: int) -> Iterator[Verdict]:
 
 def grown_by_questions(place: Path, count: int, seed: int) -> float:
     """By what share the memory of a process grew from the first fifth of the questions to the last."""
+    logging.disable(logging.WARNING)  # noise is no CT, of which every volume is warned
     (place / "model").mkdir()
     save_checkpoint(tiny_ctinstruct().eval(), place / "model")
     random = np.random.default_rng(seed)
