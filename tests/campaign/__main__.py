@@ -6,17 +6,19 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from tests.campaign.commands import damaged_runs
 from tests.campaign.interruptions import failing_writes, full_disks, killed_runs
 from tests.campaign.memory import large_work
+from tests.campaign.ranks import killed_ranks
 from tests.campaign.readers import damaged_files
 from tests.campaign.verdicts import Verdict, table
 
 PARTS: dict[str, Callable[[int, int], Iterator[Verdict]]] = {
     "readers": damaged_files,
     "commands": damaged_runs,
-    "kills": killed_runs,
+    "kills": lambda count, seed: chain(killed_runs(count, seed), killed_ranks(count // 5, seed)),
     "disk": full_disks,
     "writes": failing_writes,
     "memory": large_work,

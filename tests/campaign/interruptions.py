@@ -116,10 +116,10 @@ def _of_job(
         done = interrupt(job, place, output, seconds, random)
         between = job.result(output)
         again = job.run(place, output, *job.resume, seconds=SECONDS)
-        yield Verdict(name, number, *_judged(done, between, again, job.result(output), expected))
+        yield Verdict(name, number, *judged_after(done, between, again, job.result(output), expected))
 
 
-def _judged(done: Ended | str, between: Any, again: Ended, found: Any, expected: Any) -> tuple[str, str]:
+def judged_after(done: Ended | str, between: Any, again: Ended, found: Any, expected: Any) -> tuple[str, str]:
     """Of an interrupted run and the one after it: nothing half is taken for whole, and the end is the same."""
     if between is not None and between != expected:
         return DIFFERENT, f"a result that is not whole was left: {str(done)[:300]}"
