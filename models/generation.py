@@ -18,6 +18,7 @@ from datasets.vocabulary import diseases_of
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.prompt_cache import Prompt, can_read_ahead, read_ahead, read_on
+from models.prompt_prefixes import HeldPrefixes
 
 log = logging.getLogger(__name__)
 SearchProtocol = Literal["beams", "release"]
@@ -76,6 +77,7 @@ def generate(
     protocol: SearchProtocol = "beams",
     seed: int = 0,
     streamer: BaseStreamer | None = None,
+    prefixes: HeldPrefixes | None = None,
 ) -> list[Prediction]:
     """Answer each question of a batch without answers.
 
@@ -89,6 +91,8 @@ def generate(
         seed: with the samples' ids, of what is drawn where answers are sampled: the same question in the same company
             has the same answer, whatever was asked before it.
         streamer: is given each token of a batch of one as it is found; transformers allows that without beams alone.
+        prefixes: what was read of earlier prompts about the same encodings, which is not read again, and of these for
+            later ones; only for a language model that can share them (`models.extensions.shared_prefix`).
     Raises:
         ValueError: the batch's tasks are searched for in different ways.
     """
@@ -99,8 +103,12 @@ def generate(
     if encoded is None:
         encoded = model.encode(batch)
     beams = search.get("num_beams", config.num_beams) or 1
-    prompt = Prompt(*model.input_embeddings(batch, encoded), batch.attention_mask)
-    if beams > 1 and can_read_ahead(model.language_model):
+    can_share = can_read_ahead(model.language_model)
+    if prefixes is not None and can_share:
+        prompt = prefixes.prompt(model, batch, encoded)
+    else:
+        prompt = Prompt(*model.input_embeddings(batch, encoded), batch.attention_mask)
+    if beams > 1 and can_share:
         prompt = read_ahead(model.language_model, prompt)
     ends = end_tokens(model, protocol)
     language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
