@@ -3,7 +3,7 @@
     python -m benchmarks.beside_peer --ours runs/open_kbp/evaluation --peer runs/dynunet
 
 ours: a folder of evaluate_CTInstruct.py, whose masks are read and scored anew at the peer's tolerance.  peer: the
-run_dir of benchmarks.dynunet_peer.
+run_dir of benchmarks.dynunet_peer; without one, ours are scored alone.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Options:
     """Compare the masks of an evaluation with those of the peer."""
 
     ours: str  # folder that evaluate_CTInstruct.py wrote
-    peer: str  # folder that benchmarks.dynunet_peer wrote
+    peer: str = ""  # folder that benchmarks.dynunet_peer wrote; empty scores ours alone
     name: str = "CTInstruct, 2D1D"  # what to call ours in the table
     minutes: float | None = None  # that ours was trained for, for the table
+    tolerance_mm: float = 4.0  # of NSD, where there is no peer that has one
     output: str = ""  # a file for the table and the difference; none prints them alone
 
 
@@ -81,7 +82,11 @@ def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
 
 
 def compare(options: Options) -> str:
-    """The table of both, and a line with the difference."""
+    """The table of both, and a line with the difference; or of ours alone."""
+    if not options.peer:
+        ours = summary(score_ours(Path(options.ours), options.tolerance_mm), options.tolerance_mm)
+        alone = {"scores": ours, "minutes": options.minutes, "tolerance_mm": options.tolerance_mm}
+        return peer_table({options.name: alone})
     folder = Path(options.peer)
     try:
         peer, result = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)

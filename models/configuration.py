@@ -193,7 +193,7 @@ VISION_PRESETS: dict[str, VisionConfig] = {
         crop_size=(128, 96, 32),
         patch_max=4,
         resnet_layers=(1, 2, 2, 1),
-        resnet_channels=(16, 32, 64, 64),
+        resnet_channels=(16, 16, 32, 64),
         **_ON_TWO_CORES,
     ),
     "tiny": VisionConfig(

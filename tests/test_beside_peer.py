@@ -73,3 +73,10 @@ def test_the_table_has_both_and_the_difference(tmp_path: Path) -> None:
         "| ours | 1.000 | 1.000 | 1.000 | 38.0 | – | – |",
     ]
     assert lines[-1] == "Ours less the peer's over 1 organs of 1 patients: Dice 0.250, NSD 0.250."
+
+
+def test_ours_may_be_scored_alone(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, "a", 1)
+    header, _, row = compare(Options(str(tmp_path), tolerance_mm=2.0)).splitlines()
+    assert "NSD at 2 mm" in header and "liver" in header
+    assert row.startswith(f"| CTInstruct, 2D1D | {5 / 12:.3f} | ")

@@ -151,6 +151,15 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     assert model.image_projection.weight.grad is None, "tokens are asked only where the mask decoder is not"
 
 
+def test_the_cross_entropy_of_masks_may_weigh_more_than_their_dice() -> None:
+    batch = make_batch("segmentation", [0, 1])
+    model, plain = tiny_pretraining(mask_bce_weight=5.0).eval(), tiny_pretraining().eval()
+    weighted, output = model(batch), plain(batch)
+    assert weighted.metrics == output.metrics, "what is logged is without weights"
+    expected = 5 * output.metrics["mask_bce"].item() + output.metrics["mask_dice"].item()
+    assert weighted.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_cell_of_a_map_and_of_its_target_lie_in_the_same_place() -> None:
     config = replace(vision_preset("tiny"), resnet_channels=(16, 32, 64, 64), stem_width=64, spatial_depth=2)
     torch.manual_seed(1)

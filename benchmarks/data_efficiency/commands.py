@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.data_efficiency.plan import Run, Start
 from benchmarks.encoder_runs import ROOT
 from datasets.catalog import phantom_tasks
+from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 
 PHANTOM_TASKS = {
     "segmentation": "phantom_segmentation",
@@ -54,6 +55,8 @@ def _script(encoder: str, preset: str, recipe: str) -> list[str]:
     patches = ("--patch_max", "1") if preset == "tiny" and encoder != "2D1D" else ()
     # whole volumes for all: a window of slices fills a share of 2D1D's patch and another of a cube
     samples = ("--window_slices", "0", "--micro_batch", "4", "--segmentation_micro_batch", "2")
+    # pretraining sees intensities as the runs on patients do, which would else be refused what it learned
+    intensities = ("--clip_hu", *(f"{hu:g}" for hu in OPEN_KBP_RECIPE["clip_hu"]))
     return [
         sys.executable,
         script,
@@ -61,6 +64,7 @@ def _script(encoder: str, preset: str, recipe: str) -> list[str]:
         preset,
         *patches,
         *samples,
+        *intensities,
         "--recipe",
         recipe,
         "--precision",

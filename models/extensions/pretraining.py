@@ -122,8 +122,9 @@ class ExtendedPretrainingModel(PretrainingModel):
         return losses | super().mask_losses(volume, queries, masks)
 
     def weight_of(self, loss: str) -> float:
-        """Deep supervision has a weight of its own."""
-        return self.extensions.deep_supervision if loss.startswith("deep") else super().weight_of(loss)
+        """Deep supervision has a weight of its own, and the cross-entropy of the mask decoder's masks."""
+        own = {"mask_bce": self.extensions.mask_bce_weight}
+        return self.extensions.deep_supervision if loss.startswith("deep") else own.get(loss, super().weight_of(loss))
 
     def token_scores(self, tokens: Tensor, label_embeddings: Tensor) -> Tensor:
         """Cosine similarities (..., n) of tokens (..., C) and the text encoder's (n, text width), as `label_scores`."""

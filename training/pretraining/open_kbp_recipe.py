@@ -15,6 +15,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "kinds": ("segmentation",),
     "skip_missing_tasks": True,
     "orientation": "RAS",
+    "clip_hu": (-250.0, 400.0),  # soft tissues differ by tens of HU; teeth and fillings would take the scale
     "window_slices": 32,
     "validation_samples": 33,
     # augmentation
@@ -22,10 +23,11 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "augment_affine": 0.5,
     "augment_mirror": 0.5,
     # objectives
+    "mask_bce_weight": 5.0,
     "deep_supervision": 2.0,
     # optimisation
-    "max_iters": 2000,
-    "segmentation_micro_batch": 4,
+    "max_iters": 5000,
+    "segmentation_micro_batch": 2,
     "accumulation_steps": 1,
     "optimizer": "Muon",
     "muon_mask_decoder": True,
@@ -40,5 +42,5 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "schedule_updates": 0,
     "log_interval": 20,
     "save_interval": 500,
-    "eval_interval": 500,
+    "eval_interval": 2500,
 }

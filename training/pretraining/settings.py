@@ -84,6 +84,7 @@ class PretrainingSettings(TrainingSettings):
     pretrained_backbone: str
     running_centre: bool
     prevalence: bool
+    mask_bce_weight: float
     deep_supervision: float
     deep_only_tasks: tuple[str, ...]
     token_classification: float
@@ -99,7 +100,7 @@ class PretrainingSettings(TrainingSettings):
         self.require_at_least(
             0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices"
         )
-        self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate")
+        self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate", "mask_bce_weight")
         self._augmentation()
         for name in ("temperature", "label_scale"):
             if not getattr(self, name) > 0:
