@@ -22,7 +22,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import stages_data, stages_language, stages_packed, stages_tiny, stages_vision
+from benchmarks import (
+    stages_data,
+    stages_language,
+    stages_packed,
+    stages_prompts,
+    stages_reading,
+    stages_tiny,
+    stages_vision,
+)
 from benchmarks.measure import Aim, Row, device, gemm_flops_per_second
 from benchmarks.table import aims_table, cost_plot, rows_table
 
@@ -48,10 +56,15 @@ STAGES: dict[str, Stage] = {
     "backward4": _whatever(stages_vision.backward, 4),
     "language": partial(lambda size, quick: stages_language.generation(size, 64 if quick else 128), "tiny"),
     "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
+    "prompts": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "small"),
+    "prompts135M": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "135M"),
+    "prompts2B": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "2B"),
+    "reading": stages_reading.reading,
     "packed": _whatever(stages_packed.packed_questions),
     "tiny": stages_tiny.tiny,
 }
-QUICK = ("loading", "vision1", "shared", "labels1", "language", "packed", "tiny")
+ON_REQUEST = ("prompts2B",)  # heavier than the others together on two cores: by --stages alone
+QUICK = ("loading", "reading", "vision1", "shared", "labels1", "language", "prompts", "packed", "tiny")
 
 
 def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
@@ -85,7 +98,7 @@ def main() -> None:
 
     console, rows, aims, failures = Console(), [], [], []
     about = machine()
-    names = options.stages or (QUICK if options.quick else tuple(STAGES))
+    names = options.stages or (QUICK if options.quick else [name for name in STAGES if name not in ON_REQUEST])
     for name in track(names, description="stages", console=console):
         result = in_own_process(name, options.quick)
         if isinstance(result, str):

@@ -19,7 +19,9 @@ from models.language.tiny_language_model import build_tiny_language_model, train
 TEXTS = ["The liver is of normal size. No pleural effusion is seen. Is there a lung nodule in the right upper lobe?"]
 SIZES = {  # hidden size, layers, heads, feed-forward width
     "tiny": {},
+    "small": {"hidden_size": 384, "layers": 8, "heads": 6, "feedforward": 1536},
     "135M": {"hidden_size": 576, "layers": 30, "heads": 8, "feedforward": 1536},
+    "2B": {"hidden_size": 1536, "layers": 28, "heads": 12, "feedforward": 8960},
 }
 
 

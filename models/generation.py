@@ -17,6 +17,8 @@ from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
+from models.prompt_cache import Prompt, can_read_ahead, read_ahead, read_on
+from models.prompt_prefixes import HeldPrefixes
 
 log = logging.getLogger(__name__)
 SearchProtocol = Literal["beams", "release"]
@@ -75,11 +77,13 @@ def generate(
     protocol: SearchProtocol = "beams",
     seed: int = 0,
     streamer: BaseStreamer | None = None,
+    prefixes: HeldPrefixes | None = None,
 ) -> list[Prediction]:
     """Answer each question of a batch without answers.
 
-    Each volume is encoded once, for the text and for every mask.  Beams run on a key-value cache; the hidden states
-    of special tokens come from one pass over the chosen sequences, and only where they have any.
+    Each volume is encoded once, for the text and for every mask.  A prompt is read once for all of its beams, which run
+    on copies of its keys and values; the hidden states of special tokens come from one pass over the chosen sequences,
+    which goes on from the same keys and values, and only where they have any.
 
     Args:
         num_beams, protocol: see `search_settings`.
@@ -87,6 +91,8 @@ def generate(
         seed: with the samples' ids, of what is drawn where answers are sampled: the same question in the same company
             has the same answer, whatever was asked before it.
         streamer: is given each token of a batch of one as it is found; transformers allows that without beams alone.
+        prefixes: what was read of earlier prompts about the same encodings, which is not read again, and of these for
+            later ones; only for a language model that can share them (`models.extensions.shared_prefix`).
     Raises:
         ValueError: the batch's tasks are searched for in different ways.
     """
@@ -96,17 +102,22 @@ def generate(
         raise ValueError(f"a batch of {', '.join(sorted(set(batch.tasks)))} is not searched for in one way")
     if encoded is None:
         encoded = model.encode(batch)
-    embeddings, positions = model.input_embeddings(batch, encoded)
+    beams = search.get("num_beams", config.num_beams) or 1
+    can_share = can_read_ahead(model.language_model)
+    if prefixes is not None and can_share:
+        prompt = prefixes.prompt(model, batch, encoded)
+    else:
+        prompt = Prompt(*model.input_embeddings(batch, encoded), batch.attention_mask)
+    if beams > 1 and can_share:
+        prompt = read_ahead(model.language_model, prompt)
     ends = end_tokens(model, protocol)
     language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
-    devices = [embeddings.device] if embeddings.device.type == "cuda" else []
+    devices = [prompt.embeddings.device] if prompt.embeddings.device.type == "cuda" else []
     with torch.random.fork_rng(devices, enabled=is_sampled(search, config)):
         if is_sampled(search, config):
             torch.manual_seed(zlib.crc32(" ".join([str(seed), *batch.sample_ids]).encode()))
         sequences = language_model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=batch.attention_mask,
-            position_ids=positions,
+            **prompt.search_inputs(beams),
             num_return_sequences=1,
             max_new_tokens=max_new_tokens,
             pad_token_id=model.tokenizer.pad_token_id,
@@ -114,7 +125,7 @@ def generate(
             streamer=streamer,
             **search,
         )
-    hidden = _answer_hidden(model, sequences, embeddings, positions, batch.attention_mask)
+    hidden = _answer_hidden(model, sequences, prompt)
     return [
         _prediction(model, row, _before_end(sequences[row], ends), hidden, batch, encoded[row], protocol)
         for row in range(len(encoded))
@@ -130,23 +141,22 @@ def end_tokens(model: CTInstruct, protocol: SearchProtocol) -> list[int]:
     return [ends] if isinstance(ends, int) else list(ends)
 
 
-def _answer_hidden(
-    model: CTInstruct, sequences: Tensor, embeddings: Tensor, positions: Tensor, attention_mask: Tensor
-) -> Tensor | None:
+def _answer_hidden(model: CTInstruct, sequences: Tensor, prompt: Prompt) -> Tensor | None:
     """Hidden states (B, n, hidden) of generated tokens (B, n), or None where no row has a special one."""
     special = (sequences == model.segmentation_id) | (sequences == model.confidence_id)
     if not special.any():
         return None
-    answers = model.language_model.get_input_embeddings()(sequences).to(embeddings.dtype)
-    length = sequences.shape[1]
-    steps = torch.arange(1, length + 1, device=positions.device)
-    output = model.language_model(
-        inputs_embeds=torch.cat([embeddings, answers], dim=1),
-        attention_mask=torch.cat([attention_mask, torch.ones_like(sequences)], dim=1),
-        position_ids=torch.cat([positions, positions[..., -1:] + steps], dim=-1),
+    answers = model.language_model.get_input_embeddings()(sequences).to(prompt.embeddings.dtype)
+    length, begin = sequences.shape[1], prompt.columns_read
+    steps = torch.arange(1, length + 1, device=prompt.positions.device)
+    output = read_on(
+        model.language_model,
+        torch.cat([prompt.embeddings[:, begin:], answers], dim=1),
+        torch.cat([prompt.positions[..., begin:], prompt.positions[..., -1:] + steps], dim=-1),
+        torch.cat([prompt.attention_mask, torch.ones_like(sequences)], dim=1),
+        prompt.cache,
         output_hidden_states=True,
         logits_to_keep=1,
-        use_cache=False,
     )
     return output.hidden_states[-1][:, -length:]
 

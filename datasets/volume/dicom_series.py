@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -29,6 +31,7 @@ from datasets.volume.dicom_headers import (
 from datasets.volume.geometry import LPS_TO_RAS, VolumeError
 
 TILT_DEGREES = 0.5  # between the slices' normal and the way from slice to slice
+_READERS = 4  # files read and unpacked at a time: more wait for Python itself
 _UID = re.compile(r"\d+(\.\d+)+")
 
 
@@ -46,14 +49,19 @@ def read_dicom_series(place: Path) -> tuple[np.ndarray, np.ndarray]:
     places: dict[Path, list[int]] = {}
     for index, header in enumerate(slices):
         places.setdefault(header.path, []).append(index)
-    for path, indices in places.items():
+
+    def fill(path: Path) -> None:
         frames, rescaled = _decoded(path)
-        for index in indices:
+        for index in places[path]:
             header = slices[index]
             voxels = frames[header.frame].astype(np.float32)
             if not rescaled:
                 voxels = voxels * np.float32(header.slope) + np.float32(header.intercept)
             array[:, :, index] = voxels.T
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        for _ in readers.map(fill, places):
+            pass  # raises what a file raised, the first in order
     return array, affine
 
 
@@ -124,16 +132,12 @@ def _slices(place: Path) -> list[DicomSlice]:
     slices: list[DicomSlice] = []
     problems: list[VolumeError] = []
     counts: Counter[SeriesName] = Counter()
-    for path in paths:
-        try:
-            if (header := image_header(path)) is None:
-                continue
-            name = SeriesName.of(header[0])
-            counts[name] += int(header[0].get("NumberOfFrames") or 1)
-            if wanted in (None, name.uid):
-                slices += slices_of(path, *header)
-        except VolumeError as error:
-            problems.append(error)
+    with ThreadPoolExecutor(_READERS) as readers:
+        for found in readers.map(lambda path: _found(path, wanted), paths):
+            if found.name is not None:
+                counts[found.name] += found.images
+            slices += found.slices
+            problems += found.problems
     uids = {name.uid for name in counts}
     if wanted is None and len(uids) > 1:
         raise VolumeError(
@@ -147,6 +151,27 @@ def _slices(place: Path) -> list[DicomSlice]:
     if not slices:
         raise VolumeError(f"{place}: no DICOM image lies directly in this folder; give the one that holds the slices")
     return slices
+
+
+class _Found(NamedTuple):
+    """What one file adds to a series; no name where it is no image."""
+
+    name: SeriesName | None
+    images: int
+    slices: list[DicomSlice]
+    problems: list[VolumeError]
+
+
+def _found(path: Path, wanted: str | None) -> _Found:
+    """The slices of a file, unless another series than the one with this UID is wanted, or what is wrong with it."""
+    name, images = None, 0
+    try:
+        if (header := image_header(path)) is None:
+            return _Found(None, 0, [], [])
+        name, images = SeriesName.of(header[0]), int(header[0].get("NumberOfFrames") or 1)
+        return _Found(name, images, slices_of(path, *header) if wanted in (None, name.uid) else [], [])
+    except VolumeError as error:
+        return _Found(name, images, [], [error])
 
 
 def _check_alike(slices: list[DicomSlice], place: Path) -> None:

@@ -1,8 +1,10 @@
-"""NIfTI files by nibabel: the voxels as float32, or the header alone."""
+"""NIfTI files by nibabel: the voxels as float32, or the header alone.
+
+Packed ones are opened by isal's igzip, which unpacks faster than zlib and checks the same sums at the end.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
 import os
@@ -13,6 +15,7 @@ from typing import cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 
 from datasets.volume.declared_size import check_declared, check_voxels
 from datasets.volume.geometry import VolumeError
@@ -39,7 +42,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array float32 and affine (4, 4).
 
     Raises VolumeError for voxels that are no real numbers, a size that the file cannot hold, or a spacing that is not
-    above 0; and nibabel's, zlib's and the system's errors for a damaged file.
+    above 0; and nibabel's, igzip's and the system's errors for a damaged file.
     """
     with _nifti_image(path, to_the_end=True) as image:
         dtype = image.get_data_dtype()
@@ -81,7 +84,7 @@ def _nifti_image(path: Path, to_the_end: bool = False) -> Iterator[nib.Nifti1Pai
         return
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    with cast(io.BufferedIOBase, gzip.open(path, "rb") if zipped else open(path, "rb")) as stream:
+    with cast(io.BufferedIOBase, igzip.open(path, "rb") if zipped else open(path, "rb")) as stream:
         raw = _raw_header(stream)
         _check_header(path, raw, int(raw["vox_offset"]))
         check_declared(path, raw.get_data_shape(), _voxel_bytes(path, raw), path.stat().st_size, zipped)

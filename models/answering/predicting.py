@@ -14,6 +14,7 @@ from datasets.instruction import InstructionCollator, InstructionSample
 from datasets.volume.restore import restore_masks
 from models.answering.recent_volumes import RecentEncodings
 from models.ctinstruct import CTInstruct
+from models.extensions.shared_prefix import can_share_prefix
 from models.generation import Prediction, SearchProtocol, generate, generation_config, is_sampled, search_settings
 
 
@@ -61,14 +62,17 @@ def predict(
     A sampled answer is drawn by itself: then it depends on its id and the seed, and not on who shares the batch.
     `streamer` is given the tokens of one sample as they are found.
     """
-    encoded = (encodings or RecentEncodings(model)).encode(samples)
+    encodings = encodings or RecentEncodings(model)
+    encoded = encodings.encode(samples)
+    shares = can_share_prefix(model.language_model.config.get_text_config())
+    prefixes = encodings.prefixes if shares else None
     device = next(model.vision.bridger.parameters()).device
     collate = InstructionCollator(model.tokenizer.pad_token_id)
     found: dict[int, Prediction] = {}
     for rows in _searched_together(model, samples, options):
         batch = collate([samples[row] for row in rows]).to(device)
         search = (options.num_beams, options.max_new_tokens, [encoded[row] for row in rows])
-        predictions = generate(model, batch, *search, options.protocol, options.seed, streamer)
+        predictions = generate(model, batch, *search, options.protocol, options.seed, streamer, prefixes)
         found |= dict(zip(rows, predictions, strict=True))
     return [SampleAnswer(found[row], _restored(found[row].mask_logits, sample)) for row, sample in enumerate(samples)]
 

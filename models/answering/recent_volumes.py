@@ -1,4 +1,4 @@
-"""Volumes that are encoded once, though several questions in a row ask about them."""
+"""Volumes that are encoded once, and read once by the language model, though several questions in a row are asked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import torch
 from datasets.instruction import InstructionSample
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
+from models.prompt_prefixes import HeldPrefixes
 
 
 class RecentEncodings:
-    """Encodings of the volumes of the last batch, for those of its volumes that the next batch asks about again."""
+    """Encodings of the volumes of the last batch, for those of its volumes that the next batch asks about again.
+
+    prefixes: what the language model has read of these volumes; they go when the encodings go.
+    """
 
     def __init__(self, model: CTInstruct) -> None:
         self._model = model
+        self.prefixes = HeldPrefixes()
         self._held: dict[str, EncodedVolume] = {}  # by the volume's key
 
     @torch.inference_mode()
@@ -26,6 +31,7 @@ class RecentEncodings:
         }
         # What is not asked for again goes before anything new comes: feature maps of a volume take a gigabyte.
         self._held = {key: self._held[key] for key in asked if key in self._held}
+        self.prefixes.keep(self._held.values())
         for key, volume in asked.items():
             if key not in self._held:
                 self._held[key] = self._model.encode_volumes([volume])[0]

@@ -1,0 +1,57 @@
+"""Files to volumes, beside the same reader with zlib, sorting and one thread: what is saved, bit for bit."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import nibabel as nib
+import numpy as np
+
+from benchmarks.measure import Aim, Row, best_seconds, peak_gib
+from benchmarks.stages_data import hounsfield_volume, write_dicom_series
+from datasets.volume import dicom_series, loading, nifti_files
+from datasets.volume.loading import load_volume
+
+
+@contextmanager
+def plain_reader() -> Iterator[None]:
+    """Without the faster parts, while the context lasts."""
+    with (
+        patch.object(nifti_files, "igzip", gzip),
+        patch.object(loading, "percentiles", np.percentile),
+        patch.object(loading, "laid_out", np.ascontiguousarray),
+        patch.object(dicom_series, "_READERS", 1),
+    ):
+        yield
+
+
+def reading(quick: bool) -> tuple[list[Row], list[Aim]]:
+    """A CT of usual size as NIfTI, packed and not, and as DICOM, to what the encoder is given."""
+    shape = (512, 512, 64) if quick else (512, 512, 200)
+    rows, aims = [], []
+    with TemporaryDirectory() as temporary:
+        folder, volume = Path(temporary), hounsfield_volume(shape)
+        image = nib.Nifti1Image(volume, np.diag([-0.8, -0.8, 1.5, 1.0]))  # stored as LPS, as most are
+        nib.save(image, folder / "ct.nii.gz")
+        nib.save(image, folder / "ct.nii")
+        write_dicom_series(folder / "dicom", volume)
+        for name, place, target in (
+            ("packed NIfTI", folder / "ct.nii.gz", 2.5),
+            ("NIfTI", folder / "ct.nii", 1.0),
+            ("DICOM series", folder / "dicom", 1.0),
+        ):
+            load: Callable[[], np.ndarray] = lambda place=place: load_volume(place)[0]  # noqa: E731
+            ours, array = best_seconds(load, 2), load()
+            peak = peak_gib()
+            with plain_reader():
+                plain, expected = best_seconds(load, 2), load()
+            assert np.array_equal(array, expected), f"{name} is read otherwise"
+            note = f"{plain:.2f} s by zlib, sorting and one thread; {'×'.join(map(str, shape))}"
+            rows.append(Row(f"{name} to a normalised volume", ours, peak_gib=peak, voxels=volume.size, note=note))
+            aims.append(Aim(f"{name} to a normalised volume, faster than plainly", plain / ours, target, at_least=True))
+    return rows, aims
