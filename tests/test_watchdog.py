@@ -45,6 +45,9 @@ def test_without_minutes_there_is_no_thread(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "hang_rank_2.txt").mkdir()
     with Watchdog(tmp_path, 2, 0.1 / 60, step=7):
-        time.sleep(0.25)
-    lines = capsys.readouterr().err.splitlines()
+        said, begun = "", time.monotonic()
+        while "\n" not in said and time.monotonic() - begun < 20:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+    lines = said.splitlines()
     assert lines and "since step 7" in lines[0] and "could not be written" in lines[0]
