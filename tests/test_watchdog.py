@@ -21,8 +21,8 @@ def test_a_step_that_sleeps_is_told_of_and_the_run_ends_well(
     assert toy_task.main(["--run_dir", str(tmp_path), *options]).status == "finished"
     written = (tmp_path / "hang_rank_0.txt").read_text()
     times = written.count("rank 0: no step has ended for")
-    assert 1 <= times <= 2  # 1.2 s hold two half seconds; a busy machine may wake the thread late
-    assert written.count("since step 2") == written.count("in on_forward") == times  # where it sleeps
+    assert times >= 1  # a busy machine may be as slow in other steps
+    assert "in on_forward" in written.partition("since step 2")[2]  # where it sleeps
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: rank 0: no step")]
     assert len(told) == times
     assert str(tmp_path / "hang_rank_0.txt") in told[0]
@@ -45,6 +45,9 @@ def test_without_minutes_there_is_no_thread(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "hang_rank_2.txt").mkdir()
     with Watchdog(tmp_path, 2, 0.1 / 60, step=7):
-        time.sleep(0.25)
-    lines = capsys.readouterr().err.splitlines()
+        said, begun = "", time.monotonic()
+        while "\n" not in said and time.monotonic() - begun < 20:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+    lines = said.splitlines()
     assert lines and "since step 7" in lines[0] and "could not be written" in lines[0]
