@@ -55,7 +55,8 @@ class HeldPrefixes:
         """
         images = batch.input_ids == model.image_id
         starts, ends = _prefixes(images, batch.attention_mask)
-        if max(ends) == images.shape[1]:  # a row that ends in a visual token leaves nothing to go on with
+        # there is nothing to share; or, where a row ends in a visual token, nothing to go on with
+        if not images.any() or max(ends) == images.shape[1]:
             return Prompt(*model.input_embeddings(batch, encoded), batch.attention_mask)
         ids = [batch.input_ids[row, start:end] for row, (start, end) in enumerate(zip(starts, ends, strict=True))]
         wanted = [row for row in range(len(ids)) if len(ids[row])]

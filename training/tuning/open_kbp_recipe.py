@@ -15,7 +15,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "task_weights": ("segmentation=10", "yes_no=12", "multiple_choice=12"),
     "loss_weights": ("query=20", "mask=2"),
     "precision": "autocast",
-    "max_iters": 400,
+    "max_iters": 300,
     "mask_slices": 16,
     "mask_volumes": 2,
     "eval_interval": 0,
