@@ -14,7 +14,8 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
-OF_OTHERS = {"include", "module", "num_accelerators", "master_port", "logdir"}  # DeepSpeed's launcher and TensorBoard
+# DeepSpeed's launcher, TensorBoard, pip
+OF_OTHERS = {"include", "module", "num_accelerators", "master_port", "logdir", "require-hashes"}
 MADE_BY_THE_USER = {"data/pretraining", "data/benchmarks"}  # folders that this project has not
 SETTINGS = ("train_*.py", "evaluate_CTInstruct.py", "serve_CTInstruct.py", "training/**/*.py", "benchmarks/*.py")
 
@@ -69,8 +70,9 @@ def _settings_fields() -> Iterator[str]:
 
 
 def _added_options() -> Iterator[str]:
-    """Names in calls of ``add_argument``."""
+    """Names in calls of ``add_argument``, and in the script of the lock."""
     for room in ("datasets", "models", "evaluation", "benchmarks", "training", "tests/campaign"):
         for file in (ROOT / room).rglob("*.py"):
             yield from re.findall(r'"--([\w-]+)"', file.read_text(encoding="utf-8"))
+    yield from re.findall(r"--([\w-]+)", (ROOT / ".ci" / "lock").read_text(encoding="utf-8"))
     yield "help"
