@@ -26,7 +26,7 @@ from tests.campaign.verdicts import Verdict, table
 
 
 def test_a_small_campaign() -> None:
-    """At most seconds: one file in ten of those of the whole campaign."""
+    """Ten files of each kind; the campaign by itself takes two hundred of each."""
     verdicts = list(damaged_files(10 * len(TARGETS), seed=1))
     assert [verdict.line() for verdict in verdicts if not verdict.survived] == []
     assert len(verdicts) == 10 * len(TARGETS)
@@ -122,11 +122,13 @@ def test_the_end_of_a_command(ended: Ended, found: str | None, outcome: str) -> 
 
 
 def test_the_table_adds_up() -> None:
-    lines = table([Verdict("a", 0, "same"), Verdict("a", 1, "crash"), Verdict("b", 0, "refused")]).splitlines()
+    outcomes = [("a", "same"), ("a", "crash"), ("a", "not struck"), ("b", "refused")]
+    lines = table(Verdict(target, number, outcome) for number, (target, outcome) in enumerate(outcomes)).splitlines()
+    assert lines[0] == "| what | tried | survived | same | refused | followed | not struck | faults |"
     assert lines[2:] == [
-        "| a | 2 | 1 | 1 | 0 | 0 | 1 crash |",
-        "| b | 1 | 1 | 0 | 1 | 0 | none |",
-        "| **all** | 3 | 2 | 1 | 1 | 0 | 1 crash |",
+        "| a | 3 | 1 | 1 | 0 | 0 | 1 | 1 crash |",
+        "| b | 1 | 1 | 0 | 1 | 0 | 0 | none |",
+        "| **all** | 4 | 2 | 1 | 1 | 0 | 1 | 1 crash |",
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,9 @@ from datasets.volume.declared_size import MAX_VOXELS, MAX_VOXELS_VARIABLE, allow
 from datasets.volume.geometry import VolumeError
 from datasets.volume.readers import read_raw
 from models.checkpoints.folder import save_checkpoint
+from tests.campaign.fork_server import PeakMemory
 from tests.campaign.jobs import EXAMPLE
+from tests.campaign.memory import in_a_child
 from tests.ct_files import ras_affine, write_dicom, write_itk, write_nifti
 from tests.tiny_model import tiny_ctinstruct
 
@@ -73,13 +75,21 @@ def test_every_reader_keeps_to_it(kind: str, tmp_path: Path) -> None:
 
 
 def test_no_memory_is_taken_for_what_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    np.lib.format.open_memmap(path, "w+", np.float32, (700, 700, 700)).flush()  # 1.4 GB, of which the disk holds none
-    allow_voxels(10**6)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(VolumeError, match="--max_voxels"):
-        read_raw(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    path, size = tmp_path / "a.npy", 4 * 300**3
+    np.lib.format.open_memmap(path, "w+", np.float32, (300, 300, 300)).flush()  # of which the disk holds nothing
+
+    def grown(most: int, expected: AbstractContextManager) -> float:
+        memory = PeakMemory()
+        allow_voxels(most)
+        memory.reset()
+        with expected:
+            read_raw(path)
+        return memory.grown()
+
+    refused = in_a_child(lambda: grown(10**6, pytest.raises(VolumeError, match="--max_voxels")))
+    read = in_a_child(lambda: grown(300**3, nullcontext()))
+    assert isinstance(refused, int) and 0 <= refused < size / 10, refused
+    assert isinstance(read, int) and read > size / 2, f"the measure sees nothing: {read}"
 
 
 def test_it_can_be_raised_above_the_default() -> None:

@@ -1,4 +1,4 @@
-"""A fault campaign: damaged files, kills, full disks and refused memory against the real readers and commands.
+"""A fault campaign: damaged files, kills, full disks, failing writes and much work for the real readers and commands.
 
     python -m tests.campaign --part readers --count 2000 --seed 0
 

@@ -16,17 +16,24 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+Fault = Callable[[Callable[[], None]], None]  # changes the process, and calls what it is given once it has done harm
+
 _PIPE = 2**20
 _F_SETPIPE_SZ = 1031
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; status is negative for a signal, None where it was ended for taking too long."""
+    """How a command ended.
+
+    status: negative for a signal, None where it was ended for taking too long.  struck: the signal was sent before the
+    end, a file met the largest size, or the fault has said that it came.
+    """
 
     status: int | None
     output: str
     errors: str
+    struck: bool = False
 
     @property
     def error_lines(self) -> list[str]:
@@ -48,7 +55,7 @@ def forked(
     *,
     seconds: float = 120.0,
     kill: tuple[float, int] | None = None,
-    fault: Callable[[], None] | None = None,
+    fault: Fault | None = None,
     largest_file: int | None = None,
 ) -> Ended:
     """Run a script (its file name) or module ("-m", its name) with options, and wait for its end.
@@ -56,21 +63,24 @@ def forked(
     kill: (seconds, signal) for its process group.  fault: called in the child before the command.  largest_file: bytes
     that a file may have, as on a full disk.
     """
-    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    (out, out_end), (err, err_end), (mark, mark_end) = os.pipe(), os.pipe(), os.pipe()
     for end in (out_end, err_end):
         fcntl.fcntl(end, _F_SETPIPE_SZ, _PIPE)
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        _run(words, out_end, err_end, fault, largest_file)
-    os.close(out_end)
-    os.close(err_end)
-    status = _wait(child, seconds, kill)
-    output, errors = (_read(end) for end in (out, err))
-    return Ended(status, output, errors)
+        _run(words, out_end, err_end, fault, largest_file, mark_end)
+    for end in (out_end, err_end, mark_end):
+        os.close(end)
+    status, sent = _wait(child, seconds, kill)
+    output, errors, marked = (_read(end) for end in (out, err, mark))
+    return Ended(status, output, errors, sent or marked != "")
 
 
-def _run(words: Sequence[str], out: int, err: int, fault: Callable[[], None] | None, largest: int | None) -> None:
+def _run(words: Sequence[str], out: int, err: int, fault: Fault | None, largest: int | None, mark: int) -> None:
+    def struck() -> None:
+        os.write(mark, b"struck")
+
     status = 1
     try:
         os.setsid()
@@ -78,9 +88,9 @@ def _run(words: Sequence[str], out: int, err: int, fault: Callable[[], None] | N
         os.dup2(err, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         if largest is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+            _limit_files(largest, struck)
         if fault is not None:
-            fault()
+            fault(struck)
         is_module = words[0] == "-m"
         sys.argv = list(words[1:] if is_module else words)
         if is_module:
@@ -101,8 +111,19 @@ def _run(words: Sequence[str], out: int, err: int, fault: Callable[[], None] | N
         os._exit(status)
 
 
-def _wait(child: int, seconds: float, kill: tuple[float, int] | None) -> int | None:
-    """The exit status; whatever the command has left in its process group is ended with it."""
+def _limit_files(largest: int, struck: Callable[[], None]) -> None:
+    """No file may grow beyond `largest` bytes; the first one that would calls `struck`."""
+
+    def reached(number: int, frame: object) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python has it; the write fails with EFBIG either way
+        struck()
+
+    signal.signal(signal.SIGXFSZ, reached)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+
+def _wait(child: int, seconds: float, kill: tuple[float, int] | None) -> tuple[int | None, bool]:
+    """The exit status, and whether `kill` was sent; what the command has left in its process group is ended with it."""
     begun = time.monotonic()
     sent, late = False, False
     while True:
@@ -118,7 +139,7 @@ def _wait(child: int, seconds: float, kill: tuple[float, int] | None) -> int | N
             _signal(child, signal.SIGKILL)
         time.sleep(0.01)
     _signal(child, signal.SIGKILL)
-    return None if late else os.waitstatus_to_exitcode(status)
+    return None if late else os.waitstatus_to_exitcode(status), sent
 
 
 def _signal(group: int, number: int) -> None:

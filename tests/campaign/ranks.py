@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 
 from tests.campaign.forked import Ended
-from tests.campaign.interruptions import judged_after
+from tests.campaign.interruptions import DRAWS, judged_after
 from tests.campaign.jobs import TRAIN
-from tests.campaign.verdicts import HANG, Verdict
+from tests.campaign.verdicts import HANG, UNCLEAR, Verdict
 from tests.launch import launch
 
 VICTIMS = ("everything", "the launcher", "a rank")
@@ -38,19 +38,28 @@ def killed_ranks(count: int, seed: int) -> Iterator[Verdict]:
         assert whole.status == 0 and expected is not None, whole
         for number in range(count):
             victim = VICTIMS[number % len(VICTIMS)]
-            shutil.rmtree(output, ignore_errors=True)
             random = np.random.default_rng([seed, number, *b"two ranks"])
-            signal_number = signal.SIGTERM if random.random() < 0.2 else signal.SIGKILL
-            after = seconds * float(random.uniform(EARLIEST, 1.0))
-            left = _killed(output, victim, signal_number, after)
-            done = f"{signal_number.name} to {victim} after {after:.1f} of {seconds:.1f} s"
             target = f"training on two ranks, {victim} killed"
+            for _ in range(DRAWS):
+                shutil.rmtree(output, ignore_errors=True)
+                signal_number = signal.SIGTERM if random.random() < 0.2 else signal.SIGKILL
+                after = seconds * float(random.uniform(EARLIEST, 1.0))
+                begun = time.monotonic()
+                hit, left, ended = _killed(output, victim, signal_number, after)
+                between = TRAIN.result(output)
+                struck = hit and (ended.status != 0 or between is None)
+                if struck or left or ended.status != 0:
+                    break
+                seconds = min(seconds, time.monotonic() - begun)  # that run was a whole one too
+            done = f"{signal_number.name} to {victim} after {after:.1f} of {seconds:.1f} s"
             if left:
                 yield Verdict(target, number, HANG, f"{done}; {left} processes stayed for {LONGEST:g} s")
                 continue
-            between = TRAIN.result(output)
+            if not struck and ended.status != 0:
+                yield Verdict(target, number, UNCLEAR, f"{done}, before which it had ended: {ended}"[:500])
+                continue
             again = _ended(_start(output, *TRAIN.resume))
-            yield Verdict(target, number, *judged_after(done, between, again, TRAIN.result(output), expected))
+            yield Verdict(target, number, *judged_after(struck, done, between, again, TRAIN.result(output), expected))
 
 
 def _start(output: Path, *more: str) -> subprocess.Popen:
@@ -67,22 +76,30 @@ def _ended(process: subprocess.Popen) -> Ended:
     return Ended(process.returncode, said, errors)
 
 
-def _killed(output: Path, victim: str, number: signal.Signals, after: float) -> int:
-    """Start a run and kill part of it; how many of its processes were still there `LONGEST` seconds later."""
+def _killed(output: Path, victim: str, number: signal.Signals, after: float) -> tuple[bool, int, Ended]:
+    """Start a run and kill part of it.
+
+    Whether one of those that are meant ran still, how many processes were there `LONGEST` seconds later, and the end.
+    """
     process, begun = _start(output), time.monotonic()
     while process.poll() is None and time.monotonic() - begun < after:
         time.sleep(0.02)
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    for chosen in victims_of(victim, process.pid, below):
-        try:
-            os.kill(chosen, number)
-        except ProcessLookupError:
-            continue  # it has ended in between
+    hit = [sent(chosen, number) for chosen in victims_of(victim, process.pid, below)]
     _, alive = psutil.wait_procs(below, timeout=LONGEST)
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
-    _ended(process)
-    return len(alive)
+    return any(hit), len(alive), _ended(process)
+
+
+def sent(process: int, number: signal.Signals) -> bool:
+    """Send a signal; whether that process ran still, so that it is not the rest of one that has ended."""
+    try:
+        ran = psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        os.kill(process, number)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False  # it has ended in between
+    return ran
 
 
 def victims_of(victim: str, starter: int, below: Sequence[psutil.Process]) -> list[int]:

@@ -16,6 +16,7 @@ NOISE = "noise"  # words of a library on stderr
 MEMORY = "memory"  # more than three times the volume
 HANG = "hang"
 CRASH = "crash"  # the process is gone
+NOT_STRUCK = "not struck"  # the run ended before its kill or fault could come: it shows nothing
 SURVIVED = (SAME, REFUSED, FOLLOWED)
 
 
@@ -32,20 +33,26 @@ class Verdict:
     def survived(self) -> bool:
         return self.outcome in SURVIVED
 
+    @property
+    def is_fault(self) -> bool:
+        return self.outcome not in (*SURVIVED, NOT_STRUCK)
+
     def line(self) -> str:
         """One line that is enough to make the input again."""
         return f"{self.target} {self.number}: {self.outcome}: {self.detail}"
 
 
 def table(verdicts: Iterable[Verdict]) -> str:
-    """Markdown: for each target how many inputs were tried, how many survived, and how."""
+    """Markdown: for each target how many inputs were tried, how many survived and how, how many were not struck."""
     counts: dict[str, Counter[str]] = {}
     for verdict in verdicts:
         counts.setdefault(verdict.target, Counter())[verdict.outcome] += 1
-    lines = ["| what | tried | survived | same | refused | followed | faults |", "| :--- |" + " ---: |" * 5 + " :--- |"]
+    columns = ("what", "tried", "survived", *SURVIVED, NOT_STRUCK, "faults")
+    lines = [f"| {' | '.join(columns)} |", "| :--- |" + " ---: |" * (len(columns) - 2) + " :--- |"]
     for target, found in [*counts.items(), ("**all**", sum(counts.values(), Counter()))]:
         survived = [found[outcome] for outcome in SURVIVED]
-        faults = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items()) if outcome not in SURVIVED)
-        cells = [target, found.total(), sum(survived), *survived, faults or "none"]
+        apart = (*SURVIVED, NOT_STRUCK)
+        faults = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items()) if outcome not in apart)
+        cells = [target, found.total(), sum(survived), *survived, found[NOT_STRUCK], faults or "none"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
