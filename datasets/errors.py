@@ -18,5 +18,9 @@ class InputError(ValueError):
         return _LINE_BREAK.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
+class WriteError(InputError):
+    """A file cannot be written: a full disk, a folder that is closed.  It is no fault of a sample's, so a run ends."""
+
+
 class CheckpointError(InputError):
     """Weights or a whole checkpoint cannot be used; the message names the folder and the file or key."""

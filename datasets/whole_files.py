@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 
 if TYPE_CHECKING:  # neither is needed for texts
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
     What the block did not write is passed over.  On an error all that it wrote is removed, and the targets are as they
     were.  A file that is there is replaced, a folder that is there is not.
 
-    Raises InputError where a target is, or cannot be put, there.
+    Raises InputError where a folder is there, WriteError where the target cannot be written.
     """
     parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
     for target in targets:
@@ -39,7 +39,7 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
             if part.exists():
                 os.replace(part, target)
     except OSError as error:
-        raise InputError(f"{error.filename or targets[0]}: cannot be written ({error.strerror or error})") from error
+        raise WriteError(f"{error.filename or targets[0]}: cannot be written ({error.strerror or error})") from error
     finally:
         for part in parts:
             if part.is_dir():

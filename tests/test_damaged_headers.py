@@ -42,6 +42,7 @@ def _refused(path: Path, capfd: pytest.CaptureFixture[str], words: str) -> None:
         (rb"= LOCAL", b"= LOCAX", "names a voxel file that is not there"),
         (rb"ElementDataFile", b"ElementDetaFile", "no line ElementDataFile"),
         (rb"2\.5\n", b"2&5\n", "no number in the line ElementSpacing"),
+        (rb"ElementSpacing = .*?\n", b"ElementSpacing = 0.8 1\n", "not a number for each dimension in the line Elem"),
         (rb"AnatomicalO", b"Anatomi\0alO", "is no text"),
         (rb"ElementSpacing =", b"ElementSpacing y", "says nothing"),
         (rb"BinaryData = True", b"BinaryData = Prue", "says nothing"),

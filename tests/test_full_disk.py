@@ -6,10 +6,15 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from datasets.errors import CheckpointError
+from datasets.errors import CheckpointError, InputError, WriteError
+from datasets.export.masks import write_formats
+from datasets.volume.loading import read_volume
+from evaluation.answering.inference import stop_if_machine_fails
+from tests.ct_files import write_nifti
 from training.checkpoint_store import latest_complete, write_checkpoint
 from training.distributed import Ranks
 from training.script import _run
@@ -44,3 +49,29 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path, monkeyp
     with pytest.raises(CheckpointError, match="file write failed"):
         save(2)
     assert latest_complete(tmp_path) == first
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match=r"^CUDA error"):  # room on the disk would not help
+        save(2)
+
+
+def test_a_map_of_labels_without_room_ends_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written as a format is left out with a warning; a full disk is no property of a format."""
+    path = write_nifti(tmp_path / "ct.nii.gz", np.random.default_rng(0).normal(0, 300, (12, 11, 6)), np.eye(4))
+    geometry = read_volume(path)[1]
+    write = Path.write_bytes
+
+    def full(file: Path, content: bytes) -> int:
+        if ".json" in file.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        return write(file, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match=r"\.json.*: cannot be written \(No space left on device\)") as caught:
+        write_formats({"liver": np.ones(geometry.shape, np.uint8)}, geometry, tmp_path / "out", ["labels"])
+    with pytest.raises(WriteError):
+        stop_if_machine_fails(caught.value)
+    stop_if_machine_fails(InputError("a.nii.gz: damaged"))  # of one sample: the others go on

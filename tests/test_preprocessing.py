@@ -30,6 +30,7 @@ from tests.ct_files import as_orientation, write_nifti
 from tests.launch import run
 from tests.tiny_model import VISION, tiny_ctinstruct
 from training.arguments import parse
+from training.preprocessing import with_preprocessing
 from training.tuning.model import preprocessing_of
 
 STANDARD = Preprocessing.standard(VISION.crop_size, VISION.patch_max)
@@ -64,6 +65,7 @@ def test_a_record_survives_json(record):
             {"ct_file": {**vars(SourceSteps()), "clip": [400, -250]}},
             r"preprocessing.ct_file.clip is \[400, -250\]; give",
         ),
+        ({"ct_file": {**vars(SourceSteps()), "clip": [0, float("inf")]}}, r"preprocessing.ct_file.clip is \[0, inf\]"),
         ({"ct_file": {**vars(SourceSteps()), "clip": [0]}}, r"preprocessing.ct_file.clip is \[0\]; give the lowest"),
     ],
 )
@@ -172,7 +174,7 @@ def test_a_record_for_other_patches_than_the_encoders_is_refused(as_stored_folde
 
 def test_pretraining_keeps_the_record_and_hands_it_on(tmp_path):
     model = pretraining_model(VisionModel(VISION), PretrainingExtensions())
-    model.vision.preprocessing = STANDARD.with_orientation("as_stored")
+    model.vision.preprocessing = STANDARD.with_orientation("as_stored").with_clip_hu((-250, 400))
     folder = save_pretraining(model, tmp_path / "vision")
     assert read_preprocessing(folder) == load_pretraining(folder).vision.preprocessing == model.vision.preprocessing
     vision = VisionModel(replace(VISION, patch_max=2, llm_width=96))
@@ -185,12 +187,15 @@ def test_pretraining_keeps_the_record_and_hands_it_on(tmp_path):
         return preprocessing_of(parse(script.HyperParameters, script.PRESETS, line, recipes=script.RECIPES))
 
     assert tuning() == (model.vision.preprocessing, [])
+    settings = parse(train_CTInstruct.HyperParameters, train_CTInstruct.PRESETS, [], recipes=train_CTInstruct.RECIPES)
+    shown = with_preprocessing(settings, tuning()[0])
+    assert (shown.orientation, shown.resize, shown.clip_hu) == ("as_stored", "published", (-250, 400))
     with pytest.raises(InputError, match=r"--orientation RAS: .*vision was trained with as_stored"):
         tuning("--orientation", "RAS")
     with pytest.raises(InputError, match=r"--patch_max 2: .*vision was trained with 4"):
         tuning("--patch_max", "2")
     record, lines = tuning("--orientation", "RAS", "--patch_max", "2", "--override_preprocessing")
-    assert record == replace(STANDARD, patch_max=2) and len(lines) == 2
+    assert record == replace(STANDARD, patch_max=2).with_clip_hu((-250, 400)) and len(lines) == 2
 
 
 def test_tuning_from_a_released_file_takes_the_release_s_record(tmp_path):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ __all__ = [
     "write_checkpoint",
 ]
 
+_NOT_WRITTEN = r"PytorchStreamWriter|unexpected pos|file write failed"  # what torch says of a full disk
+
 
 def write_checkpoint(
     run_dir: Path,
@@ -78,7 +81,9 @@ def write_checkpoint(
         own = partial / "training" / _rank_file(ranks.rank)
         try:
             torch.save(rank_state, own)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:
+            if not re.search(_NOT_WRITTEN, str(error)):
+                raise
             raise CheckpointError(f"{own}: cannot be written ({str(error).splitlines()[0]}); make room") from error
         if ranks.is_main:
             (partial / "training" / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))

@@ -33,6 +33,10 @@ def resolve_preprocessing(
 
 
 def with_preprocessing(settings: Settings, record: Preprocessing) -> Settings:
-    """The settings with the orientation and resize rule that the run turned out to have, to be shown and kept."""
-    changes: dict[str, Any] = {"orientation": record.orientation, "resize": record.resize}
+    """The settings with the orientation, resize rule and window of HU that the run has, to be shown and kept."""
+    changes: dict[str, Any] = {
+        "orientation": record.orientation,
+        "resize": record.resize,
+        "clip_hu": record.clip_hu,
+    }
     return replace(settings, **changes)

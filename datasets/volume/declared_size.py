@@ -48,7 +48,7 @@ def check_voxels(source: str | Path, shape: Sequence[int]) -> int:
     if count > most:
         raise VolumeError(
             f"{source}: declares {_times(shape)} voxels, more than the {most} that are read; crop or resample it, or "
-            "give --max_voxels"
+            f"allow more by --max_voxels or {MAX_VOXELS_VARIABLE} in the environment"
         )
     return count
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import Any, Literal
 
 from datasets.errors import InputError
@@ -221,7 +222,8 @@ def _exactly(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
 
 def _window(values: Sequence[float]) -> tuple[float, float]:
     """Two numbers that can be the lowest and the highest HU; raises InputError for others."""
-    if len(values) != 2 or not all(type(value) in (int, float) for value in values) or not values[0] < values[1]:
+    numbers = len(values) == 2 and all(type(value) in (int, float) and isfinite(value) for value in values)
+    if not numbers or not values[0] < values[1]:
         raise InputError(f"clip is {list(values)}; give the lowest and the highest HU that are kept, as -250 400")
     return float(values[0]), float(values[1])
 

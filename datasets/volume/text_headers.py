@@ -48,6 +48,9 @@ def check_meta_image_header(path: Path, header: bytes) -> None:
         raise _damaged(path, "does not begin with NDims")
     if fields["NDims"] != [len(fields["DimSize"])]:
         raise _damaged(path, "has another number of sizes than of dimensions")
+    for name in ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin"):
+        if name in fields and len(fields[name]) != len(fields["DimSize"]):
+            raise _damaged(path, f"has not a number for each dimension in the line {name}")
     if re.search(rb"(?im)^CompressedData\s*=\s*True", header) and "CompressedDataSize" not in fields:
         raise _damaged(path, "has no line CompressedDataSize")
     if not _META_TYPE.search(header):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
 from datasets.record_masks import answer_masks, read_source
@@ -106,7 +106,7 @@ def _predict_each(
 
 def stop_if_machine_fails(error: Exception) -> None:
     """A fault of the device, or a full disk, is not a sample's: every later one would fail as well, so the run ends."""
-    if isinstance(error, torch.AcceleratorError):
+    if isinstance(error, (torch.AcceleratorError, WriteError)):
         raise error
     if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
         where = f"{error.filename}: " if error.filename else ""
