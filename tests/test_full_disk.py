@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from datasets.errors import CheckpointError, InputError, WriteError
 from datasets.export.masks import write_formats
 from datasets.volume.loading import read_volume
 from evaluation.answering.inference import stop_if_machine_fails
+from models.checkpoints.whole_folder import whole_folder
+from tests.campaign.memory import in_a_child
 from tests.ct_files import write_nifti
+from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete, write_checkpoint
 from training.distributed import Ranks
 from training.script import _run
@@ -56,6 +60,24 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(RuntimeError, match=r"^CUDA error"):  # room on the disk would not help
         save(2)
+
+
+def test_a_tokenizer_without_room_is_told_as_such(tmp_path: Path) -> None:
+    """The tokenizers library raises a bare Exception, whose text alone says that the disk is meant."""
+    tokenizer = tiny_ctinstruct().tokenizer
+
+    def save() -> float:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        with whole_folder(tmp_path / "model") as part:
+            tokenizer.backend_tokenizer.save(str(part / "tokenizer.json"))
+        return 0.0
+
+    said = in_a_child(save)
+    assert isinstance(said, str)
+    assert said.startswith(f"CheckpointError: {tmp_path}/model: cannot be written (File too large"), said
+    assert list((tmp_path / "model").iterdir()) == []
+    with pytest.raises(Exception, match=r"^a fault of ours$"), whole_folder(tmp_path / "other"):
+        raise Exception("a fault of ours")
 
 
 def test_a_map_of_labels_without_room_ends_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,8 +37,16 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             if path.is_dir() and target.is_dir():
                 shutil.rmtree(target)
             os.replace(path, target)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"{folder}: cannot be written ({reason}); make room or give another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    if isinstance(error, (OSError, SafetensorError)):
+        return True
+    return type(error) is Exception and re.search(r"\(os error \d+\)", str(error)) is not None  # by tokenizers, in Rust

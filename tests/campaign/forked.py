@@ -137,7 +137,8 @@ def _wait(child: int, seconds: float, kill: tuple[float, int] | None) -> tuple[i
         if passed > seconds:
             late = True
             _signal(child, signal.SIGKILL)
-        time.sleep(0.01)
+        left = 0.01 if kill is None or sent else kill[0] - passed  # a short command is over within one look at it
+        time.sleep(min(max(left, 0.0), 0.01))
     _signal(child, signal.SIGKILL)
     return None if late else os.waitstatus_to_exitcode(status), sent
 

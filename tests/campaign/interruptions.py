@@ -21,7 +21,7 @@ from tests.campaign.verdicts import DIFFERENT, NOT_STRUCK, REFUSED, SAME, UNCLEA
 
 JOBS = (TRAIN, EVALUATE, CACHED, PREPARE, CONVERT)
 SECONDS = 600.0
-DRAWS = 5  # of an interruption, until one strikes
+DRAWS = 8  # of an interruption, until one strikes
 
 Interrupt = Callable[[Job, Path, Path, float, np.random.Generator], tuple[bool, Ended | str]]
 # Runs a job that takes so many seconds with an interruption: whether it struck, and how the run ended; in words where
@@ -33,7 +33,7 @@ def killed_runs(count: int, seed: int) -> Iterator[Verdict]:
 
     def interrupt(job: Job, place: Path, output: Path, whole: float, random: np.random.Generator) -> tuple[bool, Any]:
         number = signal.SIGTERM if random.random() < 0.2 else signal.SIGKILL
-        after = float(random.uniform(0.05, whole))
+        after = whole * float(random.uniform(0.05, 1.0))
         ended = job.run(place, output, *job.resume, seconds=SECONDS, kill=(after, number))
         struck = ended.struck and ended_by(number, ended.status, job.result(output))
         return struck, f"{number.name} after {after:.2f} of {whole:.2f} s" if struck else ended
