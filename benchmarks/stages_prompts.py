@@ -19,7 +19,7 @@ from models.prompt_prefixes import HeldPrefixes
 
 BEAMS = 5
 QUESTIONS = 10
-PATCHES = 11  # of 96 visual tokens each
+PATCHES = 21  # of 48 visual tokens each
 
 
 def questions(model: CTInstruct) -> list[InstructionBatch]:
