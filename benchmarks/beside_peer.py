@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.segmentation_peer.scoring import summary
 from benchmarks.segmentation_peer.table import estimate, peer_table
 from datasets.errors import InputError
+from datasets.whole_files import write_whole_text
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import read_predictions
 from evaluation.report.mask_cases import read_case
@@ -115,7 +116,7 @@ def main() -> None:
     options = parse(Options)
     text = compare(options)
     if options.output:
-        Path(options.output).write_text(text + "\n", encoding="utf-8")
+        write_whole_text(Path(options.output), text + "\n")
     print(text)
 
 

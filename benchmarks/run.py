@@ -42,6 +42,10 @@ def _whatever(function: Callable, *arguments: object) -> Stage:
     return lambda quick: function(*arguments)
 
 
+def _prompts(size: str, quick: bool) -> tuple[list[Row], list[Aim]]:
+    return stages_prompts.read_once(size, 4 if quick else 16)
+
+
 STAGES: dict[str, Stage] = {
     "loading": stages_data.loading,
     "vision1": _whatever(stages_vision.encode_and_mask, 1),
@@ -56,9 +60,9 @@ STAGES: dict[str, Stage] = {
     "backward4": _whatever(stages_vision.backward, 4),
     "language": partial(lambda size, quick: stages_language.generation(size, 64 if quick else 128), "tiny"),
     "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
-    "prompts": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "small"),
-    "prompts135M": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "135M"),
-    "prompts2B": partial(lambda size, quick: stages_prompts.read_once(size, 4 if quick else 16), "2B"),
+    "prompts": partial(_prompts, "small"),
+    "prompts135M": partial(_prompts, "135M"),
+    "prompts2B": partial(_prompts, "2B"),
     "reading": stages_reading.reading,
     "packed": _whatever(stages_packed.packed_questions),
     "tiny": stages_tiny.tiny,

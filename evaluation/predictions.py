@@ -18,6 +18,7 @@ import numpy as np
 
 from datasets.errors import InputError
 from datasets.json_text import parse_json
+from datasets.whole_files import write_whole_text
 
 RANK_FILES = "predictions.rank*.jsonl"
 
@@ -157,12 +158,8 @@ def merged_records(folder: str | Path, ids: Sequence[str]) -> list[dict[str, Any
 
 def write_json(value: Any, path: str | Path) -> Path:
     """Write JSON so that a reader never sees half a file: to a neighbour first, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(to_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-    return path
+    text = json.dumps(to_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_whole_text(Path(path), text)
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:

@@ -21,6 +21,14 @@ from tests.ct_files import ras_affine, write_dicom, write_itk
 VOXELS = np.random.default_rng(0).integers(-1000, 1500, (11, 9, 7)).astype(np.int16)
 
 
+def _refused_where(pattern: bytes, written: bytes, path: Path, capfd: pytest.CaptureFixture[str], words: str) -> None:
+    """With other bytes for what the pattern finds first in the file."""
+    content, changes = re.subn(pattern, written, path.read_bytes(), count=1, flags=re.DOTALL)
+    assert changes == 1
+    path.write_bytes(content)
+    _refused(path, capfd, words)
+
+
 def _refused(path: Path, capfd: pytest.CaptureFixture[str], words: str) -> None:
     capfd.readouterr()
     with pytest.raises(VolumeError, match=words) as caught:
@@ -54,11 +62,7 @@ def _refused(path: Path, capfd: pytest.CaptureFixture[str], words: str) -> None:
 def test_meta_image(
     pattern: bytes, written: bytes, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_itk(tmp_path / "a.mha", VOXELS, True, True)
-    content, changes = re.subn(pattern, written, path.read_bytes(), count=1, flags=re.DOTALL)
-    assert changes == 1
-    path.write_bytes(content)
-    _refused(path, capfd, words)
+    _refused_where(pattern, written, write_itk(tmp_path / "a.mha", VOXELS, True, True), capfd, words)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +75,7 @@ def test_meta_image(
     ],
 )
 def test_nrrd(pattern: bytes, written: bytes, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = write_itk(tmp_path / "a.nrrd", VOXELS, True)
-    content, changes = re.subn(pattern, written, path.read_bytes(), count=1)
-    assert changes == 1
-    path.write_bytes(content)
-    _refused(path, capfd, words)
+    _refused_where(pattern, written, write_itk(tmp_path / "a.nrrd", VOXELS, True), capfd, words)
 
 
 def test_a_detached_nrrd_may_skip_bytes_before_its_voxels(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def test_states_of_special_tokens_go_on_from_the_cache() -> None:
     torch.testing.assert_close(found.mask_logits, expected, atol=1e-4, rtol=1e-3)
 
 
+def of_smollm2() -> CTInstruct:
+    """SmolLM2-135M with random eyes; skips where it is not installed."""
+    language_model, tokenizer = load_language_model(str(smollm2()))
+    torch.manual_seed(1)
+    return build_ctinstruct(VISION, language_model, tokenizer).eval()
+
+
 def test_a_sliding_window_is_left_to_transformers() -> None:
     tokenizer = tiny_tokenizer()
     config = MistralConfig(
@@ -136,8 +143,6 @@ def test_a_sliding_window_is_left_to_transformers() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_answers_of_smollm2_are_those_of_prompts_read_once_a_beam() -> None:
-    language_model, tokenizer = load_language_model(str(smollm2()))
-    torch.manual_seed(1)
-    model = build_ctinstruct(VISION, language_model, tokenizer).eval()
+    model = of_smollm2()
     batch = questions(model, *KINDS)
     assert answers(model, batch, 5, 16) == read_once_a_beam(model, batch, 5, 16)

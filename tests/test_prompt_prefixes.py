@@ -12,15 +12,12 @@ import torch
 from datasets.instruction import InstructionSample
 from models.answering.predicting import GenerationOptions, predict
 from models.answering.recent_volumes import RecentEncodings
-from models.checkpoints.folder import build_ctinstruct
 from models.ctinstruct import CTInstruct
 from models.generation import generate
-from models.language.loading import load_language_model
 from models.prompt_prefixes import HeldPrefixes
 from tests.test_any_language_model import FAMILIES
-from tests.test_prompt_cache import answers, of_family, read_once_a_beam
-from tests.test_smollm2 import smollm2
-from tests.tiny_model import VISION, collate, make_sample, tiny_ctinstruct
+from tests.test_prompt_cache import answers, of_family, of_smollm2, read_once_a_beam
+from tests.tiny_model import collate, make_sample, tiny_ctinstruct
 
 WORDS = ("", "Where is the liver?", "Hounsfield units. Where is it? Yes.")  # questions of three lengths
 
@@ -133,9 +130,7 @@ def test_a_prompt_that_ends_in_its_volume_is_read_whole() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_answers_of_smollm2_are_those_of_whole_prompts() -> None:
-    language_model, tokenizer = load_language_model(str(smollm2()))
-    torch.manual_seed(1)
-    model = build_ctinstruct(VISION, language_model, tokenizer).eval()
-    batch = collate(mixed(model), tokenizer)
+    model = of_smollm2()
+    batch = collate(mixed(model), model.tokenizer)
     found = generate(model, batch, 3, 12, prefixes=HeldPrefixes())
     assert [answer.token_ids.tolist() for answer in found] == read_once_a_beam(model, batch, 3, 12)

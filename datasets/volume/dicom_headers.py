@@ -130,9 +130,8 @@ def image_header(path: Path) -> tuple[pydicom.Dataset, int] | None:
         stored = pydicom.uid.UID(str(data.file_meta.get("MediaStorageSOPClassUID", "")))
         if stored.name.endswith("Image Storage"):
             raise VolumeError(f"{path}: a DICOM image without rows and columns, truncated? Copy it again or remove it")
-        if stored.name == stored and (
-            not stored or data.get("SOPClassUID") != stored
-        ):  # no public class, nor a private
+        is_private = bool(stored) and data.get("SOPClassUID") == stored  # the object repeats what its file says
+        if stored.name == stored and not is_private:  # nor is it a class that has a name
             raise VolumeError(f"{path}: damaged DICOM header (it does not say what it is); copy it again or remove it")
         return None
     return data, after_header

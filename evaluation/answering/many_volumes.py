@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.instruction import InstructionDataset
+from datasets.whole_files import write_whole_text
 from evaluation.answering.inference import failure, stop_if_machine_fails
 from evaluation.answering.mask_names import mask_name
 from evaluation.answering.outputs import Outputs
@@ -69,8 +69,8 @@ def answer_volumes(
     wait_for_all()
     rows = merged_records(output, images)
     if ranks.is_main:
-        _write_whole(output / LINES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        _write_whole(output / CSV, to_csv(_table(rows)))
+        write_whole_text(output / LINES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_whole_text(output / CSV, to_csv(_table(rows)))
     return rows
 
 
@@ -116,9 +116,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
     ]
     return Table("", tuple(columns), tuple(map(tuple, cells)))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
