@@ -27,7 +27,8 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
 
     Raises InputError where a folder is there, WriteError where the target cannot be written.
     """
-    parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
+    # the ending stays: some writers go by it
+    parts = [target.with_name(f".{os.getpid()}.part.{target.name}") for target in targets]
     for target in targets:
         if target.is_dir():
             raise InputError(f"{target}: is a folder already; remove it, or give another name")

@@ -13,18 +13,21 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.errors import InputError
+from datasets.errors import WriteError
+from datasets.export.dicom_segmentation import save_dicom_segmentation
+from datasets.export.findings import Findings, save_findings
+from datasets.export.slicer_segmentation import save_slicer_segmentation
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions
 from datasets.phantom.dataset import write_case as write_phantom
 from datasets.phantom.people import dataset as people
 from datasets.volume import overlay
 from datasets.volume.geometry import VolumeGeometry
-from datasets.volume.loading import save_mask
+from datasets.volume.loading import read_volume, save_mask
 from datasets.volume.nifti_files import save_nifti
 from datasets.whole_files import save_picture, write_whole_bytes, write_whole_text
 from models.answering.familiarity import Familiarity
-from tests.ct_files import ras_affine
+from tests.ct_files import ras_affine, write_dicom
 
 LARGEST = 100  # bytes that a file may have, as on a full disk
 _NOISE = np.random.default_rng(0)
@@ -32,9 +35,9 @@ VOLUME = _NOISE.normal(0, 300, (30, 28, 12))
 
 
 @contextmanager
-def _full_disk() -> Iterator[None]:
+def _largest_file(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
@@ -67,9 +70,25 @@ def _person(folder: Path) -> Path:
     return folder / truth["image_path"]
 
 
-def _mask(folder: Path) -> Path:
-    geometry = VolumeGeometry.of_source("ct.nii", VOLUME.shape, ras_affine())
-    return save_mask((VOLUME > 0).astype(np.uint8), geometry, folder / "mask.nii.gz")
+MASK = (VOLUME > 0).astype(np.uint8)
+GEOMETRY = VolumeGeometry.of_source("ct.nii", VOLUME.shape, ras_affine())
+FOUND = Findings("What do you see?", "An effusion.", {"pleural effusion": 0.75})
+
+
+def _series(folder: Path) -> VolumeGeometry:
+    """Of a DICOM series beside the folder."""
+    place = folder.parent / "series"
+    if not place.is_dir():
+        ct = np.random.default_rng(1).integers(-512, 700, (14, 11, 9)).astype(np.int16) * 2
+        with _largest_file(resource.RLIM_INFINITY):
+            write_dicom(place, ct)
+    return read_volume(place)[1]
+
+
+def _dicom_segmentation(folder: Path) -> Path:
+    geometry = _series(folder)
+    save_dicom_segmentation({"spleen": np.ones(geometry.shape, np.uint8)}, geometry, folder / "a.dcm")
+    return folder / "a.dcm"
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -79,7 +98,11 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "figure": lambda d: save_picture(_figure(), d / "a.png", dpi=40),
     "overlay": lambda d: overlay.save_overlay(VOLUME, {"ball": VOLUME > 500}, (1, 1, 1), d / "a.png"),
     "viewer's copy": lambda d: save_nifti(nib.Nifti1Image(VOLUME, np.eye(4)), d / "a.nii"),
-    "mask": _mask,
+    "mask": lambda d: save_mask(MASK, GEOMETRY, d / "mask.nii.gz"),
+    "DICOM segmentation": _dicom_segmentation,
+    "segmentation of 3D Slicer": lambda d: save_slicer_segmentation({"spleen": MASK}, GEOMETRY, d / "a.seg.nrrd"),
+    "findings": lambda d: save_findings(FOUND, GEOMETRY, d / "a.json"),
+    "structured report": lambda d: save_findings(FOUND, _series(d), d / "a.dcm"),
     "familiarity": _familiarity,
     "phantom": _phantom,
     "person": _person,
@@ -95,16 +118,15 @@ def test_a_full_disk_leaves_nothing_half(kind: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(overlay, "overlay_figure", lambda *_: _figure())  # which takes seconds
     folder = tmp_path / "out"
     folder.mkdir()
-    with _full_disk(), pytest.raises((InputError, OSError)) as caught:
+    with _largest_file(LARGEST), pytest.raises(WriteError) as caught:
         WRITERS[kind](folder)
-    if isinstance(caught.value, InputError):
-        assert str(folder) in str(caught.value) and "cannot be written (File too large)" in str(caught.value)
+    assert str(folder) in str(caught.value) and "cannot be written (File too large)" in str(caught.value)
     assert _files(folder) == {}
     path = WRITERS[kind](folder)
     whole = _files(folder)
     assert len(whole[str(path.relative_to(folder))]) > LARGEST
     path.write_bytes(b"of before")
-    with _full_disk(), pytest.raises((InputError, OSError)):
+    with _largest_file(LARGEST), pytest.raises(WriteError):
         WRITERS[kind](folder)
     assert _files(folder) == {**whole, str(path.relative_to(folder)): b"of before"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from datasets.export.dicom_source import in_one_line, read_dicom_source
 from datasets.export.label_maps import check_count, label_map
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.overlay import mask_colours
+from datasets.whole_files import written_whole
 
 MANUFACTURER = "CTInstruct"
 VERSION = "0.1.0"
@@ -64,13 +64,8 @@ def save_dicom_segmentation(
 
 def save_dataset(data: pydicom.Dataset, path: Path) -> None:
     """Write a DICOM object; the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole([path]) as (draft,):
         data.save_as(draft, enforce_file_format=True)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def concept(code: Code) -> hd.sr.CodedConcept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from datasets.export.coded_names import Code, coded_name, own_code
 from datasets.export.dicom_segmentation import MANUFACTURER, VERSION, concept, save_dataset
 from datasets.export.dicom_source import in_one_line, read_dicom_source
 from datasets.volume.geometry import VolumeGeometry
+from datasets.whole_files import write_whole_text
 
 FORMATS = {"json": "_findings.json", "dicom-sr": "_sr.dcm"}
 PROBABILITY = Code("confidence", "99CTINSTRUCT", "Confidence of the model, from 0 to 1")
@@ -46,11 +46,8 @@ def save_findings(
     """
     path = Path(path)
     if path.suffix == ".json":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{os.getpid()}.{path.name}")
         text = json.dumps(_as_json(findings, geometry.source), indent=1, ensure_ascii=False)
-        draft.write_text(text + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_whole_text(path, text + "\n")
     elif path.suffix == ".dcm":
         with in_one_line(Path(geometry.source)):
             report = _report(findings, geometry, segmentation)

@@ -5,7 +5,6 @@ The fields are those of Slicer's own writer: https://slicer.readthedocs.io/en/la
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from datasets.export.coded_names import Code, coded_name
 from datasets.export.label_maps import layers_of
 from datasets.volume.geometry import LPS_TO_RAS, VolumeGeometry
 from datasets.volume.overlay import mask_colours
+from datasets.whole_files import written_whole
 
 ENDING = ".seg.nrrd"
 _TYPES = "Segmentation category and type - DICOM master list"
@@ -50,13 +50,8 @@ def save_slicer_segmentation(masks: Mapping[str, np.ndarray], geometry: VolumeGe
     header["Segmentation_MasterRepresentation"] = "Binary labelmap"
     header["Segmentation_ReferenceImageExtentOffset"] = "0 0 0"
     array = np.stack(layers) if many else layers[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole([path]) as (draft,):
         nrrd.write(str(draft), array, header, detached_header=False, compression_level=3)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from isal import igzip
 
 from datasets.volume.declared_size import check_declared, check_voxels
 from datasets.volume.geometry import VolumeError
+from datasets.whole_files import written_whole
 
 _PIECE = 2**20  # bytes read at once where they are not kept
 _MOST_BEHIND = 16 * _PIECE  # bytes that may follow the voxels, where some writers put zeros
@@ -55,13 +55,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def save_nifti(image: nib.Nifti1Image, path: Path) -> Path:
     """Write an image, packed where the name ends in .gz, whole or not at all; folders are made.  Gives the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # nibabel goes by the ending
-    try:
+    with written_whole([path]) as (part,):
         nib.save(image, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
