@@ -11,6 +11,7 @@ from datasets.instruction import InstructionDataset
 from datasets.manifest import InstructionRecord
 from training import distributed
 from training.distributed import Ranks
+from training.watchdog import progressed
 
 
 def held_out_losses(
@@ -31,6 +32,7 @@ def held_out_losses(
         output = model(collate([dataset.sample(records[place % len(records)])]).to(ranks.device))
         for name, value in output.metrics.items() if place < len(records) else ():
             sums[name].append(float(value))
+        progressed()
     merged: dict[str, list[float]] = defaultdict(list)
     for part in distributed.all_gather_object(dict(sums)):
         for name, values in part.items():

@@ -171,6 +171,11 @@ def test_to_dict_is_json():
         (TrainingSettings, "--learning_rate nan", "--learning_rate is nan"),
         (TrainingSettings, "--min_lr_ratio 2", "--min_lr_ratio is 2"),
         (TrainingSettings, "--betas 0.9 1", "--betas"),
+        (TrainingSettings, "--warmup inf", "--warmup is inf: give a value of 0 or more"),
+        (TrainingSettings, "--max_minutes inf", "--max_minutes is inf"),
+        (TrainingSettings, "--seed 99999999999999999999", "--seed is 99999999999999999999: give a value of 4294967295 at"),
+        (TrainingSettings, "--workers 100000", "--workers is 100000: give a value of 1024 at most"),
+        (TrainingSettings, "--loss_scale_power 2000", "--loss_scale_power is 2000"),
         (train_encoder_2D1D.HyperParameters, "--max_iters 0", "--max_iters is 0"),
         (
             train_encoder_2D1D.HyperParameters,

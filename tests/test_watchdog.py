@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import toy_task
-from training.watchdog import Watchdog
+from training.watchdog import Watchdog, following, progressed
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -37,9 +38,40 @@ def test_steps_that_end_are_no_hang(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "watchdog" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_a_long_evaluation_that_goes_on_is_no_hang(tmp_path: Path) -> None:
+    options = ("--evaluation_seconds", "1.4", "--watchdog_minutes", f"{0.6 / 60}", "--max_iters", "2")
+    done = toy_task.main(["--run_dir", str(tmp_path), *options, "--eval_interval", "2"])
+    told = tmp_path / "hang_rank_0.txt"  # a busy machine may be as slow in steps
+    assert done.status == "finished" and not (told.exists() and "in evaluate" in told.read_text())
+
+
+def test_what_stands_still_in_an_evaluation_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with Watchdog(tmp_path, 0, 0.4 / 60) as watchdog:
+        with following(model):
+            begun = watchdog.last
+            model(torch.zeros(1, 2))
+            assert watchdog.last > begun
+            time.sleep(0.6)
+        begun = watchdog.last
+        model(torch.zeros(1, 2))
+        assert watchdog.last == begun and not model[0]._forward_hooks
+        progressed()
+        assert watchdog.last > begun
+    assert "no step has ended" in capsys.readouterr().err and (tmp_path / "hang_rank_0.txt").exists()
+    progressed()  # of a process without one: nothing
+
+
 def test_without_minutes_there_is_no_thread(tmp_path: Path) -> None:
     with Watchdog(tmp_path, 0, 0.0):
         assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_more_minutes_than_a_thread_can_wait(tmp_path: Path) -> None:
+    with Watchdog(tmp_path, 0, 1e300):
+        time.sleep(0.05)
+        assert "watchdog" in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_place_that_cannot_be_written_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

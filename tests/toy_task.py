@@ -55,6 +55,7 @@ class ToySettings(TrainingSettings):
     terminate_at: int = 0  # SIGTERM itself in the forward pass of this step
     sleep_at: int = 0  # this step takes `sleep_seconds`
     sleep_seconds: float = 1.0
+    evaluation_seconds: float = 0.0  # an evaluation goes on so long, with a little computed every tenth of a second
     groups: bool = False  # the head gets a tenth of the learning rate
 
 
@@ -171,6 +172,9 @@ def main(argv: list[str] | None = None) -> TrainingResult:
 
     def evaluate(step: int) -> dict[str, float]:
         assert not model.training
+        for _ in range(round(10 * settings.evaluation_seconds)):
+            time.sleep(0.1)
+            model.body(torch.zeros(1, 6))
         return {"noise": torch.rand(()).item(), "forwards": float(model.forwards)}
 
     model.on_forward = on_forward

@@ -31,7 +31,7 @@ from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
 from training.update import NonFiniteLossError, update_weights
 from training.wandb_log import wandb_log
-from training.watchdog import Watchdog
+from training.watchdog import Watchdog, following
 
 __all__ = ["NonFiniteLossError", "TrainingResult", "train"]
 
@@ -178,7 +178,9 @@ def train(
                 saved = save(step)
                 watchdog.step_ended(step)
             if evaluate is not None and settings.eval_interval and step % settings.eval_interval == 0:
-                progress.evaluation(step, _evaluate(engine.module, evaluate, step))
+                with following(engine.module):
+                    scores = _evaluate(engine.module, evaluate, step)
+                progress.evaluation(step, scores)
                 watchdog.step_ended(step)
 
         if saved is None or checkpoint_store.step_of(saved) != step:

@@ -89,6 +89,9 @@ class TrainingSettings:
         self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
         self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")
         self.require_at_least(0, "schedule_updates", "keep_checkpoints", "watchdog_minutes")
+        self.require_at_most(2**32 - 1, "seed")
+        self.require_at_most(1024, "workers")
+        self.require_at_most(64, "loss_scale_power")
         require_wandb(self.wandb)
         if self.optimizer == "Muon" and self.zero_stage:
             raise InputError(f"--optimizer Muon needs whole matrices: --zero_stage 0, not {self.zero_stage}")
@@ -105,6 +108,12 @@ class TrainingSettings:
         for name in names:
             if not bound <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} or more")
+
+    def require_at_most(self, bound: int, *names: str) -> None:
+        """Raise InputError for the first of these settings that is above ``bound``."""
+        for name in names:
+            if getattr(self, name) > bound:
+                raise InputError(f"--{name} is {getattr(self, name)}: give a value of {bound} at most")
 
     def require_share(self, *names: str) -> None:
         """Raise InputError for the first of these settings that is no probability or share, from 0 to 1."""

@@ -10,49 +10,83 @@ import faulthandler
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import torch
 
 from datasets.errors import InputError
+
+_entered: list[Watchdog] = []
+
+
+def progressed() -> None:
+    """Tell the watchdog of this process, if there is one, that something of an evaluation is done."""
+    for watchdog in _entered:
+        watchdog.last = time.monotonic()
+
+
+@contextmanager
+def following(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, each part of `model` that has computed is progress: of one volume too, which may take long.
+
+    A compiled model calls no parts; its evaluation has to call `progressed` by itself.
+    """
+    hooks = [part.register_forward_hook(_computed) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _computed(*_: Any) -> None:
+    if not torch.compiler.is_compiling():  # else the hook would break the graph
+        progressed()
 
 
 class Watchdog:
     """While it is entered, a thread waits for `step_ended`; after `minutes` without it, it writes the stacks.
 
     They are appended to `hang_rank_K.txt` in the run's folder, and a line on stderr says so; again only when another
-    `minutes` have passed.  The run itself is left to go on.  0 minutes watch nothing.  A call that never gives back
-    the interpreter's lock holds this thread up too.
+    `minutes` have passed.  The run itself is left to go on.  0 minutes watch nothing.  An evaluation may take longer:
+    see `following` and `progressed`.  A call that never gives back the interpreter's lock holds this thread up too.
     """
 
     def __init__(self, run_dir: Path, rank: int, minutes: float, step: int = 0) -> None:
         self.file = run_dir / f"hang_rank_{rank}.txt"
-        self._rank, self._seconds, self._step = rank, 60 * minutes, step
-        self._last = time.monotonic()
+        self._rank, self._seconds, self._step = rank, min(60 * minutes, threading.TIMEOUT_MAX), step
+        self.last = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        self._last = time.monotonic()
+        self.last = time.monotonic()
+        _entered.append(self)
         if self._seconds:
             self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
+        _entered.remove(self)
         if self._thread.is_alive():
             self._thread.join()
 
     def step_ended(self, step: int) -> None:
         """Something of the run came to its end: a step, or the evaluation or checkpoint after it."""
-        self._step, self._last = step, time.monotonic()
+        self._step, self.last = step, time.monotonic()
 
     def _watch(self) -> None:
-        told = self._last  # the step that is waited for, or the time of the last word about it
-        while not self._over.wait(max(0.0, self._seconds - (time.monotonic() - max(told, self._last)))):
-            if time.monotonic() - max(told, self._last) >= self._seconds:
+        told = self.last  # the step that is waited for, or the time of the last word about it
+        while not self._over.wait(max(0.0, self._seconds - (time.monotonic() - max(told, self.last)))):
+            if time.monotonic() - max(told, self.last) >= self._seconds:
                 told = time.monotonic()
-                self._tell(told - self._last)
+                self._tell(told - self.last)
 
     def _tell(self, waited: float) -> None:
         words = f"rank {self._rank}: no step has ended for {waited / 60:.3g} minutes, since step {self._step}"
