@@ -111,6 +111,8 @@ class HyperParameters:
         """Raise InputError for what no evaluation can use, naming the option."""
         if not self.checkpoint:
             raise InputError("--checkpoint is missing: name a run folder or a model folder")
+        if not self.output:
+            raise InputError("--output is empty: name the folder that the results go to")
         if sum(map(bool, (self.manifest, self.benchmark, self.image, self.images))) != 1:
             raise InputError("give either --manifest, or --benchmark, or --image or --images with --question")
         if (self.image or self.images) and self.control != ("none",):

@@ -27,11 +27,11 @@ def written_whole(targets: Sequence[Path]) -> Iterator[list[Path]]:
 
     Raises InputError where a folder is there, WriteError where the target cannot be written.
     """
-    # the ending stays: some writers go by it
-    parts = [target.with_name(f".{os.getpid()}.part.{target.name}") for target in targets]
     for target in targets:
         if target.is_dir():
             raise InputError(f"{target}: is a folder already; remove it, or give another name")
+    # the ending stays: some writers go by it
+    parts = [target.with_name(f".{os.getpid()}.part.{target.name}") for target in targets]
     try:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from statistics import fmean, stdev
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.whole_files import save_picture, write_whole_text
 from evaluation.report.palette import SERIES_COLOURS
@@ -170,22 +171,19 @@ def _order_of_objectives(cell: tuple[str, str]) -> int:
     return names.index(cell[1]) if cell[1] in names else len(names)
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.ablation", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of an encoder script")
     parser.add_argument("--output", type=Path, default=Path("ablation"), help="folder for ablation.md, .csv and .png")
     options = parser.parse_args(arguments)
-    try:
-        folders = list(dict.fromkeys(re.sub(r"/+$", "", folder) for folder in options.runs))
-        runs = [read_run(folder) for folder in folders]
-        table, plot = ablation_table(runs), ablation_plot(runs)
-        write_whole_text(options.output / "ablation.md", to_markdown(table))
-        write_whole_text(options.output / "ablation.csv", to_csv(table))
-        save_picture(plot, options.output / "ablation.png", dpi=120)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folders = list(dict.fromkeys(re.sub(r"/+$", "", folder) for folder in options.runs))
+    runs = [read_run(folder) for folder in folders]
+    table, plot = ablation_table(runs), ablation_plot(runs)
+    write_whole_text(options.output / "ablation.md", to_markdown(table))
+    write_whole_text(options.output / "ablation.csv", to_csv(table))
+    save_picture(plot, options.output / "ablation.png", dpi=120)
     print(to_markdown(table))
     return 0
 

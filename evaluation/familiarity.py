@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest_rows import read_rows
 from datasets.volume.anyres import patchify
@@ -74,6 +75,7 @@ def descriptions_of(vision: VisionModel, images: Sequence[str], limit: int) -> n
     )
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(
@@ -86,25 +88,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=500, help="most volumes that are read, of each")
     parser.add_argument("--score", help="a folder of CTs, a CT, or a .txt file with a path a line")
     values = parser.parse_args(arguments)
-    try:
-        if bool(values.known) != bool(values.held_out) or not (values.known or values.score):
-            raise InputError("give --known and --held_out to write the file, --score to use it, or all three")
-        if not 0.5 <= values.share < 1:
-            raise InputError(f"--share {values.share}: give a number from 0.5 up to 1")
-        folder = resolve_model_folder(values.checkpoint)
-        vision = vision_of(folder)
-        if values.known:
-            known, held_out = (
-                descriptions_of(vision, images_of(paths), values.limit) for paths in (values.known, values.held_out)
-            )
-            sizes = (known.shape[1] - VOXEL_ENTRIES, VOXEL_ENTRIES)
-            made = Familiarity.fit(known, held_out, values.share, sizes)
-            print(f"threshold {made.threshold:.2f}, in {made.save(folder)}")
-        if values.score:
-            _print_scores(vision, folder, find_volumes(values.score))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if bool(values.known) != bool(values.held_out) or not (values.known or values.score):
+        raise InputError("give --known and --held_out to write the file, --score to use it, or all three")
+    if not 0.5 <= values.share < 1:
+        raise InputError(f"--share {values.share}: give a number from 0.5 up to 1")
+    if values.limit < 1:
+        raise InputError(f"--limit {values.limit}: give the number of volumes to read, at least 1")
+    folder = resolve_model_folder(values.checkpoint)
+    vision = vision_of(folder)
+    if values.known:
+        known, held_out = (
+            descriptions_of(vision, images_of(paths), values.limit) for paths in (values.known, values.held_out)
+        )
+        sizes = (known.shape[1] - VOXEL_ENTRIES, VOXEL_ENTRIES)
+        made = Familiarity.fit(known, held_out, values.share, sizes)
+        print(f"threshold {made.threshold:.2f}, in {made.save(folder)}")
+    if values.score:
+        _print_scores(vision, folder, find_volumes(values.score))
     return 0
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.case_files import SPLITS
@@ -154,6 +155,7 @@ def write_phantom_benchmarks(phantoms: Path, out: Path, split: str = "test", cas
     return written
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(
@@ -164,11 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--cases", type=int, default=0, help="use the first so many cases; 0 uses all")
     values = parser.parse_args(arguments)
-    try:
-        written = write_phantom_benchmarks(values.phantoms, values.out, values.split, values.cases)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    written = write_phantom_benchmarks(values.phantoms, values.out, values.split, values.cases)
     for name, path in written.items():
         print(f"{name}: {len(_read(path))} records in {path}")
     return 0

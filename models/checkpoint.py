@@ -13,7 +13,8 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from datasets.errors import CheckpointError, InputError
+from datasets.commands import told
+from datasets.errors import CheckpointError
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
@@ -22,6 +23,7 @@ from models.language.lora import merge_lora
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.checkpoint", description="Convert checkpoints.")
@@ -34,21 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     merge.add_argument("source", help="a LoRA model folder")
     merge.add_argument("target", help="folder to write")
     options = parser.parse_args(arguments)
-    try:
-        if Path(options.source).resolve() == Path(options.target).resolve():
-            raise CheckpointError(f"{options.target}: is the source too, and is read while writing; name another")
-        model = load_checkpoint(options.source)
-        if options.command == "merge":
-            if not isinstance(model.language_model, PeftModel):
-                raise CheckpointError(f"{options.source}: holds no LoRA adapter, there is nothing to merge")
-            model.language_model = merge_lora(model.language_model)
-            print(f"wrote {save_checkpoint(model, options.target)}")
-            return 0
-        save = save_checkpoint if options.to == "ctinstruct" else save_released
-        print(f"wrote {save(model, options.target)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if Path(options.source).resolve() == Path(options.target).resolve():
+        raise CheckpointError(f"{options.target}: is the source too, and is read while writing; name another")
+    model = load_checkpoint(options.source)
+    if options.command == "merge":
+        if not isinstance(model.language_model, PeftModel):
+            raise CheckpointError(f"{options.source}: holds no LoRA adapter, there is nothing to merge")
+        model.language_model = merge_lora(model.language_model)
+        print(f"wrote {save_checkpoint(model, options.target)}")
+        return 0
+    save = save_checkpoint if options.to == "ctinstruct" else save_released
+    print(f"wrote {save(model, options.target)}")
     return 0
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from evaluation.embed.__main__ import main
-from evaluation.embed.embeddings import Embeddings, read_embeddings, save_embeddings
+from evaluation.embed.embedders import Embedder
+from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, save_embeddings
 from evaluation.embed.probe import probe, read_labels
 from models import CTInstruct
 from models.checkpoints.folder import save_checkpoint
@@ -82,3 +83,13 @@ def test_wrong_arguments_and_files(tmp_path, capsys):
         read_embeddings(tmp_path / "e")
     one = Embeddings(["a"], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, int))
     assert read_embeddings(save_embeddings(one, tmp_path / "f")).images == ["a"]
+    asked = ["--checkpoint", "x", "--images", str(tmp_path)]
+    for more, said in (
+        (["--device", "gpu9"], "--device gpu9: is no device"),
+        (["--top", "0"], "--top 0: give the number"),
+    ):
+        assert main([*asked, *more]) == 2 and capsys.readouterr().err.startswith(f"error: {said}")
+    with pytest.raises(InputError, match="is a folder; name the file"):
+        embed_all(Embedder(lambda image: pytest.fail(image), {}), ["a"], tmp_path)
+    with pytest.raises(WriteError, match="cannot be written"):
+        save_embeddings(one, tmp_path / "e" / "below a file")

@@ -141,5 +141,7 @@ def test_manifests_name_the_volumes_and_wrong_options_are_one_line(
     ]
     assert main(["--checkpoint", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: give --known and --held_out")
+    assert main(["--checkpoint", str(tmp_path), "--score", str(tmp_path), "--limit", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --limit 0: give the number of volumes")
     assert main(["--checkpoint", str(tmp_path / "none"), "--score", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

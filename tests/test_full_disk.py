@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.ct_files import write_nifti
 from tests.tiny_model import tiny_ctinstruct
 from training.checkpoint_store import latest_complete, write_checkpoint
 from training.distributed import Ranks
-from training.script import _run
+from training.script import _run, _thread_failed
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
@@ -33,6 +34,24 @@ def test_one_line(number: int, named: bool, capsys: pytest.CaptureFixture[str]) 
     assert _run(main) == 2
     place = "/runs/a\\nb" if named else "a file of this run"
     assert capsys.readouterr().err == f"error: {place}: it says why; mend that and start again\n"
+
+
+def test_a_threads_full_disk_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class EventWriter(threading.Thread):
+        """As TensorBoard's, whose error comes to the main thread too."""
+
+        __module__ = "tensorboard.summary.writer"
+
+    def said(error: Exception, thread: threading.Thread) -> str:
+        _thread_failed(threading.ExceptHookArgs((type(error), error, error.__traceback__, thread)))
+        return capsys.readouterr().err
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+    keeper = threading.Thread(name="keeper")
+    line = "warning: keeper has stopped: /runs/a: No space left on device; mend that and start again\n"
+    assert said(full, keeper) == line
+    assert said(full, EventWriter()) == ""
+    assert "ValueError: a fault of ours" in said(ValueError("a fault of ours"), keeper)
 
 
 def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,6 +294,8 @@ def test_several_evaluations_in_one_report(folder: Path, tmp_path: Path):
     assert len(ids) == len(set(ids)) and {"e1", "e2", "e3"} <= set(ids)
     with pytest.raises(InputError, match="2 manifests for 1"):
         write_report([folder], tmp_path / "x.html", manifests=["a", "b"])
+    with pytest.raises(InputError, match=r"nowhere\.json: no such manifest"):
+        write_report([folder], tmp_path / "x.html", manifests=[tmp_path / "nowhere.json"])
 
 
 def test_moved_folder_and_lost_files_still_give_a_report(folder: Path, tmp_path: Path):

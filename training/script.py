@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -13,14 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from datasets.errors import InputError
+from datasets.commands import DISK, complaint
 from training import distributed
-
-# A file where a folder belongs or the reverse, a place that is not there or may not be written: the path says it all.
-_PLACES = {
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
-}  # fmt: skip
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # full, or broken: no fault of the program's
 
 
 def run_script(main: Callable[[], Any]) -> NoReturn:
@@ -37,9 +30,13 @@ def run_script(main: Callable[[], Any]) -> NoReturn:
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """A thread's full disk comes to the main thread as well (TensorBoard hands it on), which tells it in one line."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in _DISK):
+    """A full disk is told in one line; not of TensorBoard's thread, which hands it on to the main thread."""
+    error = failed.exc_value
+    if not (isinstance(error, OSError) and error.errno in DISK):
         threading.__excepthook__(failed)
+    elif not type(failed.thread).__module__.startswith("tensorboard."):
+        name = failed.thread.name if failed.thread else "a thread"
+        print(f"warning: {name} has stopped: {complaint(error)}", file=sys.stderr, flush=True)
 
 
 def leave(status: int) -> NoReturn:
@@ -66,24 +63,15 @@ def _run(main: Callable[[], Any]) -> int:
     """The exit status of `main`, after reporting what it raised."""
     try:
         main()
-    except InputError as error:
-        if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno in _DISK:
-            where = error.filename or "a file of this run"
-            print(f"error: {InputError(f'{where}: {error.strerror}; mend that and start again')}", file=sys.stderr)
-            return 2
-        if error.errno not in _PLACES or not error.filename:
-            traceback.print_exc()
-            return 1
-        print(f"error: {InputError(f'{error.filename}: {error.strerror}; give another path')}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception:
-        traceback.print_exc()
-        return 1
+    except Exception as error:
+        line = complaint(error)
+        if line is None:
+            traceback.print_exc()
+            return 1
+        if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
     return 0

@@ -85,6 +85,8 @@ class TrainingSettings:
 
     def validate(self) -> None:
         """Raise InputError for a value that no run can use, naming the option."""
+        if not self.run_dir:
+            raise InputError("--run_dir is empty: name the folder of the run")
         self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "loss_scale_window")
         self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
         self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")

@@ -14,12 +14,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest_check.check import ALL, check_manifests, print_reports
 from datasets.manifest_check.needs import sources_of
 from datasets.mixture import manifest_and_weight, with_mixture_files
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(

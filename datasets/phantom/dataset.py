@@ -11,7 +11,6 @@ the number of workers, and case i is the same whatever the count.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
 from datasets.phantom.case import ORIENTATIONS, CaseOptions, PhantomCase, build_case, nifti_bytes, stream
@@ -135,6 +135,7 @@ def write_dataset(options: DatasetOptions, workers: int = 1) -> list[dict]:
     return write_cases(options.out, options.count, partial(write_case, options=options), PRETRAINING, workers)
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m datasets.phantom", description=(__doc__ or "").splitlines()[0])
@@ -159,25 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     values = parser.parse_args(arguments)
     scale = values.spacing_scale
-    try:
-        case = CaseOptions(
-            values.prevalence,
-            tuple(values.body_scale),
-            (scale * values.in_plane[0], scale * values.in_plane[1]),
-            (scale * values.between[0], scale * values.between[1]),
-            values.max_voxels,
-            tuple(values.orientations),
-        )
-        options = DatasetOptions(
-            values.out, values.count, values.seed, tuple(values.split), values.questions_per_case, case
-        )
-        truths = write_dataset(options, values.workers)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --out {values.out}: cannot be written ({error.strerror}); give another folder", file=sys.stderr)
-        return 2
+    case = CaseOptions(
+        values.prevalence,
+        tuple(values.body_scale),
+        (scale * values.in_plane[0], scale * values.in_plane[1]),
+        (scale * values.between[0], scale * values.between[1]),
+        values.max_voxels,
+        tuple(values.orientations),
+    )
+    options = DatasetOptions(
+        values.out, values.count, values.seed, tuple(values.split), values.questions_per_case, case
+    )
+    truths = write_dataset(options, values.workers)
     positive = sum(sum(truth["targets"].values()) for truth in truths)
     print(f"{len(truths)} phantoms, {positive / len(truths):.1f} of {len(DISEASES)} findings each, in {options.out}")
     return 0

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.prepare import preparing, printing
 from datasets.prepare.checking import Options
@@ -35,6 +36,7 @@ from datasets.volume.declared_size import allow_voxels
 WORDS = ("list", "check", "all")
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status: 0, or 1 with any problem."""
     parser = _parser()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest_rows import SPLIT_NAMES, ManifestError, read_rows, splits_in
 from datasets.prepare.convert_instructions import convert_instructions
@@ -57,6 +58,7 @@ def _is_instruction(source: Path) -> bool:
     return any(isinstance(row, dict) and "question" in row for row in read_rows(source))
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(

@@ -22,6 +22,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import ValidationError
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest import load_manifest
 from datasets.manifest_rows import ManifestError, complaints, read_rows, unknown_field
@@ -110,6 +111,7 @@ def _moved(record: Record, source: Path, target: Path) -> Record:
     return {key: moved(value) if key in ("image_path", "mask_path") else value for key, value in record.items()}
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -133,11 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     builder = InstructionBuilder(
         options.seed, options.label_set, options.questions, options.structures, options.absent, options.keep_choices
     )
-    try:
-        count = build(options.kind, options.source, options.target, builder)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    count = build(options.kind, options.source, options.target, builder)
     print(f"wrote {count} questions to {options.target}")
     return 0
 

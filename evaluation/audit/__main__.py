@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from datasets.commands import told
 from datasets.errors import InputError
 from evaluation.audit.cases import prepared_manifests, prepared_sets, random_cases
 from evaluation.audit.page import describe_case, write_page
@@ -19,6 +20,7 @@ from evaluation.audit.page import describe_case, write_page
 ALL = "all"
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.audit", description=(__doc__ or "").splitlines()[0])
@@ -28,17 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another one draws other cases")
     parser.add_argument("--output", type=Path, help="default: audit.html in the data set's prepared folder")
     options = parser.parse_args(arguments)
-    try:
-        if options.count < 1:
-            raise InputError(f"--count {options.count}: give the number of cases, at least 1")
-        names = prepared_sets(options.prepared) if options.data_set == ALL else [options.data_set]
-        if options.output and len(names) > 1:
-            raise InputError("--output: each of several data sets has a page of its own; leave it out")
-        for name in names:
-            _audit(name, options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.count < 1:
+        raise InputError(f"--count {options.count}: give the number of cases, at least 1")
+    names = prepared_sets(options.prepared) if options.data_set == ALL else [options.data_set]
+    if options.output and len(names) > 1:
+        raise InputError("--output: each of several data sets has a page of its own; leave it out")
+    for name in names:
+        _audit(name, options)
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
 from evaluation.embed.embedders import load_embedder
@@ -28,6 +29,7 @@ from training import distributed
 from training.distributed import Ranks
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.embed", description=(__doc__ or "").splitlines()[0])
@@ -43,25 +45,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text_encoder", default="", help="hub name or folder; without it that of the pretraining")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the launcher gives it
     values = parser.parse_args(arguments)
-    try:
-        asked = values.images or values.probe or values.search
-        if bool(values.checkpoint) != bool(values.images) or not asked:
-            raise InputError(
-                "give --checkpoint and --images to embed, or --probe or --search to use embeddings, or all together"
-            )
-        ranks = Ranks(0, 1, 0, torch.device(values.device))
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            ranks = distributed.initialize()
-        if values.images:
-            _embed(values, ranks)
-        if ranks.is_main and values.probe:
-            _probe(read_embeddings(values.output), values)
-        if ranks.is_main and values.search:
-            _search(read_embeddings(values.output), values)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    asked = values.images or values.probe or values.search
+    if bool(values.checkpoint) != bool(values.images) or not asked:
+        raise InputError(
+            "give --checkpoint and --images to embed, or --probe or --search to use embeddings, or all together"
+        )
+    if values.top < 1:
+        raise InputError(f"--top {values.top}: give the number of CTs to show, at least 1")
+    ranks = Ranks(0, 1, 0, _device(values.device))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        ranks = distributed.initialize()
+    if values.images:
+        _embed(values, ranks)
+    if ranks.is_main and values.probe:
+        _probe(read_embeddings(values.output), values)
+    if ranks.is_main and values.search:
+        _search(read_embeddings(values.output), values)
     return 0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: is no device of torch; give cpu or cuda") from error
 
 
 def _embed(values: argparse.Namespace, ranks: Ranks) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
+from datasets.whole_files import written_whole
 from evaluation.embed.embedders import Embedder
 from training import distributed
 from training.distributed import wait_for_all
@@ -47,9 +48,11 @@ def embed_all(
 
     Every rank embeds its share, and all get the result, which is the same for any number of ranks.  What an earlier,
     interrupted call for `output` has embedded with the same model is taken over.  Raises InputError where no image can
-    be read.
+    be read, or `output` is a folder.
     """
     parts = _parts_folder(output)
+    if Path(output).is_dir():
+        raise InputError(f"{output}: is a folder; name the file that the embeddings go to")
     parts.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
     waiting = [image for image in images if not _part(parts, image, embedder.made_with).is_file()]
@@ -61,9 +64,7 @@ def embed_all(
             failed[image] = str(error)
             continue
         part = _part(parts, image, embedder.made_with)
-        draft = part.with_name(f"{part.name}.{rank}.part")
-        save_file({"volume": found.volume, "patches": found.patches}, draft)
-        os.replace(draft, part)
+        _save({"volume": found.volume, "patches": found.patches}, part)
     wait_for_all()
     reasons = {image: reason for one in distributed.all_gather_object(failed) for image, reason in one.items()}
     failed = {image: reasons[image] for image in images if image in reasons}
@@ -81,14 +82,18 @@ def embed_all(
 def save_embeddings(embeddings: Embeddings, path: str | Path) -> Path:
     """Write `volumes`, `patches` and `owners`, with paths and checkpoint in the metadata; the parts are removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"volumes": embeddings.volumes, "patches": embeddings.patches, "owners": embeddings.owners}
-    draft = path.with_name(f"{path.name}.part")
-    metadata = {"images": json.dumps(embeddings.images), "checkpoint": embeddings.checkpoint}
-    save_file(arrays, draft, metadata=metadata)
-    os.replace(draft, path)
+    _save(arrays, path, {"images": json.dumps(embeddings.images), "checkpoint": embeddings.checkpoint})
     shutil.rmtree(_parts_folder(path), ignore_errors=True)
     return path
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    with written_whole([path]) as (part,):
+        try:
+            save_file(arrays, part, metadata=metadata)
+        except SafetensorError as error:  # of a full disk too, whose number is in its text alone
+            raise WriteError(f"{path}: cannot be written ({error})") from error
 
 
 def read_embeddings(path: str | Path) -> Embeddings:

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.prepare.measured_questions import kind_of
@@ -123,6 +124,7 @@ def _words(text: str) -> str:
     return " ".join(text.casefold().strip(" .").split())
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.learning.by_kind", description=__doc__.splitlines()[0])
@@ -131,20 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shuffled", type=Path, help="folder of the same questions with --control shuffled")
     parser.add_argument("--output", type=Path, help="Markdown file to write the table to")
     options = parser.parse_args(arguments)
-    try:
-        records, shuffled = (
-            read_predictions(folder / "predictions.json") if folder else []
-            for folder in (options.evaluation, options.shuffled)
-        )
-        text = to_markdown(kind_table(load_manifest(options.train), records, shuffled))
-        if options.output is not None:
-            write_whole_text(options.output, text)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --output {options.output}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
+    records, shuffled = (
+        read_predictions(folder / "predictions.json") if folder else []
+        for folder in (options.evaluation, options.shuffled)
+    )
+    text = to_markdown(kind_table(load_manifest(options.train), records, shuffled))
+    if options.output is not None:
+        write_whole_text(options.output, text)
     print(text)
     return 0
 

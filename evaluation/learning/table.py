@@ -11,13 +11,13 @@ none.  The output folder then holds learning.md, learning_curves.png and overlay
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.phantom.anatomy import GROUPS, STRUCTURES
@@ -194,28 +194,22 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.learning", description=__doc__.splitlines()[0])
     parser.add_argument("--seed_runs", nargs="+", required=True, metavar="DIR", help="output folder of demo.sh")
     parser.add_argument("--output", type=Path, required=True, help="folder for learning.md and the two pictures")
     options = parser.parse_args(arguments)
-    try:
-        folders = {Path(folder).resolve(): folder for folder in options.seed_runs}  # one named twice is one
-        runs = [read_seed_run(folder) for folder in folders.values()]
-        text, curves = to_markdown(learning_table(runs)), curves_figure([run.folder for run in runs])
-        overlays = overlays_picture(runs[0].evaluations["none"], ORGANS)
-        save_picture(curves, options.output / "learning_curves.png", dpi=120)
-        pictures = "\n![Loss of each task](learning_curves.png)\n"
-        if overlays is not None:
-            save_picture(overlays, options.output / "overlays.png")
-            pictures += "\n![Masks beside the truth](overlays.png)\n"
-        write_whole_text(options.output / "learning.md", text + pictures)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --output {options.output}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
+    folders = {Path(folder).resolve(): folder for folder in options.seed_runs}  # one named twice is one
+    runs = [read_seed_run(folder) for folder in folders.values()]
+    text, curves = to_markdown(learning_table(runs)), curves_figure([run.folder for run in runs])
+    overlays = overlays_picture(runs[0].evaluations["none"], ORGANS)
+    save_picture(curves, options.output / "learning_curves.png", dpi=120)
+    pictures = "\n![Loss of each task](learning_curves.png)\n"
+    if overlays is not None:
+        save_picture(overlays, options.output / "overlays.png")
+        pictures += "\n![Masks beside the truth](overlays.png)\n"
+    write_whole_text(options.output / "learning.md", text + pictures)
     print(text)
     return 0

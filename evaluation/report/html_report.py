@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.volume.overlay import MASK_COLOURS
 from datasets.whole_files import write_whole_text
@@ -229,6 +230,7 @@ def _tell_names_apart(evaluations: Sequence[Evaluation]) -> None:
             evaluation.name = f"{evaluation.name} ({number})"
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(
@@ -244,13 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--interactive", action="store_true", help="hold the volumes, to look through their slices")
     values = parser.parse_args(arguments)
     options = ReportOptions(values.gallery_structures, values.questions, values.interactive)
-    try:
-        path = write_report(
-            values.evaluations, values.output, values.manifest, values.checkpoint, values.title, options=options
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    path = write_report(
+        values.evaluations, values.output, values.manifest, values.checkpoint, values.title, options=options
+    )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

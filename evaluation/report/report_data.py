@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import InputError
-from datasets.manifest import load_manifest
+from datasets.manifest import InstructionRecord, load_manifest
 from datasets.vocabulary import NEW_TOKENS
 from evaluation.metrics.choices import parse_letter, parse_yes_no
 from evaluation.metrics.summarize import summarize
@@ -50,10 +50,11 @@ def read_evaluation(source: str | Path, manifest: str | Path | None = None) -> E
 
     Args:
         manifest: the answered manifest; needed for outlines of true masks that share one file, unless predictions
-            or metrics.json tell. Where it cannot be read, those outlines are left out, and the report says so.
+            or metrics.json tell. Where the one of metrics.json cannot be read, they are left out, and the report says
+            so.
 
     Raises:
-        InputError: there are no predictions, or a file is no JSON.
+        InputError: there are no predictions, `manifest` cannot be read, or a file is no JSON.
     """
     path = Path(source)
     path = path if path.suffix == ".json" else path / "predictions.json"
@@ -67,25 +68,30 @@ def read_evaluation(source: str | Path, manifest: str | Path | None = None) -> E
     if not isinstance(summary, dict) or not {"tasks", "counts"} <= set(summary):
         raise InputError(f"{metrics}: no 'tasks' and 'counts' in it; delete it to compute it again")
     run = dict(summary.get("run") or {})
-    manifest = manifest or run.get("manifest")
     name = run.get("benchmark") or folder.resolve().name
-    return Evaluation(name, folder, records, summary, run, _mask_values(records, manifest))
+    asked = load_manifest(manifest, check_files=False) if manifest else _recorded_manifest(run.get("manifest"))
+    return Evaluation(name, folder, records, summary, run, _mask_values(records, asked))
 
 
-def _mask_values(records: Sequence[Mapping[str, Any]], manifest: str | Path | None) -> dict[tuple[str, str], Any]:
+def _recorded_manifest(manifest: str | None) -> list[InstructionRecord]:
+    """Empty where it has been moved or changed since; the gallery says which outlines it lacks."""
+    try:
+        return load_manifest(manifest, check_files=False) if manifest else []
+    except InputError:
+        return []
+
+
+def _mask_values(
+    records: Sequence[Mapping[str, Any]], asked: Sequence[InstructionRecord]
+) -> dict[tuple[str, str], Any]:
     values = {
         (record["id"], entry["label"]): entry["truth_values"]
         for record in records
         for entry in record.get("segmentation") or []
         if entry.get("truth_values") is not None
     }
-    if manifest:
-        try:
-            asked = load_manifest(manifest, check_files=False)
-        except InputError:
-            return values  # moved or changed since; the gallery says which outlines it lacks
-        for record in asked:
-            values |= {(record.id, label): value for label, value in (record.mask_values or {}).items()}
+    for record in asked:
+        values |= {(record.id, label): value for label, value in (record.mask_values or {}).items()}
     return values
 
 

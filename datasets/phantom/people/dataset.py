@@ -10,7 +10,6 @@ of the masks).  The same seed, index and features give the same bytes, whatever 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.commands import told
 from datasets.errors import InputError
 from datasets.phantom.case import nifti_bytes, stream
 from datasets.phantom.case_files import split_of, write_cases, write_json
@@ -133,6 +133,7 @@ def write_people(options: PeopleOptions, workers: int = 1) -> list[dict]:
     return truths
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     prog = "python -m datasets.phantom --style people"
@@ -148,23 +149,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--features", nargs="+", default=["all"], metavar="NAME", help=f"all, none, or some of {', '.join(FEATURES)}"
     )
     values = parser.parse_args(arguments)
-    try:
-        options = PeopleOptions(
-            values.out,
-            values.count,
-            values.seed,
-            tuple(values.split),
-            values.questions_per_case,
-            Features.of(values.features),
-            values.max_voxels,
-        )
-        truths = write_people(options, values.workers)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: --out {values.out}: cannot be written ({error.strerror}); give another folder", file=sys.stderr)
-        return 2
+    options = PeopleOptions(
+        values.out,
+        values.count,
+        values.seed,
+        tuple(values.split),
+        values.questions_per_case,
+        Features.of(values.features),
+        values.max_voxels,
+    )
+    truths = write_people(options, values.workers)
     organs = sum(len(truth["voxels"]) for truth in truths) / len(truths)
     print(f"{len(truths)} phantoms, {organs:.1f} of {len(VALUES)} structures in view each, in {options.out}")
     return 0

@@ -1,0 +1,49 @@
+"""How every command ends that reads and writes what a user names: of what can be put right, one line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from datasets.errors import InputError
+
+Given = ParamSpec("Given")
+
+# A file where a folder belongs or the reverse, a place that is not there or may not be written: the path says it all.
+_PLACES = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+}  # fmt: skip
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # full, or broken: no fault of the program's
+
+
+def complaint(error: BaseException) -> str | None:
+    """The line about an error that a user can put right: wrong input, an unusable path, a full disk; None of others."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno in DISK:
+            where = error.filename or "a file of this run"
+            return str(InputError(f"{where}: {error.strerror}; mend that and start again"))
+        if error.errno in _PLACES and error.filename:
+            return str(InputError(f"{error.filename}: {error.strerror}; give another path"))
+    return None
+
+
+def told(main: Callable[Given, int]) -> Callable[Given, int]:
+    """A command that says on stderr, in one line, what a user can put right, and then gives the exit status 2."""
+
+    @wraps(main)
+    def command(*arguments: Given.args, **named: Given.kwargs) -> int:
+        try:
+            return main(*arguments, **named)
+        except Exception as error:
+            line = complaint(error)
+            if line is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            return 2
+
+    return command
