@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".pt", ".gguf")  # stored by their SHA-256, as with Git LFS
 TOKEN = "hf_of_a_test"
+WEIGHTS = bytes(range(256)) * 8192  # 2 MB
+PIECE = 65_536  # bytes that are written at once; 10 MB outside of tests
 Files = dict[str, bytes]
 
 

@@ -83,3 +83,9 @@ def make_sample(
 
 def collate(samples, tokenizer):
     return InstructionCollator(tokenizer.pad_token_id)(samples)
+
+
+def assert_equal_models(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
