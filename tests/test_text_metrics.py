@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from datasets.errors import InputError
+from evaluation.answering.runner import Scoring
 from evaluation.metrics import text as text_module
 from evaluation.metrics.bertscore import bertscore, greedy_f1
 from evaluation.metrics.text import exact_match, meteor, normalize_answer, sentence_scores, text_metrics, token_f1
@@ -209,3 +210,6 @@ def test_bertscore_of_empty_texts_and_of_a_wrong_folder(tiny_bert: str, tmp_path
         bertscore(["a"], ["a"], tmp_path / "absent")
     with pytest.raises(InputError, match="no loadable encoder"):
         bertscore(["a"], ["a"], tmp_path)
+    with pytest.raises(InputError, match="no loadable encoder"):  # before hours of answering, not after them
+        Scoring.of(str(tmp_path), "", "")
+    assert Scoring.of(tiny_bert, "", "").bertscore_folder == tiny_bert

@@ -20,6 +20,7 @@ from evaluation.answering.controls import Control, questions_under
 from evaluation.answering.inference import answer_batches
 from evaluation.answering.release_output import write_release_output
 from evaluation.answering.run_record import check_run, record_run
+from evaluation.metrics.bertscore import load_encoder
 from evaluation.metrics.report_classifier import load_report_classifier
 from evaluation.metrics.summarize import fit_thresholds_from_records, summarize
 from evaluation.predictions import PredictionWriter, merge_predictions, read_predictions, write_json
@@ -65,8 +66,8 @@ class Scoring:
         cls, bertscore_model: str, validation_predictions: str, report_classifier: str, interactive_report: bool = False
     ) -> Scoring:
         """From the options of these names, empty where not given; raises InputError where one cannot be had."""
-        if bertscore_model and not Path(bertscore_model).is_dir():
-            raise InputError(f"--bertscore_model {bertscore_model}: no such folder; BERTScore needs a local model")
+        if bertscore_model:
+            load_encoder(bertscore_model)
         thresholds = None
         if validation_predictions:
             thresholds = fit_thresholds_from_records(read_predictions(validation_predictions))

@@ -47,17 +47,8 @@ def greedy_f1(prediction: torch.Tensor, reference: torch.Tensor) -> float:
     return float(2 * precision * recall / total) if total != 0 else 0.0
 
 
-def bertscore(
-    predictions: Sequence[str], references: Sequence[str], folder: str | Path, device: str | torch.device | None = None
-) -> list[float]:
-    """BERTScore F1 of each pair: last layer, no idf weights, no baseline rescaling, texts cut at the encoder's length.
-
-    Args:
-        folder: a local folder with a Hugging Face encoder and its tokenizer; nothing is fetched.
-        device: where to run; a CUDA device if there is one by default.
-    Raises:
-        InputError: the folder is absent or holds no encoder.
-    """
+def load_encoder(folder: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The encoder of a local folder; raises InputError where it is absent or holds none."""
     from transformers import AutoModel, AutoTokenizer
 
     if not Path(folder).is_dir():
@@ -70,6 +61,21 @@ def bertscore(
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"BERTScore: {folder} holds no loadable encoder ({first_line})") from error
+    return tokenizer, model
+
+
+def bertscore(
+    predictions: Sequence[str], references: Sequence[str], folder: str | Path, device: str | torch.device | None = None
+) -> list[float]:
+    """BERTScore F1 of each pair: last layer, no idf weights, no baseline rescaling, texts cut at the encoder's length.
+
+    Args:
+        folder: a local folder with a Hugging Face encoder and its tokenizer; nothing is fetched.
+        device: where to run; a CUDA device if there is one by default.
+    Raises:
+        InputError: the folder is absent or holds no encoder.
+    """
+    tokenizer, model = load_encoder(folder)
     model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     distinct = list(dict.fromkeys([*predictions, *references]))
     vectors = dict(zip(distinct, _embed(distinct, tokenizer, model), strict=True))
