@@ -25,6 +25,7 @@ from training.deepspeed_config import build_engine
 from training.loop import NonFiniteLossError
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
+from training.training_state import check_same
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HARD = ["--dropout", "0.3", "--augment", "--tasks", "two", "--accumulation_steps", "2", "--micro_batch", "2"]
@@ -287,7 +288,7 @@ def test_a_run_that_differs_cannot_be_resumed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(InputError, match="settings weight_layout was 'aligned'"):
         patch.setattr("training.loop.WEIGHT_LAYOUT", "another")
         run(tmp_path, "--resume", "--no_unfreeze")
-    with pytest.raises(InputError, match="architecture was"):
+    with pytest.raises(InputError, match=r"weights of body\.weight was '48 weights, 0 of .* now '48 weights, 48 of"):
         run(tmp_path, "--resume")
     build = toy_task.ToyModel.__init__
 
@@ -297,10 +298,17 @@ def test_a_run_that_differs_cannot_be_resumed(tmp_path, monkeypatch):
 
     toy_task.ToyModel.__init__ = build_otherwise
     try:
-        with pytest.raises(InputError, match="frozen weights was"):
+        with pytest.raises(InputError, match="the weights that are not trained are others; resume with"):
             run(tmp_path, "--resume", "--no_unfreeze")
     finally:
         toy_task.ToyModel.__init__ = build
+
+
+def test_a_checkpoint_of_before_that_counts_no_weights_is_compared_by_its_hash():
+    now = {"weights of": {"body.weight": "48 weights, 48 of them trained"}, "architecture": "a"}
+    check_same({"weights of": None, "architecture": "a"}, now, "step_1")
+    with pytest.raises(InputError, match="step_1: cannot resume, the model is built otherwise, or other parts of it"):
+        check_same({"weights of": None, "architecture": "b"}, now, "step_1")
 
 
 def test_an_existing_run_is_not_overwritten_by_accident(tmp_path):

@@ -18,6 +18,11 @@ from datasets.errors import InputError
 from training import random_state, zero3
 from training.precision import LossScale
 
+_IN_WORDS = {  # of what is kept as a hash
+    "architecture": "the model is built otherwise, or other parts of it are trained",
+    "frozen weights": "the weights that are not trained are others",
+}
+
 
 def capture(engine: Any) -> dict[str, Any]:
     """This rank's state, of types that `torch.load(weights_only=True)` reads."""
@@ -81,19 +86,39 @@ def describe(model: torch.nn.Module, settings: dict[str, Any], sampler: dict[str
             flat = tensor.detach().reshape(-1)
             probe = flat[:: max(1, flat.numel() // 256)].float().cpu().contiguous()
             checksum = zlib.crc32(probe.numpy().tobytes(), checksum)
-    return {"settings": settings, "sampler": sampler, "architecture": shapes.hexdigest(), "frozen weights": checksum}
+    return {
+        "settings": settings,
+        "sampler": sampler,
+        "weights of": _weights_of_parts(model),
+        "architecture": shapes.hexdigest(),
+        "frozen weights": checksum,
+    }
+
+
+def _weights_of_parts(model: torch.nn.Module) -> dict[str, str]:
+    """For each part of the model, by the first two words of its name, how many weights it has and trains."""
+    counts: dict[str, list[int]] = {}
+    for name, weight in model.named_parameters():
+        count = counts.setdefault(".".join(name.split(".")[:2]), [0, 0])
+        count[0] += weight.numel()
+        count[1] += weight.numel() * weight.requires_grad
+    return {part: f"{total} weights, {trained} of them trained" for part, (total, trained) in counts.items()}
 
 
 def check_same(saved: dict[str, Any], current: dict[str, Any], folder: Any) -> None:
-    """Raise InputError naming the first thing in which the run differs from the one that wrote the checkpoint."""
+    """Raise InputError naming the first thing in which the run differs from the one that wrote the checkpoint.
+
+    Checkpoints of before do not have "weights of": then the hashes alone tell that the model is another.
+    """
 
     def compare(then: Any, now: Any, name: str) -> None:
         if isinstance(then, dict) and isinstance(now, dict):
             for key in dict.fromkeys([*now, *then]):
                 compare(then.get(key), now.get(key), f"{name} {key}".strip())
-        elif then != now:
+        elif then != now and not (name == "weights of" and then is None):
+            difference = _IN_WORDS.get(name, f"{name} was {then!r} and is now {now!r}")
             raise InputError(
-                f"{folder}: cannot resume, {name} was {then!r} and is now {now!r}; "
+                f"{folder}: cannot resume, {difference}; "
                 "resume with what the run was started with, or begin a new run from the checkpoint's model folder"
             )
 
