@@ -123,6 +123,9 @@ def generate(
             pad_token_id=model.tokenizer.pad_token_id,
             eos_token_id=ends,
             streamer=streamer,
+            return_dict_in_generate=False,  # whatever a model's files say
+            output_hidden_states=False,
+            output_attentions=False,
             **search,
         )
     hidden = _answer_hidden(model, sequences, prompt)

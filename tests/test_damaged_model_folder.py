@@ -19,7 +19,8 @@ from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.released import save_released
 from models.ctinstruct import CTInstruct
-from tests.tiny_model import tiny_ctinstruct
+from models.generation import generate
+from tests.tiny_model import collate, make_sample, tiny_ctinstruct
 
 SHARDS = "2MB"
 
@@ -167,3 +168,14 @@ def _refused(folder: Path, name: str) -> str:
     assert str(folder / name) in message
     assert "\n" not in message
     return message
+
+
+@pytest.mark.parametrize("value", [True, "x"])
+def test_what_a_folder_says_of_outputs_changes_no_answer(value: Any, model: CTInstruct, copied: Path) -> None:
+    for field in ("output_hidden_states", "output_attentions"):
+        _edit(copied, "language_model", field, value)
+    _edit(copied, "language_model", "return_dict", False)
+    _edit(copied, "generation", "return_dict_in_generate", True)
+    batch = collate([make_sample("open_vqa", model.tokenizer, answered=False)], model.tokenizer)
+    texts = [generate(each, batch, 2, max_new_tokens=4)[0].text for each in (model, load_checkpoint(copied))]
+    assert texts[0] == texts[1]

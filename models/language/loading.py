@@ -24,6 +24,9 @@ from models.language.special_tokens import add_special_tokens
 # Checkpoints written by transformers 4.52 and later nest the decoder one level deeper than the published ones.
 _NESTED_DECODER = {r"^model\.language_model\.": "model."}
 
+# What a pass gives is asked for where it is made; it is no property of the model, though its files have it.
+_OUTPUT_FORM = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+
 
 def load_language_model(
     name: str, dtype: torch.dtype = torch.float32
@@ -66,6 +69,8 @@ def load_language_model(
             f"with config.json, weights and tokenizer, or a .gguf file ({reason})"
         ) from error
     model, loaded = cast(tuple[PreTrainedModel, dict[str, Any]], result)
+    for form, value in _OUTPUT_FORM.items():
+        setattr(model.config, form, value)
     _check_complete(name, loaded)
     add_special_tokens(tokenizer)
     resize_embeddings(model, tokenizer)
@@ -93,7 +98,7 @@ def language_config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     Raises:
         InputError: the model type is not one that transformers knows.
     """
-    values = dict(values)
+    values = {**values, **_OUTPUT_FORM}
     model_type = values.pop("model_type", None)
     if model_type in QWEN_TEXT_CLASSES:
         return QWEN_TEXT_CLASSES[model_type].config_class.from_dict(values)
