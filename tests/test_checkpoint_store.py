@@ -79,6 +79,22 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, harm, problem, capsys):
         store.find_checkpoint(tmp_path, str(tmp_path / "checkpoints" / "step_000200"))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe", b"[" * 200_000, b'{"files": [1]}', b'{"files": {}}', b'{"files": {"a": 3}}',
+        b'{"files": {"a": {}}}', b'{"files": {"\\ud800": {"size": 1, "sha256": ""}}}',
+        b'{"files": {"%s": {"size": 1, "sha256": ""}}}' % (b"a" * 300),
+    ],
+    ids=lambda content: repr(content[:30]),
+)  # fmt: skip
+def test_a_damaged_manifest_is_passed_over_and_told_once(content, tmp_path, capsys):
+    good, broken = write(tmp_path, 100), write(tmp_path, 200)
+    (broken / "manifest.json").write_bytes(content)
+    assert [store.latest_complete(tmp_path), store.latest_complete(tmp_path)] == [good, good]
+    assert capsys.readouterr().err == f"passing over checkpoint {broken}: manifest.json is damaged\n"
+
+
 def test_a_flipped_bit_in_a_large_file_is_noticed(tmp_path, capsys):
     good = write(tmp_path, 100)
     broken = write(tmp_path, 200, save_model=lambda folder: (folder / "large.bin").write_bytes(bytes(24 * 2**20)))

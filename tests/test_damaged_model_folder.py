@@ -73,6 +73,7 @@ def test_json_that_is_none(name: str, content: bytes, copied: Path) -> None:
         ("language_model", "model_type", "nonsense"),
         ("language_model", "hidden_size", "wide"),
         ("language_model", "num_attention_heads", 0),
+        ("language_model", "is_encoder_decoder", True),
         ("generation", None, 3),
         ("generation", "num_beams", 0),
         ("generation", "temperature", "hot"),

@@ -90,6 +90,8 @@ def test_good_manifests_have_no_fault(folder, capsys):
     save(folder / "near.nii.gz", np.ones(SHAPE, np.uint8), slightly)
     path = write(folder, [plain(), asked({"a": 1, "b": 2}), asked({"c": 1}, ["near.nii.gz"])])
     assert main([str(path), "--check_voxels"]) == 0
+    for option, value in (("--workers", "0"), ("--most", "-1")):
+        assert main([str(path), option, value]) == 2
     report = check(path, voxels_of=ALL)
     assert report.off_grid == {str(folder / "near.nii.gz"): pytest.approx(0.3)} and not report.faults
     assert {label: (seen.looked_at, seen.empty) for label, seen in report.voxels.items()} == dict.fromkeys(

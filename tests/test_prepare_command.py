@@ -195,6 +195,8 @@ def test_a_case_twice_and_one_without_anything(toys, tmp_path, capsys):
         (["toy", "--out", "y"], "--source is needed"),
         (["toy", "--source", "nowhere", "--out", "y"], "no such folder"),
         (["toy", "--source", ".", "--out", "../y", "--set", "nodul=3"], "no setting of toy; it has nodule"),
+        (["toy", "--source", ".", "--out", "../y", "--workers", "0"], "--workers 0: give 1 or more"),
+        (["toy", "--source", ".", "--out", "../y", "--seed", "-1"], "--seed -1: give 0 or more"),
         (["check"], "name the data set"),
         (["all", "--root", "nowhere", "--out", "y"], "no such folder"),
     ],

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=8, help="threads that read files (default 8)")
     parser.add_argument("--most", type=int, default=50, help="most faults of a manifest that are listed (default 50)")
     options = parser.parse_args(arguments)
+    for name, least in (("workers", 1), ("most", 0)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} {getattr(options, name)}: give {least} or more")
     sources, faults = [], 0
     for path in (manifest_and_weight(item)[0] for item in with_mixture_files(options.manifests)):
         try:

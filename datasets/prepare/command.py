@@ -135,6 +135,9 @@ def _options(given: argparse.Namespace, settings: dict[str, str] | None = None) 
     for name in ("test_share", "val_share"):
         if not 0 <= getattr(given, name) < 0.5:
             raise InputError(f"--{name} {getattr(given, name)}: give a share from 0 up to 0.5")
+    for name, least in (("workers", 1), ("seed", 0), ("audit", 0)):
+        if getattr(given, name) < least:
+            raise InputError(f"--{name} {getattr(given, name)}: give {least} or more")
     return Options(
         workers=given.workers,
         seed=given.seed,

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 
-from datasets.errors import CheckpointError
+from datasets.errors import CheckpointError, InputError
+from datasets.json_text import parse_json
 from models.checkpoints.checksums import sha256_of_files
 from models.hub.download import fetched
 
 MANIFEST = "manifest.json"
+_told: set[str] = set()  # a start looks for the newest checkpoint several times
 _STEP_FOLDER = re.compile(r"step_(\d{6,})")
 
 
@@ -49,30 +50,40 @@ def latest_complete(run_dir: str | Path) -> Path | None:
         problem = find_problem(folder)
         if problem is None:
             return folder
-        print(f"passing over checkpoint {folder}: {problem}", file=sys.stderr)
+        if (line := f"passing over checkpoint {folder}: {problem}") not in _told:
+            _told.add(line)
+            print(InputError(line), file=sys.stderr)
     return None
 
 
 def find_problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None where every file is as the manifest says, to the bit."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"]
+        files = _listed_files(folder / MANIFEST)
     except FileNotFoundError:
         return f"there is no {MANIFEST}, so it was not written to its end"
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is damaged"
-    for name, expected in files.items():
+    for name, (size, _) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes in place of {expected['size']}"
-    hashed = [name for name, expected in files.items() if expected["sha256"]]  # earlier versions left large files out
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes in place of {size}"
+    hashed = [name for name, (_, expected) in files.items() if expected]  # earlier versions left large files out
     for name, found in zip(hashed, sha256_of_files([folder / name for name in hashed]), strict=True):
-        if found != files[name]["sha256"]:
+        if found != files[name][1]:
             return f"{name} has changed since it was written"
     return None
+
+
+def _listed_files(manifest: Path) -> dict[str, tuple[int, str | None]]:
+    """Size and SHA-256 by name; an error of Python's own for each way in which it can be damaged."""
+    entries = parse_json(manifest.read_text(encoding="utf-8"))["files"]
+    listed = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
+    if not listed or max(map(len, listed)) > 255:  # no file has a longer name
+        raise ValueError(f"{manifest}: names no files")
+    return listed
 
 
 def step_of(folder: Path) -> int:

@@ -96,9 +96,11 @@ def language_config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     """The inverse of ``config.to_dict()``.
 
     Raises:
-        InputError: the model type is not one that transformers knows.
+        InputError: the model type is not one that transformers knows, or its models do not write one text alone.
     """
     values = {**values, **_OUTPUT_FORM}
+    if values.get("is_encoder_decoder") not in (None, False):
+        raise InputError(f"is_encoder_decoder is {values['is_encoder_decoder']!r:.80}, and false of every model here")
     model_type = values.pop("model_type", None)
     if model_type in QWEN_TEXT_CLASSES:
         return QWEN_TEXT_CLASSES[model_type].config_class.from_dict(values)

@@ -172,6 +172,10 @@ def _checkpoint(folder: Path) -> Path:
     return path / "model.safetensors"
 
 
+def _checkpoint_manifest(folder: Path) -> Path:
+    return _checkpoint(folder).with_name(MANIFEST)
+
+
 def _read_checkpoint(folder: Path) -> Any:
     if problem := find_problem(folder / "step_000001"):
         raise Unusable(problem)
@@ -215,4 +219,5 @@ TARGETS = (
            lambda folder, answer: second.safetensors_values(folder / "model.safetensors") == answer),
     Target("cache entry", _cache, _read_cache),
     Target("checkpoint", _checkpoint, _read_checkpoint),
+    Target("a checkpoint's manifest", _checkpoint_manifest, _read_checkpoint),
 )  # fmt: skip
