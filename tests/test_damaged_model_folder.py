@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from datasets.errors import CheckpointError, InputError
@@ -87,6 +89,14 @@ def test_a_damaged_field_of_config_json_is_named(entry: str, field: str | None, 
     message = _refused(copied, "config.json")
     assert entry in message
     assert entry == "language_model" or (field or entry) in message  # those fields are of transformers
+
+
+def test_a_library_says_nothing_beside_the_line(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _edit(copied, "language_model", "vocab_size", -1)
+    transformers.logging.set_verbosity_warning()
+    _refused(copied, "config.json")
+    assert capfd.readouterr().err == ""
+    assert transformers.logging.get_verbosity() == logging.WARNING
 
 
 @pytest.mark.parametrize("content", ["", "{{ nobody.knows }}", "{% for", "Answer yes."])

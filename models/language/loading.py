@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -102,12 +105,24 @@ def language_config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     if values.get("is_encoder_decoder") not in (None, False):
         raise InputError(f"is_encoder_decoder is {values['is_encoder_decoder']!r:.80}, and false of every model here")
     model_type = values.pop("model_type", None)
-    if model_type in QWEN_TEXT_CLASSES:
-        return QWEN_TEXT_CLASSES[model_type].config_class.from_dict(values)
+    with _quiet_transformers():
+        if model_type in QWEN_TEXT_CLASSES:
+            return QWEN_TEXT_CLASSES[model_type].config_class.from_dict(values)
+        try:
+            return AutoConfig.for_model(model_type, **values)
+        except ValueError as error:
+            raise InputError(f"config.json names a language model of unknown type {model_type!r}") from error
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Inside, transformers says nothing of what it doubts in a file: what cannot be used is refused in one line."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
     try:
-        return AutoConfig.for_model(model_type, **values)
-    except ValueError as error:
-        raise InputError(f"config.json names a language model of unknown type {model_type!r}") from error
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def resize_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
