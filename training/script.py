@@ -70,6 +70,10 @@ def _run(main: Callable[[], Any]) -> int:
         if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if _printing_works():
+            traceback.print_exc()
+        return 1  # who read the output has gone, as `head` does: nobody is left to be told
     except OSError as error:
         if error.errno in _DISK:
             where = error.filename or "a file of this run"
@@ -87,3 +91,15 @@ def _run(main: Callable[[], Any]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def _printing_works() -> bool:
+    """Whether standard output has a reader; without one it is led to nowhere, so that the last flush does not fail."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return False
+    return True
