@@ -2,10 +2,11 @@
 
     python assets/make_page_figure.py --checkpoint demo_output/run --folder demo_output/test_phantoms/volumes
 
-The committed picture is of a model of OpenKBP (docs/real_data.md) and the patient of median Dice in its validation:
+The committed picture is of a model of OpenKBP (docs/real_data.md) and the patient of median Dice in its
+validation, cropped to the body:
 
     python assets/make_page_figure.py --checkpoint runs/open_kbp/tuned --folder FOLDER_WITH_PT_236 --at mandible \
-        --ask organs "Where is the mandible? Please output segmentation mask." \
+        --ask "Where is the mandible? Please output segmentation mask." organs \
         "Does the brainstem reach above 93 % of the scan's height? <binary_answer>"
 """
 
