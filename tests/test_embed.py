@@ -38,6 +38,7 @@ def test_a_folder_is_embedded_and_probed(tmp_path, capsys):
     assert np.allclose(found.patches[found.owners == 1], single.patches, atol=1e-5)
     probed = json.loads(output.with_suffix(".probe.json").read_text())
     assert probed == {"effusion": {"positive": 1, "negative": 1, "auc": None}}
+    assert "no AUC of effusion: it takes 2 CTs with 1 and 2 with 0" in printed.out
 
 
 def test_a_probe_finds_what_is_there_and_nothing_else():

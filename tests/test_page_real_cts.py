@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import highdicom as hd
@@ -110,3 +112,78 @@ def test_a_dropped_dicom_folder_and_all_that_is_taken_home(model, tab, tmp_path)
     report = hd.sr.srread(tmp_path / "findings.dcm")
     assert len(report.content.get_image_measurement_groups()) == 18
     assert len(json.loads(taken["Findings with codes (JSON)"])["structures"]) == 1
+
+
+def begin_anew(tab) -> None:
+    """A new session, as of another user."""
+    tab.context.clear_cookies()
+    tab.reload()
+    tab.wait_for_selector("#drop", state="visible")
+
+
+def choose(tab, name: str) -> None:
+    tab.select_option("#volumes", label=name)
+    tab.wait_for_selector("#loading", state="hidden")
+    tab.wait_for_timeout(500)
+
+
+def told_where_it_was_clicked(tab) -> tuple[float, list[float]]:
+    """The value under the crosshair and its place (RAS, mm), by the page's own words, after a click off the middle."""
+    box = tab.locator("#canvas").bounding_box()
+    tab.locator("#canvas").click(position={"x": 0.47 * box["width"], "y": 0.55 * box["height"]})
+    tab.wait_for_timeout(500)
+    words = tab.locator("#place").inner_text()
+    value = re.match(r"(-?[\d.]+) HU", words)
+    assert value, words
+    return float(value[1]), [float(number) for number in re.findall(r"[RAS] (-?[\d.]+)", words)[-3:]]
+
+
+def test_several_cts_dropped_at_once_are_each_a_volume_to_choose(model, tab):
+    names = ["example_ct.nii.gz", "example_ct_sm.nii.gz", "example_ct_dicom"]
+    paths = {name: shared_path("data/real_ct", name) for name in names}
+    patient = shared_path("data/open_kbp/validation/pt_201.nii.gz")
+    paths[patient.name] = patient
+    begin_anew(tab)
+    told = dropped(tab, *paths.values())
+    assert not told["refused"] and {volume["name"] for volume in told["volumes"]} == set(paths)
+    assert sorted(tab.locator("#volumes option").all_inner_texts()) == sorted(paths)
+    tab.click("#views >> text=Axial")
+    for name, path in paths.items():
+        choose(tab, name)
+        value, mm = told_where_it_was_clicked(tab)
+        array, geometry = read_volume(path, AS_STORED)
+        exact = np.linalg.inv(np.asarray(geometry.source_affine)) @ [*mm, 1]
+        # the page rounds to 0.1 mm, so that a place on the border of two voxels may be told of either
+        near = [
+            np.round(exact[:3] + 0.06 * np.array(by) / geometry.spacing).astype(int)
+            for by in product((-1, 1), repeat=3)
+        ]
+        assert min(abs(float(array[0][tuple(voxel)]) - value) for voxel in near) < 0.51, (name, mm, value)
+    choose(tab, names[0])
+    with saying(model, "The bone is <SEG>."), decoding(model, paths[names[0]], [bone_of(paths[names[0]])]):
+        answered(tab, "Where is the bone?")
+    choose(tab, names[1])
+    assert tab.locator(".turn, #mask-list li").count() == 0
+    choose(tab, names[0])
+    tab.wait_for_selector("#mask-list li")
+    assert tab.locator(".asked").all_inner_texts() == ["Where is the bone?"]
+
+
+def test_what_is_odd_about_a_ct_stands_below_its_answer(model, tab, tmp_path):
+    real = shared_path("data/real_ct/example_ct_sm.nii.gz")
+    image = nib.load(real)
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32) + 1024, image.affine), tmp_path / "stored.nii.gz")
+    nib.save(image.slicer[..., 10:14], tmp_path / "thin.nii.gz")
+    begin_anew(tab)
+    dropped(tab, tmp_path / "stored.nii.gz", tmp_path / "thin.nii.gz", real)
+    said = {
+        "stored.nii.gz": "stored.nii.gz: no air: the darkest voxel is",
+        "thin.nii.gz": "thin.nii.gz: 4 slices: with fewer than 5",
+        real.name: "",
+    }
+    for name, expected in said.items():
+        choose(tab, name)
+        with saying(model, "It is <SEG>."):
+            answered(tab, "Where is the liver?")
+        notes = tab.locator(".answered .state:visible").all_inner_texts()
+        assert len(notes) == bool(expected) and all(note.startswith(expected) for note in notes), (name, notes)

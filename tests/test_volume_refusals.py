@@ -191,6 +191,12 @@ def test_refused_in_one_line(case, tmp_path):
     assert len(str(caught.value)) < 400
 
 
+def test_a_folder_of_volumes_is_sent_to_the_option_that_takes_it(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    with pytest.raises(VolumeError, match=r"no DICOM image lies directly .* --images takes a folder of several CTs$"):
+        read_volume(tmp_path)
+
+
 def test_a_file_that_may_not_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
     path = write_nifti(tmp_path / "a.nii.gz", _good(), np.eye(4))
 

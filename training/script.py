@@ -63,6 +63,10 @@ def _run(main: Callable[[], Any]) -> int:
     """The exit status of `main`, after reporting what it raised."""
     try:
         main()
+    except BrokenPipeError:
+        if _printing_works():
+            traceback.print_exc()
+        return 1  # who read the output has gone, as `head` does: nobody is left to be told
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -75,3 +79,15 @@ def _run(main: Callable[[], Any]) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
+
+
+def _printing_works() -> bool:
+    """Whether standard output has a reader; without one it is led to nowhere, so that the last flush does not fail."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return False
+    return True

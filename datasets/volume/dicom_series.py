@@ -149,7 +149,10 @@ def _slices(place: Path) -> list[DicomSlice]:
     if not slices and wanted:
         raise VolumeError(f"{folder}: holds no series {wanted}, but {listed(counts) or 'no DICOM image'}")
     if not slices:
-        raise VolumeError(f"{place}: no DICOM image lies directly in this folder; give the one that holds the slices")
+        raise VolumeError(
+            f"{place}: no DICOM image lies directly in this folder; give the one that holds the slices, or a volume's "
+            "file; --images takes a folder of several CTs"
+        )
     return slices
 
 

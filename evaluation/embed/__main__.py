@@ -21,7 +21,7 @@ from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
 from evaluation.embed.embedders import load_embedder
 from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, save_embeddings
-from evaluation.embed.probe import probe, read_labels
+from evaluation.embed.probe import FEWEST, probe, read_labels
 from evaluation.embed.search import search
 from evaluation.predictions import write_json
 from evaluation.report.tables import NO_VALUE, Table, print_table
@@ -90,7 +90,9 @@ def _probe(embeddings: Embeddings, values: argparse.Namespace) -> None:
         (name, str(of["positive"]), str(of["negative"]), NO_VALUE if of["auc"] is None else f"{of['auc']:.3f}")
         for name, of in results.items()
     ]
-    print_table(Table("Linear probe", ("label", "positive", "negative", "AUC"), tuple(cells)))
+    few = [name for name, of in results.items() if of["auc"] is None]
+    notes = (f"no AUC of {', '.join(few)}: it takes {FEWEST} CTs with 1 and {FEWEST} with 0",) if few else ()
+    print_table(Table("Linear probe", ("label", "positive", "negative", "AUC"), tuple(cells), notes))
 
 
 def _search(embeddings: Embeddings, values: argparse.Namespace) -> None:

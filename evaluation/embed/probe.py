@@ -17,6 +17,7 @@ from datasets.errors import InputError
 from evaluation.embed.embeddings import Embeddings
 
 FOLDS = 5
+FEWEST = 2  # CTs of a class, of which one is outside of the fit
 
 
 def read_labels(path: str | Path, images: list[str]) -> dict[str, np.ndarray]:
@@ -57,7 +58,7 @@ def read_labels(path: str | Path, images: list[str]) -> dict[str, np.ndarray]:
 def probe(embeddings: Embeddings, labels: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | int | None]]:
     """For each label its positive and negative CTs, and the AUC of scores that each CT got from a fit to other folds.
 
-    None where a class has fewer than two CTs.
+    None where a class has fewer than `FEWEST` CTs.
     """
     results: dict[str, dict[str, float | int | None]] = {}
     for name, values in labels.items():
@@ -65,7 +66,7 @@ def probe(embeddings: Embeddings, labels: Mapping[str, np.ndarray]) -> dict[str,
         truth = values[known].astype(int)
         positive, negative = int(truth.sum()), int((1 - truth).sum())
         auc = None
-        if min(positive, negative) > 1:
+        if min(positive, negative) >= FEWEST:
             folds = StratifiedKFold(min(FOLDS, positive, negative), shuffle=True, random_state=0)
             fit = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
             scores = cross_val_predict(fit, embeddings.volumes[known], truth, cv=folds, method="decision_function")
