@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from datasets.errors import InputError
@@ -85,8 +86,7 @@ class TrainingSettings:
 
     def validate(self) -> None:
         """Raise InputError for a value that no run can use, naming the option."""
-        if not self.run_dir:
-            raise InputError("--run_dir is empty: name the folder of the run")
+        self._check_folders()
         self.require_at_least(1, "max_iters", "micro_batch", "accumulation_steps", "log_interval", "loss_scale_window")
         self.require_at_least(0, "learning_rate", "muon_rate", "weight_decay", "eps", "warmup", "min_lr_ratio", "clip")
         self.require_at_least(0, "seed", "workers", "save_interval", "eval_interval", "max_minutes", "loss_scale_power")
@@ -104,6 +104,16 @@ class TrainingSettings:
             raise InputError(f"--min_lr_ratio is {self.min_lr_ratio}: give a share of the peak, between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"--betas are {self.betas}: give two values from 0 up to, but below, 1")
+
+    def _check_folders(self) -> None:
+        """Before data and models are read, what nothing can be written to or resumed from."""
+        if not self.run_dir:
+            raise InputError("--run_dir is empty: name the folder of the run")
+        in_the_way = [place for place in (Path(self.run_dir), *Path(self.run_dir).parents) if place.is_file()]
+        if in_the_way:
+            raise InputError(f"--run_dir {self.run_dir}: {in_the_way[0]} is a file; name a folder")
+        if self.resume not in ("", "auto") and not Path(self.resume).is_dir():
+            raise InputError(f"--resume {self.resume}: no such folder; give that of a checkpoint or of a run, or auto")
 
     def require_at_least(self, bound: int, *names: str) -> None:
         """Raise InputError for the first of these settings that is below ``bound``, infinite, or no number."""
