@@ -271,9 +271,8 @@ def main() -> None:
         }:
             print(f"left out, having no manifest: {', '.join(sorted(left_out))}", flush=True)
     quantize = None if settings.quantize == "none" else settings.quantize
-    small = ranks.device.type == "cuda" or quantize is not None
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    auto = settings.precision == "auto" and (ranks.device.type == "cuda" or quantize is not None)
+    dtype = torch.bfloat16 if auto or settings.precision == "bf16" else torch.float32
     model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
     model.familiarity = read_familiarity(folder)
     dataset = InstructionDataset(

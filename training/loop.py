@@ -25,6 +25,7 @@ from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
 from training.folder_lock import holding_run_dir
+from training.loss_spikes import LossSpikes
 from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
@@ -114,7 +115,7 @@ def train(
         pin_memory=ranks.device.type == "cuda",
         skip_bad=settings.skip_bad_samples,
     )
-    skipped_samples = SkippedSamples()
+    skipped_samples, spikes = SkippedSamples(), LossSpikes()
     saved = resumed_from
 
     def save(step: int) -> Path:
@@ -159,7 +160,7 @@ def train(
                 group["lr"] = peak * factor
             before = training_state.BeforeStep(engine.module)
             try:
-                update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples)
+                update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples, spikes)
             except NonFiniteLossError:
                 raise
             except InputError as error:

@@ -13,6 +13,7 @@ from datasets.errors import InputError
 from training import distributed, offload, zero3
 from training.batches import BadInput, Replaced, SkippedSamples, move_to
 from training.distributed import Ranks
+from training.loss_spikes import LossSpikes
 from training.precision import LossScale
 from training.progress import Averages
 from training.settings import TrainingSettings
@@ -31,9 +32,10 @@ def update_weights(
     averages: Averages,
     step: int,
     skipped_samples: SkippedSamples,
+    spikes: LossSpikes,
 ) -> None:
     """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
-    and samples that were replaced `skipped_samples`.
+    and samples that were replaced `skipped_samples`; losses far above those before them are told by `spikes`.
 
     Raises on every rank, before the weights change: InputError for a sample that cannot be read, NonFiniteLossError for
     a loss that is not finite, or a gradient that is not, unless a smaller loss scale (fp16) may help.
@@ -61,6 +63,8 @@ def update_weights(
         seen += sample_ids
         if not math.isfinite(loss):
             bad.append(f"task {task}, samples {', '.join(sample_ids)}: loss {loss}")
+        else:
+            spikes.add(step, task, loss, sample_ids)
         metrics = {name: float(value) for name, value in output.metrics.items()}
         del output, batch  # frees the activations before the update
         if micro_step == settings.accumulation_steps - 1:
