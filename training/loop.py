@@ -30,7 +30,7 @@ from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
-from training.update import NonFiniteLossError, update_weights
+from training.update import NonFiniteLossError, StepGivenUp, update_weights
 from training.wandb_log import wandb_log
 from training.watchdog import Watchdog, following
 
@@ -73,8 +73,8 @@ def train(
     the run besides, as JSON types; None for the settings.
 
     The run's folder is locked meanwhile.  A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM,
-    and `max_minutes`, end the run after the step in hand with a checkpoint, and so does a sample that cannot be read
-    (the step that it belongs to is not made).  With `settings.skip_bad_samples` another is taken in its place, as
+    and `max_minutes`, end the run after the micro-batch in hand with a checkpoint, and so does a sample that cannot be
+    read (the step that it belongs to is not made).  With `settings.skip_bad_samples` another is taken in its place, as
     `dataset.instead_of(reference)` names it.  A resumed run says which settings have changed, and keeps both values
     with its checkpoints.
 
@@ -135,6 +135,10 @@ def train(
         progress = Progress(run_dir, settings.max_iters, start, ranks.is_main, wandb)
         stack.callback(progress.close)
         terminated = stack.enter_context(_termination_flag())
+
+        def to_end() -> bool:
+            return terminated() or 0 < 60 * settings.max_minutes < time.monotonic() - begun
+
         averages, step = Averages(), start
         status: Literal["finished", "time_limit", "signal"] = "finished"
         if resumed_from:
@@ -149,8 +153,7 @@ def train(
         watchdog = stack.enter_context(Watchdog(run_dir, ranks.rank, settings.watchdog_minutes, start))
 
         while step < settings.max_iters:
-            out_of_time = bool(settings.max_minutes) and time.monotonic() - begun > 60 * settings.max_minutes
-            if distributed.any_rank(terminated() or out_of_time):
+            if distributed.any_rank(to_end()):
                 status = "signal" if distributed.any_rank(terminated()) else "time_limit"
                 break
             factor = learning_rate_factor(
@@ -160,7 +163,12 @@ def train(
                 group["lr"] = peak * factor
             before = training_state.BeforeStep(engine.module)
             try:
-                update_weights(engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples, spikes)
+                update_weights(
+                    engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples, spikes, to_end
+                )
+            except StepGivenUp:
+                before.restore(engine.module)
+                continue
             except NonFiniteLossError:
                 raise
             except InputError as error:

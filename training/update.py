@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ class NonFiniteLossError(InputError):
     """A loss or a gradient is NaN or infinite; names the samples."""
 
 
+class StepGivenUp(Exception):
+    """The run is to end, and every rank has left the step that it was in, whose weights are as before it."""
+
+
 def update_weights(
     engine: Any,
     loss_scale: LossScale,
@@ -33,12 +37,14 @@ def update_weights(
     step: int,
     skipped_samples: SkippedSamples,
     spikes: LossSpikes,
+    to_end: Callable[[], bool],
 ) -> None:
     """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
     and samples that were replaced `skipped_samples`; losses far above those before them are told by `spikes`.
 
-    Raises on every rank, before the weights change: InputError for a sample that cannot be read, NonFiniteLossError for
-    a loss that is not finite, or a gradient that is not, unless a smaller loss scale (fp16) may help.
+    Raises on every rank, before the weights change: InputError for a sample that cannot be read, StepGivenUp where
+    `to_end()` says on any rank that the run has to end, and NonFiniteLossError for a loss that is not finite, or a
+    gradient that is not, unless a smaller loss scale (fp16) may help.
     """
     step_begun, waited = time.monotonic(), 0.0
     bad: list[str] = []
@@ -47,8 +53,9 @@ def update_weights(
         begun = time.monotonic()
         batch = next(stream)
         failed = isinstance(batch, BadInput)
-        if distributed.any_rank(failed):
+        if distributed.any_rank(failed or to_end()):
             distributed.raise_together(InputError(batch.message) if failed else None)
+            raise StepGivenUp
         if settings.skip_bad_samples:
             reasons = batch.reasons if isinstance(batch, Replaced) else []
             skipped_samples.add(reasons)
