@@ -12,15 +12,18 @@ import pydicom
 import pytest
 import torch
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.instruction import InstructionDataset
+from datasets.volume.loading import read_volume
 from evaluation.answering.many_volumes import answer_volumes
 from evaluation.answering.outputs import Outputs
 from evaluation.answering.single_volume import answer_question
 from models import CTInstruct
+from models.answering.answer import Answer, SourceVolume
 from models.answering.predicting import GenerationOptions
 from models.checkpoints.folder import save_checkpoint
 from tests.ct_files import write_dicom, write_nifti
+from tests.full_disk import largest_file
 from tests.test_asking import saying
 from tests.tiny_model import tiny_ctinstruct
 from training.distributed import Ranks
@@ -123,6 +126,18 @@ def test_a_folder_is_written_in_the_formats_that_each_ct_can_have(model, scans, 
     assert "b.nii.gz: is no DICOM series" in caplog.text
     with pytest.raises(InputError, match="made with another formats"):
         answer_volumes(model, dataset_of(model), images, *asked, outputs=EVERY)
+
+
+def test_a_full_disk_is_no_property_of_findings(scans, tmp_path, caplog):
+    """A report of a CT that is no DICOM series is left out; one that the disk has no room for ends the run."""
+    path = scans / "b.nii.gz"
+    answer = Answer("An effusion.", {"pleural effusion": 0.75}, volume=SourceVolume(str(path), read_volume(path)[1]))
+    with largest_file(100), pytest.raises(WriteError, match=r"answer_findings\.json.*: cannot be written"):
+        Outputs.parse("", "dicom-sr,json").write(answer, tmp_path / "answer")
+    assert list(tmp_path.iterdir()) == []
+    (line,) = caplog.messages
+    assert line.startswith("no dicom-sr: ")
+    assert Outputs.parse("", "json").write(answer, tmp_path / "answer") == [tmp_path / "answer_findings.json"]
 
 
 def test_formats_that_cannot_be_are_refused_before_anything_is_answered(scans):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -28,20 +27,11 @@ from datasets.volume.nifti_files import save_nifti
 from datasets.whole_files import save_picture, write_whole_bytes, write_whole_text
 from models.answering.familiarity import Familiarity
 from tests.ct_files import ras_affine, write_dicom
+from tests.full_disk import largest_file
 
 LARGEST = 100  # bytes that a file may have, as on a full disk
 _NOISE = np.random.default_rng(0)
 VOLUME = _NOISE.normal(0, 300, (30, 28, 12))
-
-
-@contextmanager
-def _largest_file(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _figure() -> Figure:
@@ -80,7 +70,7 @@ def _series(folder: Path) -> VolumeGeometry:
     place = folder.parent / "series"
     if not place.is_dir():
         ct = np.random.default_rng(1).integers(-512, 700, (14, 11, 9)).astype(np.int16) * 2
-        with _largest_file(resource.RLIM_INFINITY):
+        with largest_file(resource.RLIM_INFINITY):
             write_dicom(place, ct)
     return read_volume(place)[1]
 
@@ -118,7 +108,7 @@ def test_a_full_disk_leaves_nothing_half(kind: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(overlay, "overlay_figure", lambda *_: _figure())  # which takes seconds
     folder = tmp_path / "out"
     folder.mkdir()
-    with _largest_file(LARGEST), pytest.raises(WriteError) as caught:
+    with largest_file(LARGEST), pytest.raises(WriteError) as caught:
         WRITERS[kind](folder)
     assert str(folder) in str(caught.value) and "cannot be written (File too large)" in str(caught.value)
     assert _files(folder) == {}
@@ -126,7 +116,7 @@ def test_a_full_disk_leaves_nothing_half(kind: str, tmp_path: Path, monkeypatch:
     whole = _files(folder)
     assert len(whole[str(path.relative_to(folder))]) > LARGEST
     path.write_bytes(b"of before")
-    with _largest_file(LARGEST), pytest.raises(WriteError):
+    with largest_file(LARGEST), pytest.raises(WriteError):
         WRITERS[kind](folder)
     assert _files(folder) == {**whole, str(path.relative_to(folder)): b"of before"}
 

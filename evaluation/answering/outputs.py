@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.export import findings, masks
 from models.answering.answer import Answer
 
@@ -39,7 +39,10 @@ class Outputs:
         masks.check_dicom(images, self.findings, "findings")
 
     def write(self, answer: Answer, stem: str | Path) -> list[Path]:
-        """All but NIfTI of one mask each: files whose names begin with `stem`; what cannot be is said and left out."""
+        """All but NIfTI of one mask each: files whose names begin with `stem`; what cannot be is said and left out.
+
+        Raises WriteError of a full disk.
+        """
         if answer.volume is None:
             return []
         voxels = {name: mask.voxels for name, mask in answer.masks.items()}
@@ -49,6 +52,8 @@ class Outputs:
             segmentation = pydicom.dcmread(made) if name == "dicom-sr" and made in written else None
             try:
                 written.append(answer.save_findings(f"{stem}{findings.FORMATS[name]}", segmentation))
+            except WriteError:
+                raise
             except InputError as error:
                 masks.log.warning("no %s: %s", name, error)
         return written
