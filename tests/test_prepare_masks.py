@@ -14,6 +14,7 @@ from datasets.prepare import command, converted_masks, registry
 from datasets.prepare.case import Mask
 from datasets.prepare.pretraining_rows import mask_fields
 from datasets.volume import read_mask, read_volume
+from tests.full_disk import largest_file
 from tests.replicas import SEGMENTATION
 from tests.toy_data_set import toy_set, write_toy
 
@@ -91,6 +92,18 @@ def test_interrupted_and_started_again_it_goes_on(finer, monkeypatch, capsys):
     first = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert prepare("--resample_masks") == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == first
+
+
+def test_a_full_disk_is_no_fault_of_a_case(finer, capsys):
+    """Not even where bad cases are to be left out: none of these is."""
+    _, out, prepare = finer
+    with largest_file(20):
+        assert prepare("--resample_masks", "--skip_bad") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {out}/toy/masks/") and line.endswith("cannot be written (File too large)")
+    assert not [path for path in out.rglob("*") if path.is_file()]
+    assert prepare("--resample_masks", "--skip_bad") == 0
+    assert len(json.loads((out / "pretraining" / f"{TASK}_train.json").read_text())) == 3
 
 
 def test_an_old_mask_is_made_again_where_its_source_changed(finer):

@@ -9,6 +9,7 @@
 tables, names, headers and the voxels of a few masks, and says what is missing or odd.  A data set's name prepares it;
 `all` prepares every one that is found under --root.  Images are never copied, and nothing is written into the source.
 With any problem nothing is written, every problem is a line of standard error, and the exit status is 1.
+A full disk ends it with one line and the exit status 2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from datasets.commands import told
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.prepare import preparing, printing
 from datasets.prepare.checking import Options
 from datasets.prepare.data_set import DataSet
@@ -38,7 +39,7 @@ WORDS = ("list", "check", "all")
 
 @told
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; the exit status: 0, or 1 with any problem."""
+    """Command line; the exit status: 0, 1 with any problem, or 2 where the disk is full."""
     parser = _parser()
     given = parser.parse_args(arguments)
     console = printing.output()
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.data_set:
             raise InputError(f"{given.data_set}: one data set at a time, or `all`")
         return _one(console, given)
+    except WriteError:
+        raise  # of the disk, no problem of a data set: `told` says it
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -107,6 +110,8 @@ def _all(console: Console, given: argparse.Namespace) -> int:
         earlier = [other for other in known if other in dict(results)]
         try:
             result = preparing.prepare(data_set, folders[0], out, _options(given, own), preferred=earlier)
+        except WriteError:
+            raise
         except InputError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             results.append((name, str(error)))

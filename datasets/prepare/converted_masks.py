@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.prepare.case import Case, Mask
 from datasets.prepare.mask_conversion import convert, resample
 from datasets.prepare.processes import in_processes
@@ -21,12 +21,14 @@ class _Job:
     target: Path
 
     def run(self) -> str:
-        """Empty, or what is wrong."""
+        """Empty, or what is wrong; raises WriteError of a full disk, which is no fault of the case."""
         try:
             if self.mask.conversion:
                 convert(self.mask, self.case.image, self.case, self.target)
             else:
                 resample(self.mask.files[0], self.case.image, self.target)
+        except WriteError:
+            raise
         except InputError as error:
             return str(error)
         return ""
