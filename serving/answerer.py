@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import nibabel as nib
 import numpy as np
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.label_descriptions import canonical, findings
 from datasets.volume.nifti_files import save_nifti
 from datasets.volume.viewer_copy import thinned, thinned_affine
@@ -59,7 +59,8 @@ class Answerer:
         """Answer, post what is found as it is found, and keep it with the volume.
 
         Posts "text" with words, "mask" with what `StoredMask.described` gives, "answer" with `Asked.described`.
-        Raises InputError as the model does, in the user's words, and Left where the client has gone.
+        Raises InputError as the model does, in the user's words, WriteError where the server's disk is full, and Left
+        where the client has gone.
         """
         started = time.monotonic()
         with _warnings_of_this_thread() as heard:
@@ -67,6 +68,8 @@ class Answerer:
                 study = self._study(volume.file)
                 job.check()
                 answer, masks = self._ask(study, volume, request, job)
+            except WriteError:
+                raise  # of the server, not of the user's file
             except InputError as error:
                 raise InputError(plain_message(error, volume.file.path, volume.file.name)) from error
         odd = dict.fromkeys([*heard, *answer.warnings])

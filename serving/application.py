@@ -16,12 +16,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from evaluation.report.interactive import VIEWER
 from serving import export_routes, question_routes, volume_routes
 from serving.access import Access
 from serving.answerer import Answerer
 from serving.limits import Limits
+from serving.server_disk import told
 from serving.service import Service
 from serving.sessions import Sessions
 from serving.uploads import UploadTooLarge
@@ -86,6 +87,7 @@ def build_application(answerer: Answerer, root: Path, settings: PageSettings) ->
         return FileResponse(STATIC / "index.html")
 
     application.add_exception_handler(InputError, _refuse)
+    application.add_exception_handler(WriteError, _tell_of_disk)
     application.add_exception_handler(RequestValidationError, _refuse_form)
     application.add_middleware(Access, token=settings.token, cookie=f"ctinstruct_token_{settings.port}")
     return application
@@ -100,6 +102,10 @@ async def _end_idle_sessions(service: Service) -> None:
 async def _refuse(_: Request, error: Exception) -> Response:
     status = 413 if isinstance(error, UploadTooLarge) else 429 if isinstance(error, QueueFullError) else 422
     return JSONResponse({"detail": str(error)}, status)
+
+
+async def _tell_of_disk(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": told(cast(WriteError, error))}, 507)
 
 
 async def _refuse_form(_: Request, error: Exception) -> Response:

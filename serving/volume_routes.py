@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
 from datasets.vocabulary import diagnosis_facts
 from datasets.volume.overlay import WINDOWS
 from serving.findings_files import findings_formats_of
@@ -52,7 +53,8 @@ async def end(session: SessionOf, service: ServiceOf) -> None:
 async def upload(request: Request, session: SessionOf, service: ServiceOf) -> dict[str, Any]:
     """Take files as multipart/form-data, and open every CT among them.
 
-    Gives the volumes, and a line for each that was refused; 422 where all were.
+    Gives the volumes, and a line for each that was refused; 422 where all were,
+    507 and none of them where the server's disk is full.
     """
     files = session.folder / f"upload_{secrets.token_hex(8)}"
     session.busy += 1
@@ -63,7 +65,7 @@ async def upload(request: Request, session: SessionOf, service: ServiceOf) -> di
         if not opened:
             raise InputError(refused[0])
     except BaseException:  # a client that leaves, too
-        await asyncio.shield(run_in_threadpool(shutil.rmtree, files, True))
+        await asyncio.shield(run_in_threadpool(_forget, session, files))
         raise
     finally:
         session.busy -= 1
@@ -86,6 +88,9 @@ async def open_served(body: dict[str, str], session: SessionOf, service: Service
             image = service.root / f"served_{secrets.token_hex(8)}" / "image.nii"
             try:
                 service.opened[name] = open_volume(path, name, name, image, service.array_axes)
+            except WriteError:
+                shutil.rmtree(image.parent, ignore_errors=True)
+                raise
             except InputError as error:
                 raise InputError(plain_message(error, path, name)) from error
         key = secrets.token_hex(8)
@@ -131,7 +136,7 @@ async def _receive(request: Request, session: Session, service: Service, files: 
 async def _open_all(
     files: Path, names: dict[str, str], digest: str, session: Session, service: Service
 ) -> tuple[list[OpenedVolume], list[str]]:
-    """Every CT among uploaded files, and a line for each that cannot be read."""
+    """Every CT among uploaded files, and a line for each that cannot be read.  Raises WriteError of a full disk."""
     opened: list[OpenedVolume] = []
     refused: list[str] = []
     try:
@@ -147,6 +152,8 @@ async def _open_all(
             file = await asyncio.get_running_loop().run_in_executor(service.readers, open_volume, *reading)
         except InputError as error:
             shutil.rmtree(session.folder / key, ignore_errors=True)
+            if isinstance(error, WriteError):
+                raise  # the next would find no room either
             refused.append(plain_message(error, path, name))
             continue
         if service.sessions.find(session.key) is None:
@@ -155,6 +162,15 @@ async def _open_all(
         session.volumes[key] = OpenedVolume(key, file, session.folder / key, files)
         opened.append(session.volumes[key])
     return opened, refused
+
+
+def _forget(session: Session, files: Path) -> None:
+    """Remove an upload, and what was opened of it."""
+    for volume in list(session.volumes.values()):
+        if volume.files == files:
+            with suppress(InputError):  # closed meanwhile
+                session.remove(volume.id)
+    shutil.rmtree(files, ignore_errors=True)
 
 
 def _users_name(relative: Path, names: dict[str, str]) -> str:

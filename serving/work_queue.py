@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from datasets.errors import InputError
+from datasets.errors import InputError, WriteError
+from serving.server_disk import told
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
@@ -61,6 +62,8 @@ class Job:
             self._work(self)
         except Left:
             log.info("a question was left before its answer was whole")
+        except WriteError as error:
+            self.post("error", message=told(error))
         except InputError as error:
             self.post("error", message=str(error))
         except Exception:
