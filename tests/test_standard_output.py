@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -47,7 +48,7 @@ def run(
 
 
 @pytest.fixture
-def unread():
+def unread() -> Iterator[int]:
     """The end of a pipe to write to, whose other end is closed."""
     reader, writer = os.pipe()
     os.close(reader)
