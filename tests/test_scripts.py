@@ -138,7 +138,10 @@ def test_one_question_about_one_file(run_dir, tmp_path):
         ),
         (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--limit", "-1"], "--limit is -1: give a value from 0"),
         (["--checkpoint", "{run}", "--benchmark", "LIDC"], "unknown benchmark 'LIDC'"),
-        (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--bertscore_model", "gone"], "gone is no folder"),
+        (
+            ["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--bertscore_model", "gone"],
+            "--bertscore_model gone: ",
+        ),
         (["--checkpoint", "{run}", "--manifest", str(EXAMPLE), "--report_classifier", "gone"], "gone is no folder"),
     ],
 )
