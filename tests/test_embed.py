@@ -85,12 +85,20 @@ def test_wrong_arguments_and_files(tmp_path, capsys):
     one = Embeddings(["a"], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, int))
     assert read_embeddings(save_embeddings(one, tmp_path / "f")).images == ["a"]
     asked = ["--checkpoint", "x", "--images", str(tmp_path)]
-    for more, said in (
-        (["--device", "gpu9"], "--device gpu9: is no device"),
-        (["--top", "0"], "--top 0: give the number"),
-    ):
-        assert main([*asked, *more]) == 2 and capsys.readouterr().err.startswith(f"error: {said}")
-    with pytest.raises(InputError, match="is a folder; name the file"):
-        embed_all(Embedder(lambda image: pytest.fail(image), {}), ["a"], tmp_path)
+    assert main([*asked, "--device", "gpu9"]) == 2
+    assert capsys.readouterr().err.startswith("error: --device gpu9: is no device")
+    assert main([*asked, "--top", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --top 0: give the number")
     with pytest.raises(WriteError, match="cannot be written"):
         save_embeddings(one, tmp_path / "e" / "below a file")
+
+
+@pytest.mark.parametrize("output", [".", "/", "{folder}"])
+def test_a_folder_in_the_place_of_the_output_is_told_before_the_model_is_loaded(output, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("evaluation.embed.__main__.load_embedder", lambda *_: pytest.fail("the model is loaded"))
+    shutil.copy(IMAGE, tmp_path / "a.nii.gz")
+    output = output.format(folder=tmp_path)
+    assert main(["--checkpoint", "absent", "--images", str(tmp_path), "--output", output]) == 2
+    assert capsys.readouterr().err == f"error: {output}: is a folder; name the file that the embeddings go to\n"
+    with pytest.raises(InputError, match="is a folder; name the file"):
+        embed_all(Embedder(lambda image: pytest.fail(image), {}), ["a"], output)

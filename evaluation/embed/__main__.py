@@ -20,7 +20,7 @@ from datasets.commands import told
 from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
 from evaluation.embed.embedders import load_embedder
-from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, save_embeddings
+from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, refuse_folder, save_embeddings
 from evaluation.embed.probe import FEWEST, probe, read_labels
 from evaluation.embed.search import search
 from evaluation.predictions import write_json
@@ -72,6 +72,7 @@ def _device(name: str) -> torch.device:
 
 
 def _embed(values: argparse.Namespace, ranks: Ranks) -> None:
+    refuse_folder(values.output)  # before a model of gigabytes is loaded
     images = find_volumes(values.images)
     embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes)
     embeddings, failed = embed_all(embedder, images, values.output, ranks.rank, ranks.world_size)
