@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.errors import InputError, WriteError
 from evaluation.embed.__main__ import main
@@ -85,12 +86,19 @@ def test_wrong_arguments_and_files(tmp_path, capsys):
     one = Embeddings(["a"], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, int))
     assert read_embeddings(save_embeddings(one, tmp_path / "f")).images == ["a"]
     asked = ["--checkpoint", "x", "--images", str(tmp_path)]
-    assert main([*asked, "--device", "gpu9"]) == 2
-    assert capsys.readouterr().err.startswith("error: --device gpu9: is no device")
     assert main([*asked, "--top", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: --top 0: give the number")
     with pytest.raises(WriteError, match="cannot be written"):
         save_embeddings(one, tmp_path / "e" / "below a file")
+
+
+@pytest.mark.parametrize("device", ["gpu9", "meta", "mps", "cuda", "cuda:99"])
+def test_a_device_that_this_machine_lacks(device, tmp_path, capsys):
+    if (device == "cuda" and torch.cuda.is_available()) or (device == "mps" and torch.backends.mps.is_available()):
+        pytest.skip(f"this machine has {device}")
+    assert main(["--checkpoint", "absent", "--images", str(tmp_path), "--device", device]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --device {device}: is no device ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("output", [".", "/", "{folder}"])
