@@ -89,7 +89,7 @@ class HyperParameters:
 
     # reading and answering
     orientation: str | None = None  # axis codes of all volumes, or as_stored; none: as the checkpoint was trained
-    resize: Literal["published", "isotropic"] | None = None  # none: as the checkpoint was trained
+    resize: Literal["published", "isotropic", "shrink"] | None = None  # none: as the checkpoint was trained
     override_preprocessing: bool = False  # prepare volumes otherwise than the checkpoint was trained with
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     max_voxels: int | None = None  # a volume of more is refused; none: 2^30, as 1024 slices of 1024 x 1024

@@ -42,8 +42,12 @@ class HyperParameters(PretrainingSettings):
     # that training starts from, or RAS
     orientation: str | None = field(default=None, metadata={"published": "as_stored"})
     # how a volume is fitted to its grid of patches; none: as for the weights that training starts from, or published
-    resize: Literal["published", "isotropic"] | None = field(default=None, metadata={"published": "published"})
+    resize: Literal["published", "isotropic", "shrink"] | None = field(
+        default=None, metadata={"published": "published"}
+    )
     clip_hu: tuple[float, float] | None = None  # keep these HU of a volume, as -250 400; none: percentiles of its own
+    # window: HU alike in every volume, by the middle and width of --clip_hu; none: as resize
+    normalisation: Literal["z-score", "window"] | None = field(default=None, metadata={"published": "z-score"})
     override_preprocessing: bool = False  # prepare volumes otherwise than for the weights that training starts from
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     crop_size: tuple[int, int, int] = (256, 256, 32)  # voxels of a patch: in plane x and y, slices

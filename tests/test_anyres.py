@@ -127,6 +127,23 @@ def test_isotropic_keeps_proportions_where_published_does_not():
     assert resized_shape((1000, 30, 2), (256, 256, 32), "isotropic") == (256, 8, 1)  # 2 * 0.256 rounds to 1 at least
 
 
+def test_shrink_leaves_what_has_room_and_is_isotropic_with_what_has_not():
+    rng = np.random.default_rng(6)
+    smaller = 0
+    for _ in range(200):
+        shape = tuple(int(n) for n in rng.integers(20, 700, 3))
+        target = select_grid(shape)
+        fits = all(n <= t for n, t in zip(shape, target, strict=True))
+        smaller += not fits
+        assert resized_shape(shape, target, "shrink") == (shape if fits else resized_shape(shape, target, "isotropic"))
+    assert 0 < smaller < 200
+    assert resized_shape((100, 30, 1), (256, 256, 1), "shrink") == (100, 30, 1)
+    volume = torch.randn(1, 40, 50, 12)
+    cut = patchify(volume, (64, 64, 8), 2, "shrink")
+    assert torch.equal(assemble_patches(cut.patches, cut.patch_grid)[0][cut.placement.content], volume[0])
+    assert int(cut.slice_marks.sum()) == 12
+
+
 def test_image_2d():
     patched = patchify(torch.rand(1, 300, 200, 1))
     assert patched.placement.crop_size == (256, 256, 1)
@@ -174,7 +191,7 @@ def test_mask_to_ignore_survives_placing():
     assert set(content.unique().tolist()) == {-1, 0, 1}
 
 
-@pytest.mark.parametrize("resize", ["published", "isotropic"])
+@pytest.mark.parametrize("resize", ["published", "isotropic", "shrink"])
 def test_round_trip_of_solid_objects(resize):
     """Exact where no axis shrinks; Dice >= 0.97 where one shrinks, which drops every 1 / s-th plane of the mask."""
     rng = np.random.default_rng(11)

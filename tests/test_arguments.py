@@ -168,7 +168,7 @@ def test_to_dict_is_json():
     [
         (TrainingSettings, "--max_iters 0", "--max_iters is 0"),
         (TrainingSettings, "--run_dir=", "--run_dir is empty"),
-        (TrainingSettings, f"--run_dir {__file__}/deeper", f"--run_dir {__file__}/deeper: {__file__} is a file"),
+        (TrainingSettings, f"--run_dir {__file__}/deeper", f"--run_dir {__file__}/deeper: {__file__} is no folder"),
         (TrainingSettings, f"--resume {__file__}", f"--resume {__file__}: no such folder"),
         (TrainingSettings, "--learning_rate -1", "--learning_rate is -1"),
         (TrainingSettings, "--learning_rate nan", "--learning_rate is nan"),

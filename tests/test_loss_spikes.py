@@ -34,9 +34,16 @@ def test_only_what_is_far_above_the_losses_before_it_is_told(capsys: pytest.Capt
     assert told(spiked, capsys) == [200]
     assert told([*losses[:200], 1.8, *losses[200:]], capsys) == []  # eight deviations
     assert told([*losses[:200], -9.0, *losses[200:]], capsys) == []
-    assert told([1.0] * 200 + [1.4] + [1.0] * 9 + [1.6], capsys) == [210]  # half of a loss that never varies
-    assert told([5.0] * 49 + [50.0] + [5.0] * 9 + [50.0], capsys) == [59]  # the fiftieth has too few before it
-    assert told([*losses, *(5 + loss for loss in losses)], capsys) == [400, 401, 402]  # another level, told three times
+    assert told([1.0] * 200 + [1.4, 2.0, 3.1], capsys) == [202]  # half as much again as the highest
+    assert told([5.0] * 49 + [50.0] + [5.0] * 9 + [90.0], capsys) == [59]  # the fiftieth has too few before it
+    assert told([*losses, *(5 + loss for loss in losses)], capsys) == [400]  # another level is told once
+
+
+def test_losses_that_are_high_now_and_then_are_no_spikes(capsys: pytest.CaptureFixture[str]) -> None:
+    generator = random.Random(0)
+    learned = [generator.uniform(1.6, 2.3) if generator.random() < 0.1 else 0.02 for _ in range(5000)]
+    assert told(learned, capsys) == []
+    assert told([*learned, 9.0], capsys) == [5000]
 
 
 def test_tasks_are_compared_with_themselves(capsys: pytest.CaptureFixture[str]) -> None:

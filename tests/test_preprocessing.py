@@ -127,6 +127,34 @@ def test_a_volume_is_clipped_to_the_hu_that_its_model_was_trained_with(tmp_path)
         load_volume(air, preprocessing=STANDARD.with_clip_hu((600, 900)))
 
 
+def test_the_same_hu_are_the_same_in_every_volume(tmp_path):
+    """Written out: less the middle, over the deviation of values spread evenly; whatever else the volume holds."""
+    ct = np.random.default_rng(1).normal(0, 400, (40, 50, 12)).astype(np.float32)
+    options = {"clip_hu": (-250, 400), "normalisation": "window"}
+    record, lines = STANDARD.with_options("a new model", True, options)
+    assert record.normalisation == "window" and len(lines) == 2
+    for other in (0.0, 900.0):
+        ct[20:] = other
+        array, geometry = load_volume(write_nifti(tmp_path / f"{other}.nii.gz", ct, np.eye(4)), preprocessing=record)
+        expected = (geometry.from_source(ct).clip(-250, 400).astype(np.float64) - 75) / (650 / 12**0.5)
+        np.testing.assert_allclose(array[0], expected, rtol=1e-5, atol=1e-5)
+    spread = (np.linspace(-250, 400, 10001) - 75) / (650 / 12**0.5)
+    assert abs(spread.mean()) < 1e-9 and abs(spread.std() - 1) < 1e-3
+    assert Preprocessing.from_dict(record.to_dict(), "config.json") == record
+    assert VolumeLoader(record)._options(arrays=False) != VolumeLoader(STANDARD.with_clip_hu((-250, 400)))._options(
+        arrays=False
+    )
+    released = RELEASED.with_clip_hu((-250, 400)).with_normalisation("window")
+    assert released.array_as_is == RELEASED.array_as_is and released.rad_chest_ct_array.normalisation == "window"
+    with pytest.raises(InputError, match="normalisation is 'window'; give the HU that are kept too"):
+        STANDARD.with_options("a new model", True, {"clip_hu": None, "normalisation": "window"})
+    with pytest.raises(InputError, match="--normalisation z-score: the model was trained with window"):
+        record.with_options("the model", False, {"normalisation": "z-score"})
+    air = write_nifti(tmp_path / "air.nii.gz", np.where(ct > 0, 900, 500).astype(np.float32), np.eye(4))
+    with pytest.raises(InputError, match=r"air.nii.gz: the volume is constant after clipping to -250 to 400 HU"):
+        load_volume(air, preprocessing=record)
+
+
 def edit(folder, **entries):
     """Change config.json; an entry of None is taken out."""
     config = json.loads((folder / "config.json").read_text())

@@ -11,7 +11,9 @@ LOSSES = 100  # of a task, that a new one is compared with
 FEWEST = 50  # before anything is said: the first losses of a run fall fast
 DEVIATIONS = 10.0
 SIGMA = 1.4826  # a normal distribution's deviation over its median absolute one
-MOST_IN_A_ROW = 3  # more of them are no spike, but another level
+BEYOND_HIGHEST = (
+    0.5  # above the highest of them, as a share of it: tasks that are mostly learned have high ones now and then
+)
 LEAST_DEVIATION = 0.05  # as a share of the median: losses that hardly vary make no spikes of a little
 
 
@@ -20,20 +22,20 @@ class LossSpikes:
 
     def __init__(self) -> None:
         self.losses: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOSSES))
-        self.in_a_row: dict[str, int] = defaultdict(int)
 
     def add(self, step: int, task: str, loss: float, sample_ids: Sequence[str]) -> None:
         """Count a micro-batch's loss; where it is a spike, say so on stderr.
 
-        A spike is more than `DEVIATIONS` robust deviations (1.4826 times the median absolute one) above the median.
+        A spike is more than `DEVIATIONS` robust deviations (1.4826 times the median absolute one) above the median, and
+        more than half as high again as any of the losses before it.
         """
         before = self.losses[task]
         if len(before) >= FEWEST:
             middle = median(before)
             deviation = SIGMA * median(abs(value - middle) for value in before)
-            high = loss > middle + DEVIATIONS * max(deviation, LEAST_DEVIATION * abs(middle))
-            self.in_a_row[task] = self.in_a_row[task] + 1 if high else 0
-            if high and self.in_a_row[task] <= MOST_IN_A_ROW:
+            usual = middle + DEVIATIONS * max(deviation, LEAST_DEVIATION * abs(middle))
+            highest = max(before)
+            if loss > max(usual, highest + BEYOND_HIGHEST * abs(highest)):
                 print(
                     f"step {step}: the loss of {task} is {loss:.4g}, of the {len(before)} before it the median is "
                     f"{middle:.4g}: samples {', '.join(sample_ids)}",

@@ -109,9 +109,13 @@ class TrainingSettings:
         """Before data and models are read, what nothing can be written to or resumed from."""
         if not self.run_dir:
             raise InputError("--run_dir is empty: name the folder of the run")
-        in_the_way = [place for place in (Path(self.run_dir), *Path(self.run_dir).parents) if place.is_file()]
+        in_the_way = [
+            place
+            for place in (Path(self.run_dir), *Path(self.run_dir).parents)
+            if place.exists() and not place.is_dir()
+        ]
         if in_the_way:
-            raise InputError(f"--run_dir {self.run_dir}: {in_the_way[0]} is a file; name a folder")
+            raise InputError(f"--run_dir {self.run_dir}: {in_the_way[0]} is no folder; name one")
         if self.resume not in ("", "auto") and not Path(self.resume).is_dir():
             raise InputError(f"--resume {self.resume}: no such folder; give that of a checkpoint or of a run, or auto")
 

@@ -2,7 +2,8 @@
 
 The steps are those of the published loader: choose a grid of crops, resize the volume into it, pad around the centre,
 split.  The default reproduces how the released weights were trained, with its two odd size rules (see `resized_shape`);
-`resize="isotropic"` keeps the proportions of the volume instead.  The way back is `datasets.volume.restore`.
+`resize="isotropic"` keeps the proportions of the volume instead, and "shrink" its size too where there is room.  The
+way back is `datasets.volume.restore`.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def resized_shape(shape: Sequence[int], target: Sequence[int], resize: str = "pu
 
     "published" is the rule of the released weights: its second branch scales the depth by the first axis' ratio, and
     any tie (every volume with square slices) falls to the last branch, which fills the depth.  "isotropic" scales all
-    three axes by the smallest ratio.
+    three axes by the smallest ratio.  "shrink" does so with a volume that is too large, and leaves any other as it is.
     """
     height, width, depth = _size3(shape, "shape")
     target = _size3(target, "target")
@@ -145,8 +146,9 @@ def resized_shape(shape: Sequence[int], target: Sequence[int], resize: str = "pu
     def fit(size: int, ratio: float, axis: int) -> int:
         return min(math.ceil(size * ratio), target[axis])
 
-    if resize == "isotropic":
+    if resize != "published":
         ratio = min(ratio_w, ratio_h) if depth == 1 else min(ratio_w, ratio_h, ratio_d)
+        ratio = min(ratio, 1.0) if resize == "shrink" else ratio
         scaled = (min(max(round(n * ratio), 1), t) for n, t in zip((height, width, depth), target, strict=True))
         new_w, new_h, new_d = scaled
         return new_w, new_h, 1 if depth == 1 else new_d

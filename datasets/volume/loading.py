@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 
 import nibabel as nib
@@ -133,6 +134,8 @@ def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
         np.clip(array, low, high, out=array)
     if steps.normalisation == "none":
         return array
+    if steps.normalisation == "window":
+        return _by_window(array, steps)
     array -= np.float32(array.mean(dtype=np.float64))
     # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
     deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
@@ -140,6 +143,16 @@ def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
         to = "{:g} to {:g} HU".format(*steps.clip) if isinstance(steps.clip, tuple) else "its 0.5 and 99.5 percentiles"
         raise VolumeError(f"the volume is constant after clipping to {to}; this is no CT")
     array /= np.float32(deviation)
+    return array
+
+
+def _by_window(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
+    assert isinstance(steps.clip, tuple)  # as the record has made sure
+    low, high = steps.clip
+    if array.min() == array.max():
+        raise VolumeError(f"the volume is constant after clipping to {low:g} to {high:g} HU; this is no CT")
+    array -= np.float32((low + high) / 2)
+    array /= np.float32((high - low) / sqrt(12))
     return array
 
 

@@ -21,13 +21,13 @@ from datasets.volume.geometry import AS_STORED, Size3, are_axis_codes
 VERSION = 1
 SourceKind = Literal["ct_file", "rad_chest_ct_array", "array_as_is"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("ct_file", "rad_chest_ct_array", "array_as_is")
-RESIZE_MODES = ("published", "isotropic")
+RESIZE_MODES = ("published", "isotropic", "shrink")
 CLIPS = ("percentiles", "none")
 RAD_CHEST_CT_AXES = "IPL"  # (z, y, x) runs superior to inferior, anterior to posterior, right to left
 RAD_CHEST_CT_MOVED = "PLI"  # the same as (y, x, z), as the release moves it, without a flip
 _CHOICES = {
     "crop": ("foreground", "none"),
-    "normalisation": ("z-score", "none"),
+    "normalisation": ("z-score", "window", "none"),
     "resize": RESIZE_MODES,
 }
 
@@ -39,7 +39,9 @@ class SourceSteps:
     orientation: axis codes to which the array is brought, as "RAS", or "as_stored".
     crop: "foreground", to the bounding box of voxels > 0, or "none".
     clip: "percentiles", to 0.5 and 99.5 where max - min > 1000, "none", or the lowest and highest HU that are kept.
-    normalisation: "z-score", less the mean and divided by the standard deviation, or "none".
+    normalisation: "z-score", less the mean and divided by the standard deviation of the volume; "window", less the
+    middle of the HU that are kept and divided by their width / sqrt(12), the deviation of values that are spread evenly
+    over them, so that the same HU are the same everywhere; or "none".
     """
 
     orientation: str = "RAS"
@@ -60,13 +62,15 @@ class SourceSteps:
             object.__setattr__(self, "clip", _window(self.clip))
         elif self.clip not in CLIPS:
             raise InputError(f"clip is {self.clip!r}; give one of {', '.join(CLIPS)}, or two HU")
+        if self.normalisation == "window" and not isinstance(self.clip, tuple):
+            raise InputError("normalisation is 'window'; give the HU that are kept too (clip, or --clip_hu)")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """The whole way from a file to patches; `datasets.volume.loading` and `.anyres` carry it out.
 
-    crop_size: one patch in voxels.  patch_max: most patches of a volume.  resize: "published" or "isotropic".
+    crop_size: one patch in voxels.  patch_max: most patches of a volume.  resize: see `.anyres.resized_shape`.
     """
 
     crop_size: Size3
@@ -131,6 +135,20 @@ class Preprocessing:
         }
         return replace(self, **clipped)
 
+    @property
+    def normalisation(self) -> str:
+        """That of CT files."""
+        return self.ct_file.normalisation
+
+    def with_normalisation(self, normalisation: str) -> Preprocessing:
+        """The same with this for all kinds that are normalised at all; raises InputError where it cannot be."""
+        changed: dict[str, Any] = {
+            kind: replace(steps, normalisation=normalisation)
+            for kind in SOURCE_KINDS
+            if (steps := self.steps(kind)).normalisation != "none"
+        }
+        return replace(self, **changed)
+
     def steps(self, source: SourceKind) -> SourceSteps:
         """What is done to a kind of file."""
         return {name: getattr(self, name) for name in SOURCE_KINDS}[source]
@@ -148,8 +166,8 @@ class Preprocessing:
     def with_options(self, trained: str, override: bool, options: Mapping[str, Any]) -> tuple[Preprocessing, list[str]]:
         """The record under options of the command line, and a line for each that changes it.
 
-        trained: names what the record came with, for messages.  options: of orientation, resize, crop_size, patch_max
-        and clip_hu; None is not given.
+        trained: names what the record came with, for messages.  options: of orientation, resize, crop_size, patch_max,
+        clip_hu and, behind it, normalisation; None is not given.
         Raises InputError for an option that differs from the record, unless ``override``, or that is no such value.
         """
         record, changes = self, []
@@ -158,6 +176,8 @@ class Preprocessing:
                 continue
             if name == "orientation":
                 changed = record.with_orientation(value)
+            elif name == "normalisation":
+                changed = record.with_normalisation(value)
             else:
                 changed = record.with_clip_hu(value) if name == "clip_hu" else replace(record, **{name: value})
             if changed != record:

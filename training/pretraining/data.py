@@ -100,7 +100,7 @@ def check_manifest_names(folder: str | Path, known: Sequence[str]) -> list[str]:
 
     Raises InputError where a folder has training manifests, but none with the name of a task.
     """
-    found = sorted(path.name.removesuffix(_TRAIN) for path in Path(folder).glob(f"*{_TRAIN}"))
+    found = sorted(path.name.removesuffix(_TRAIN) for path in Path(folder).glob(f"[!.]*{_TRAIN}"))
     if not found or set(found) & set(known):
         others = [name for name in found if name not in known]
         nearest = {name: difflib.get_close_matches(name, known, 1) for name in others}

@@ -37,8 +37,9 @@ class PretrainingSettings(TrainingSettings):
     task_weights: tuple[str, ...]
     skip_missing_tasks: bool
     orientation: str | None
-    resize: Literal["published", "isotropic"] | None
+    resize: Literal["published", "isotropic", "shrink"] | None
     clip_hu: tuple[float, float] | None
+    normalisation: Literal["z-score", "window"] | None
     override_preprocessing: bool
     array_axes: str | None
     crop_size: tuple[int, int, int]

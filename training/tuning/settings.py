@@ -33,8 +33,9 @@ class TuningSettings(TrainingSettings):
     validation_manifest: str
     validation_samples: int
     orientation: str | None
-    resize: Literal["published", "isotropic"] | None
+    resize: Literal["published", "isotropic", "shrink"] | None
     clip_hu: tuple[float, float] | None
+    normalisation: Literal["z-score", "window"] | None
     override_preprocessing: bool
     array_axes: str | None
     crop_size: tuple[int, int, int] | None
