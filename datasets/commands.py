@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
 from datasets.errors import InputError
+from datasets.standard_output import finish_output, is_unread, tell
 
 Given = ParamSpec("Given")
 
@@ -20,9 +20,12 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # full, or broken: 
 
 
 def complaint(error: BaseException) -> str | None:
-    """The line about an error that a user can put right: wrong input, an unusable path, a full disk; None of others."""
+    """The line about an error that a user can put right, or None: wrong input, an unusable path, a full disk, and
+    standard output that nobody reads any more."""
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, BrokenPipeError) and is_unread():
+        return "standard output: nobody reads it any more, and what was still to be printed is lost; print to a file"
     if isinstance(error, OSError):
         if error.errno in DISK:
             where = error.filename or "a file of this run"
@@ -38,12 +41,16 @@ def told(main: Callable[Given, int]) -> Callable[Given, int]:
     @wraps(main)
     def command(*arguments: Given.args, **named: Given.kwargs) -> int:
         try:
-            return main(*arguments, **named)
+            status = main(*arguments, **named)
+            print(end="", flush=True)  # later it would fail where nothing tells of it
+            return status
         except Exception as error:
             line = complaint(error)
             if line is None:
                 raise
-            print(f"error: {line}", file=sys.stderr)
+            tell(f"error: {line}")
             return 2
+        finally:
+            finish_output()
 
     return command

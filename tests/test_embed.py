@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.errors import InputError, WriteError
 from evaluation.embed.__main__ import main
@@ -85,12 +86,27 @@ def test_wrong_arguments_and_files(tmp_path, capsys):
     one = Embeddings(["a"], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, int))
     assert read_embeddings(save_embeddings(one, tmp_path / "f")).images == ["a"]
     asked = ["--checkpoint", "x", "--images", str(tmp_path)]
-    for more, said in (
-        (["--device", "gpu9"], "--device gpu9: is no device"),
-        (["--top", "0"], "--top 0: give the number"),
-    ):
-        assert main([*asked, *more]) == 2 and capsys.readouterr().err.startswith(f"error: {said}")
-    with pytest.raises(InputError, match="is a folder; name the file"):
-        embed_all(Embedder(lambda image: pytest.fail(image), {}), ["a"], tmp_path)
+    assert main([*asked, "--top", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --top 0: give the number")
     with pytest.raises(WriteError, match="cannot be written"):
         save_embeddings(one, tmp_path / "e" / "below a file")
+
+
+@pytest.mark.parametrize("device", ["gpu9", "meta", "mps", "cuda", "cuda:99"])
+def test_a_device_that_this_machine_lacks(device, tmp_path, capsys):
+    if (device == "cuda" and torch.cuda.is_available()) or (device == "mps" and torch.backends.mps.is_available()):
+        pytest.skip(f"this machine has {device}")
+    assert main(["--checkpoint", "absent", "--images", str(tmp_path), "--device", device]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --device {device}: is no device ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", [".", "/", "{folder}"])
+def test_a_folder_in_the_place_of_the_output_is_told_before_the_model_is_loaded(output, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("evaluation.embed.__main__.load_embedder", lambda *_: pytest.fail("the model is loaded"))
+    shutil.copy(IMAGE, tmp_path / "a.nii.gz")
+    output = output.format(folder=tmp_path)
+    assert main(["--checkpoint", "absent", "--images", str(tmp_path), "--output", output]) == 2
+    assert capsys.readouterr().err == f"error: {output}: is a folder; name the file that the embeddings go to\n"
+    with pytest.raises(InputError, match="is a folder; name the file"):
+        embed_all(Embedder(lambda image: pytest.fail(image), {}), ["a"], output)

@@ -199,3 +199,6 @@ def test_a_classifier_folder_labels_by_name(tmp_path: Path) -> None:
         load_report_classifier(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         load_report_classifier(tmp_path / "absent")
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(InputError, match="no loadable classifier"):
+        load_report_classifier(tmp_path)

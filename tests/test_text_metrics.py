@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 import socket
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 from datasets.errors import InputError
 from evaluation.answering.runner import Scoring
 from evaluation.metrics import text as text_module
-from evaluation.metrics.bertscore import bertscore, greedy_f1
+from evaluation.metrics.bertscore import bertscore, greedy_f1, load_encoder
 from evaluation.metrics.text import exact_match, meteor, normalize_answer, sentence_scores, text_metrics, token_f1
 
 # Words and spaces only, so that every tokeniser cuts them alike and the oracles can use split().
@@ -210,6 +213,16 @@ def test_bertscore_of_empty_texts_and_of_a_wrong_folder(tiny_bert: str, tmp_path
         bertscore(["a"], ["a"], tmp_path / "absent")
     with pytest.raises(InputError, match="no loadable encoder"):
         bertscore(["a"], ["a"], tmp_path)
-    with pytest.raises(InputError, match="no loadable encoder"):  # before hours of answering, not after them
+    named = re.escape(f"--bertscore_model {tmp_path}: ")
+    with pytest.raises(InputError, match=f"^{named}.*no loadable encoder"):  # before hours of answering, not after them
         Scoring.of(str(tmp_path), "", "")
     assert Scoring.of(tiny_bert, "", "").bertscore_folder == tiny_bert
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64], ids=["empty", "noise"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_bertscore_of_a_damaged_folder(name: str, content: bytes, tiny_bert: str, tmp_path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"^BERTScore: .*no loadable encoder"):
+        load_encoder(folder)

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from datasets.commands import DISK, complaint
+from datasets.standard_output import finish_output, tell
 from training import distributed
 
 
 def run_script(main: Callable[[], Any]) -> NoReturn:
-    """Run `main` and exit: 0; 2 for an InputError, an unusable path, a full disk, in one line; 130 for Ctrl-C; 1 else.
+    """Run `main` and exit: 0; 2 for what `datasets.commands.complaint` has a line about; 130 for Ctrl-C; 1 else.
 
     One failing rank of several leaves at once, without a farewell to ranks that may wait for it in a collective: the
     launcher sees the exit status and ends the others.
@@ -47,8 +48,7 @@ def leave(status: int) -> NoReturn:
     """
     _end_children()
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    finish_output()
     os._exit(status)
 
 
@@ -63,31 +63,16 @@ def _run(main: Callable[[], Any]) -> int:
     """The exit status of `main`, after reporting what it raised."""
     try:
         main()
-    except BrokenPipeError:
-        if _printing_works():
-            traceback.print_exc()
-        return 1  # who read the output has gone, as `head` does: nobody is left to be told
+        print(end="", flush=True)  # later it would fail where nothing tells of it
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     except Exception as error:
         line = complaint(error)
         if line is None:
-            traceback.print_exc()
+            tell(traceback.format_exc().rstrip())
             return 1
         if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {line}", file=sys.stderr)
+            tell(f"error: {line}")
         return 2
     return 0
-
-
-def _printing_works() -> bool:
-    """Whether standard output has a reader; without one it is led to nowhere, so that the last flush does not fail."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return False
-    return True

@@ -67,7 +67,10 @@ class Scoring:
     ) -> Scoring:
         """From the options of these names, empty where not given; raises InputError where one cannot be had."""
         if bertscore_model:
-            load_encoder(bertscore_model)
+            try:
+                load_encoder(bertscore_model)
+            except InputError as error:
+                raise InputError(f"--bertscore_model {bertscore_model}: {error}") from error
         thresholds = None
         if validation_predictions:
             thresholds = fit_thresholds_from_records(read_predictions(validation_predictions))

@@ -20,7 +20,7 @@ from datasets.commands import told
 from datasets.errors import InputError
 from datasets.volume.find_volumes import find_volumes
 from evaluation.embed.embedders import load_embedder
-from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, save_embeddings
+from evaluation.embed.embeddings import Embeddings, embed_all, read_embeddings, refuse_folder, save_embeddings
 from evaluation.embed.probe import FEWEST, probe, read_labels
 from evaluation.embed.search import search
 from evaluation.predictions import write_json
@@ -52,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if values.top < 1:
         raise InputError(f"--top {values.top}: give the number of CTs to show, at least 1")
-    ranks = Ranks(0, 1, 0, _device(values.device))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        ranks = distributed.initialize()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ranks = distributed.initialize() if several else Ranks(0, 1, 0, _device(values.device))
     if values.images:
         _embed(values, ranks)
     if ranks.is_main and values.probe:
@@ -66,12 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _device(name: str) -> torch.device:
     try:
+        torch.zeros(1, device=name).item()  # a name may be right, and the driver or the values missing
         return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name}: is no device of torch; give cpu or cuda") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]  # what follows is advice
+        raise InputError(
+            f"--device {name}: is no device that torch can use here; give cpu, or cuda where there is a GPU ({reason})"
+        ) from error
 
 
 def _embed(values: argparse.Namespace, ranks: Ranks) -> None:
+    refuse_folder(values.output)  # before a model of gigabytes is loaded
     images = find_volumes(values.images)
     embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes)
     embeddings, failed = embed_all(embedder, images, values.output, ranks.rank, ranks.world_size)

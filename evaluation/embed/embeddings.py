@@ -41,6 +41,12 @@ class Embeddings:
     checkpoint: str = ""
 
 
+def refuse_folder(output: str | Path) -> None:
+    """Raise InputError where a folder is in the place of the file of embeddings."""
+    if Path(output).is_dir():
+        raise InputError(f"{output}: is a folder; name the file that the embeddings go to")
+
+
 def embed_all(
     embedder: Embedder, images: Sequence[str], output: str | Path, rank: int = 0, world_size: int = 1
 ) -> tuple[Embeddings, dict[str, str]]:
@@ -50,9 +56,8 @@ def embed_all(
     interrupted call for `output` has embedded with the same model is taken over.  Raises InputError where no image can
     be read, or `output` is a folder.
     """
+    refuse_folder(output)
     parts = _parts_folder(output)
-    if Path(output).is_dir():
-        raise InputError(f"{output}: is a folder; name the file that the embeddings go to")
     parts.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
     waiting = [image for image in images if not _part(parts, image, embedder.made_with).is_file()]

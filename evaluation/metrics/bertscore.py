@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from datasets.errors import InputError
 
@@ -58,7 +59,7 @@ def load_encoder(folder: str | Path) -> tuple[PreTrainedTokenizerBase, PreTraine
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"BERTScore: {folder} holds no loadable encoder ({first_line})") from error
     return tokenizer, model

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from datasets.errors import InputError
 from evaluation.metrics.report_labels import FINDINGS
@@ -29,7 +30,7 @@ def load_report_classifier(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval().to(device)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"report classifier: {folder} holds no loadable classifier ({reason})") from error
     column = {str(name).lower(): int(index) for index, name in model.config.id2label.items()}
