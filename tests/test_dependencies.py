@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from datasets.errors import InputError
+from tests.dependencies import audit
 from tests.dependencies.bill_of_materials import bill_of_materials, installed_packages, main
 from tests.dependencies.lock import REPOSITORY, disagreements, read_lock, read_requirements
 
@@ -84,3 +85,22 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     named = {component["name"] for component in bill["components"]}
     assert {"torch", "transformers", "nibabel"} <= named
     assert capsys.readouterr().out.startswith(f"{len(named)} packages in ")
+
+
+def test_what_an_audit_found_is_told_and_what_it_did_not_look_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"id": "PYSEC-1", "fix_versions": ["1.6", "2.0"], "aliases": [], "description": ""}
+    clean = {"name": "a", "version": "1.5", "vulns": []}
+    skipped = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"dependencies": [clean, {"name": "b", "version": "1.5", "vulns": [known]}, skipped]}))
+    assert audit.main([str(report)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "b 1.5: PYSEC-1, mended in 1.6, 2.0",
+        "2 of 3 packages looked up, 1 vulnerabilities known; not in the database that was asked: c",
+    ]
+    assert audit.summary({"dependencies": [clean]}) == (["1 of 1 packages looked up, 0 vulnerabilities known"], 0)
+    report.write_text("")
+    assert audit.main([str(report)]) == 2
+    assert capsys.readouterr().err.startswith("error: pip-audit gave no report")
