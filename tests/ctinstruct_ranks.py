@@ -41,11 +41,11 @@ class FixedSampler:
 
 
 class Samples:
-    def __init__(self, tokenizer, last_step: int):
-        self.tokenizer, self.last_step = tokenizer, last_step
+    def __init__(self, tokenizer, steps: int | None):
+        self.tokenizer, self.steps = tokenizer, steps
 
     def __getitem__(self, reference: SampleReference):
-        if reference.index == self.last_step - 1:
+        if reference.index == self.steps:  # in the step after them, which is given up
             os.kill(os.getpid(), signal.SIGTERM)  # as a batch system ends a job, which then saves
         sample = make_sample(reference.task, self.tokenizer, reference.index)
         if sample.masks is not None:
@@ -96,7 +96,7 @@ def main() -> None:
         settings,
         ranks,
         sampler=FixedSampler(kinds, ranks),
-        dataset=Samples(model.tokenizer, options.steps if options.of else 0),
+        dataset=Samples(model.tokenizer, options.steps if options.of else None),
         collate=lambda samples: collate(samples, model.tokenizer),
         save_model=lambda folder: save_checkpoint(model, folder),
         parameter_groups=parameter_groups(model, 1e-4, 1e-4),
