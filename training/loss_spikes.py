@@ -11,9 +11,7 @@ LOSSES = 100  # of a task, that a new one is compared with
 FEWEST = 50  # before anything is said: the first losses of a run fall fast
 DEVIATIONS = 10.0
 SIGMA = 1.4826  # a normal distribution's deviation over its median absolute one
-BEYOND_HIGHEST = (
-    0.5  # above the highest of them, as a share of it: tasks that are mostly learned have high ones now and then
-)
+BEYOND_HIGHEST = 0.5  # as a share of the highest of them: a task that is mostly learned has high ones now and then
 LEAST_DEVIATION = 0.05  # as a share of the median: losses that hardly vary make no spikes of a little
 
 

@@ -140,8 +140,7 @@ def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
     # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
     deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
     if deviation == 0:
-        to = "{:g} to {:g} HU".format(*steps.clip) if isinstance(steps.clip, tuple) else "its 0.5 and 99.5 percentiles"
-        raise VolumeError(f"the volume is constant after clipping to {to}; this is no CT")
+        raise _constant(steps)
     array /= np.float32(deviation)
     return array
 
@@ -150,10 +149,15 @@ def _by_window(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
     assert isinstance(steps.clip, tuple)  # as the record has made sure
     low, high = steps.clip
     if array.min() == array.max():
-        raise VolumeError(f"the volume is constant after clipping to {low:g} to {high:g} HU; this is no CT")
+        raise _constant(steps)
     array -= np.float32((low + high) / 2)
     array /= np.float32((high - low) / sqrt(12))
     return array
+
+
+def _constant(steps: SourceSteps) -> VolumeError:
+    to = "{:g} to {:g} HU".format(*steps.clip) if isinstance(steps.clip, tuple) else "its 0.5 and 99.5 percentiles"
+    return VolumeError(f"the volume is constant after clipping to {to}; this is no CT")
 
 
 def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | None = None) -> np.ndarray:

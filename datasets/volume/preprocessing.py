@@ -127,13 +127,7 @@ class Preprocessing:
 
     def with_clip_hu(self, window: Sequence[float]) -> Preprocessing:
         """The same with all kinds that are normalised clipped to these HU, lowest and highest."""
-        clip = _window(window)
-        clipped: dict[str, Any] = {
-            kind: replace(steps, clip=clip)
-            for kind in SOURCE_KINDS
-            if (steps := self.steps(kind)).normalisation != "none"
-        }
-        return replace(self, **clipped)
+        return self._with_steps(clip=_window(window))
 
     @property
     def normalisation(self) -> str:
@@ -142,8 +136,12 @@ class Preprocessing:
 
     def with_normalisation(self, normalisation: str) -> Preprocessing:
         """The same with this for all kinds that are normalised at all; raises InputError where it cannot be."""
+        return self._with_steps(normalisation=normalisation)
+
+    def _with_steps(self, **changes: Any) -> Preprocessing:
+        """The same with these fields of all kinds that are normalised; the others were prepared elsewhere."""
         changed: dict[str, Any] = {
-            kind: replace(steps, normalisation=normalisation)
+            kind: replace(steps, **changes)
             for kind in SOURCE_KINDS
             if (steps := self.steps(kind)).normalisation != "none"
         }
