@@ -80,10 +80,14 @@ def test_no_memory_is_taken_for_what_is_refused(tmp_path: Path) -> None:
 
     def grown(most: int, expected: AbstractContextManager) -> float:
         memory = PeakMemory()
+        blocks = [bytearray(60_000) for _ in range(4000)]
+        pin = bytearray(60_000)  # above them, so that what they held stays with the process
+        del blocks
         allow_voxels(most)
         memory.reset()
         with expected:
             read_raw(path)
+        assert pin
         return memory.grown()
 
     refused = in_a_child(lambda: grown(10**6, pytest.raises(VolumeError, match="--max_voxels")))

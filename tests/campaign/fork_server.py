@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -69,6 +70,8 @@ class PeakMemory:
         self._start = 0
 
     def reset(self) -> None:
+        # else memory that was freed but is still held is taken again, which the peak does not show
+        getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is held now
         self._start = self._held("VmHWM")
 
