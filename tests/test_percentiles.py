@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.volume import percentiles as module
-from datasets.volume.loading import laid_out
+from datasets.volume.axis_order import laid_out
 from datasets.volume.percentiles import percentiles
 
 WANTED = (0.5, 99.5, 0, 100, 37.123)

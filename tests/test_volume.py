@@ -16,12 +16,12 @@ from datasets.volume.loading import (
     VolumeError,
     VolumeGeometry,
     load_volume,
-    normalize,
     read_mask,
     read_volume,
     restore_to_source,
     save_mask,
 )
+from datasets.volume.normalisation import normalize
 from datasets.volume.restore import restore_masks
 from tests.ct_files import random_affine
 from tests.ct_files import write_nifti as write

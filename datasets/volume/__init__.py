@@ -21,13 +21,13 @@ What works on tensors is imported from its own module, so that arrays can be rea
 from datasets.volume.geometry import VolumeError, VolumeGeometry
 from datasets.volume.loading import (
     load_volume,
-    normalize,
     read_label_map,
     read_mask,
     read_volume,
     restore_to_source,
     save_mask,
 )
+from datasets.volume.normalisation import normalize
 
 __all__ = [
     "VolumeError",

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,17 +36,31 @@ _READERS = 4  # files read and unpacked at a time: more wait for Python itself
 _UID = re.compile(r"\d+(\.\d+)+")
 
 
-def read_dicom_series(place: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_dicom_series(place: Path, integers: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Array (columns, rows, slices) float32 in rescaled units (HU), and its affine (4, 4) to RAS+ millimetres.
 
-    Slices are sorted along the slice normal; hidden files and those that are no DICOM image are passed over.  Raises
-    VolumeError for several series (listed) or patients, another modality than CT, slices that differ in size or
+    Slices are sorted along the slice normal; hidden files and those that are no DICOM image are passed over.
+    integers: HU come as int16 where they are whole numbers that it holds.
+
+    Raises VolumeError for several series (listed) or patients, another modality than CT, slices that differ in size or
     orientation, missing, doubled or empty slices, and damaged or undecodable ones; warns where the spacing is slightly
     uneven or the gantry was tilted.
     """
     slices, affine = sorted_slices(place)
+    if integers and all(header.slope == 1 and header.intercept.is_integer() for header in slices):
+        with suppress(_NotHeld):
+            return _filled(slices, np.dtype(np.int16)), affine
+    return _filled(slices, np.dtype(np.float32)), affine
+
+
+class _NotHeld(Exception):
+    """A slice has a number that int16 does not hold."""
+
+
+def _filled(slices: list[DicomSlice], dtype: np.dtype) -> np.ndarray:
+    """The array of sorted slices; raises _NotHeld where int16 is asked for and cannot hold it."""
     rows, columns = slices[0].size
-    array = np.empty((columns, rows, len(slices)), dtype=np.float32, order="F")
+    array = np.empty((columns, rows, len(slices)), dtype=dtype, order="F")
     places: dict[Path, list[int]] = {}
     for index, header in enumerate(slices):
         places.setdefault(header.path, []).append(index)
@@ -54,15 +69,29 @@ def read_dicom_series(place: Path) -> tuple[np.ndarray, np.ndarray]:
         frames, rescaled = _decoded(path)
         for index in places[path]:
             header = slices[index]
-            voxels = frames[header.frame].astype(np.float32)
-            if not rescaled:
-                voxels = voxels * np.float32(header.slope) + np.float32(header.intercept)
-            array[:, :, index] = voxels.T
+            rescale = (1.0, 0.0) if rescaled else (header.slope, header.intercept)
+            array[:, :, index] = (_whole if dtype.kind == "i" else _real)(frames[header.frame], *rescale).T
 
     with ThreadPoolExecutor(_READERS) as readers:
         for _ in readers.map(fill, places):
             pass  # raises what a file raised, the first in order
-    return array, affine
+    return array
+
+
+def _real(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    if (slope, intercept) == (1, 0):
+        return voxels
+    return voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def _whole(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Voxels plus a whole intercept, for a slope of 1; raises _NotHeld as `_filled`."""
+    limits = np.iinfo(np.int16)
+    if voxels.dtype.kind not in "iu":
+        raise _NotHeld
+    if int(voxels.min()) + intercept < limits.min or int(voxels.max()) + intercept > limits.max:
+        raise _NotHeld
+    return voxels if intercept == 0 else voxels.astype(np.int32) + np.int32(intercept)
 
 
 def dicom_series_grid(place: Path) -> tuple[tuple[int, int, int], np.ndarray]:

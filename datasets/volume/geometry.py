@@ -165,15 +165,17 @@ def foreground_box(array: np.ndarray) -> tuple[Size3, Size3]:
 
     Without any such voxel the box is the whole array, since there is nothing to tell from background.
     """
-    start, stop = [], []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        occupied = np.flatnonzero(array.max(axis=others) > 0)
-        if occupied.size == 0:
-            return (0, 0, 0), _size3(array.shape)
-        start.append(int(occupied[0]))
-        stop.append(int(occupied[-1]) + 1)
-    return _size3(start), _size3(stop)
+    along = int(np.argmax(np.abs(array.strides)))  # one way through memory for the two other axes
+    planes = np.moveaxis(array, along, 0)
+    seen = planes.max(axis=0) > 0
+    if not seen.any():
+        return (0, 0, 0), _size3(array.shape)
+    places = range(len(planes))
+    first = next(place for place in places if planes[place].max() > 0)
+    last = next(place for place in reversed(places) if planes[place].max() > 0)
+    ends = [(first, last), *(tuple(np.flatnonzero(seen.any(axis=axis))[[0, -1]]) for axis in (1, 0))]
+    ends.insert(along, ends.pop(0))
+    return _size3(start for start, _ in ends), _size3(end + 1 for _, end in ends)
 
 
 def corner_offset(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets.volume.geometry import VolumeError, VolumeGeometry, foreground_box
-from datasets.volume.loading import normalize
+from datasets.volume.normalisation import normalize
 from datasets.volume.slice_folder import grey
 
 # Rows run to the patient's back and columns to the left, as radiologists look at a slice: axis codes PLS.

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from datasets.volume.axis_order import laid_out
 from datasets.volume.geometry import (
     AS_STORED,
     VolumeError,
@@ -25,7 +25,7 @@ from datasets.volume.geometry import (
 from datasets.volume.guards import slice_doubts, unit_doubts
 from datasets.volume.mask_rules import check_grid, whole_numbers
 from datasets.volume.nifti_files import nifti_header, save_nifti
-from datasets.volume.percentiles import percentiles
+from datasets.volume.normalisation import known_change, normalised_in_place
 from datasets.volume.plausible import check_affine, check_values
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import ARRAY_KINDS, SLICE_FOLDER, RawVolume, file_kind, read_raw
@@ -62,11 +62,12 @@ def read_volume(
     Raises VolumeError where the file is missing, empty, damaged, not 3D, larger than is read, or where its voxels or
     their place are no CT's; warns of what is unlikely for one.  The rule is in docs/data.md.
     """
-    raw = _checked(path, array_axes, hu_offset)
+    raw = _checked(path, array_axes, hu_offset, integers=orientation != AS_STORED)
     geometry = _geometry(path, raw, orientation)
     array = geometry.from_source(raw.array)
     # as stored it is the array that was read: a copy of a large one would take gigabytes for nothing
-    return (array if geometry.orientation == AS_STORED else laid_out(array))[None], geometry
+    array = array.astype(np.float32, copy=False) if geometry.orientation == AS_STORED else laid_out(array)
+    return array[None], geometry
 
 
 def load_volume(
@@ -84,7 +85,7 @@ def load_volume(
     array_axes, hu_offset: as `read_volume` takes them.
     Returns array (1, H, W, D) float32 and the geometry of the crop; raises as `read_volume`.
     """
-    raw = _checked(path, array_axes, hu_offset)
+    raw = _checked(path, array_axes, hu_offset, integers=True)
     if preprocessing is None:
         steps = SourceSteps(orientation, crop="foreground" if crop_foreground else "none")
     else:
@@ -95,69 +96,13 @@ def load_volume(
     geometry = replace(geometry, doubts=doubts)
     if steps.crop == "foreground":
         geometry = geometry.cropped(*foreground_box(geometry.from_source(raw.array)))
-    array = laid_out(geometry.from_source(raw.array))[None]
-    del raw  # the source array is as large as the result; percentiles need the room
     try:
-        return _normalize_in_place(array, steps), geometry
+        change = known_change(geometry.from_source(raw.array), steps)
+        array = laid_out(geometry.from_source(raw.array), change)[None]
+        del raw  # the source array may be as large as the result; percentiles need the room
+        return array if change is not None else normalised_in_place(array, steps), geometry
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from error
-
-
-def laid_out(array: np.ndarray) -> np.ndarray:
-    """As ``np.ascontiguousarray`` of (H, W, D): itself where it is in C's order, otherwise a copy.
-
-    Files run along their first axis.  Copied in one go, each voxel is fetched from another page of memory; plane by
-    plane of that axis and the last, what is fetched stays near until all of it is used.
-    """
-    fastest = int(np.argmin(np.abs(array.strides)))
-    if fastest == 2 or array.flags.c_contiguous:
-        return np.ascontiguousarray(array)
-    copy = np.empty(array.shape, dtype=array.dtype)
-    for to, plane in zip(np.moveaxis(copy, 1 - fastest, 0), np.moveaxis(array, 1 - fastest, 0), strict=True):
-        to[...] = plane
-    return copy
-
-
-def normalize(array: np.ndarray) -> np.ndarray:
-    """Clip (1, H, W, D) to its 0.5 and 99.5 percentiles if max - min > 1000; then zero mean, unit deviation.
-
-    As the published loader does.  Returns a new float32 array; raises VolumeError where nothing but a constant is left.
-    """
-    return _normalize_in_place(np.array(array, dtype=np.float32), SourceSteps())
-
-
-def _normalize_in_place(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
-    if isinstance(steps.clip, tuple):
-        np.clip(array, *steps.clip, out=array)
-    elif steps.clip == "percentiles" and array.max() - array.min() > 1000:
-        low, high = percentiles(array, (0.5, 99.5))
-        np.clip(array, low, high, out=array)
-    if steps.normalisation == "none":
-        return array
-    if steps.normalisation == "window":
-        return _by_window(array, steps)
-    array -= np.float32(array.mean(dtype=np.float64))
-    # squares in float64, plane by plane: array.std(dtype=float64) would make a float64 copy of the whole volume
-    deviation = np.sqrt(np.mean([np.square(plane, dtype=np.float64).mean() for plane in array[0]]))
-    if deviation == 0:
-        raise _constant(steps)
-    array /= np.float32(deviation)
-    return array
-
-
-def _by_window(array: np.ndarray, steps: SourceSteps) -> np.ndarray:
-    assert isinstance(steps.clip, tuple)  # as the record has made sure
-    low, high = steps.clip
-    if array.min() == array.max():
-        raise _constant(steps)
-    array -= np.float32((low + high) / 2)
-    array /= np.float32((high - low) / sqrt(12))
-    return array
-
-
-def _constant(steps: SourceSteps) -> VolumeError:
-    to = "{:g} to {:g} HU".format(*steps.clip) if isinstance(steps.clip, tuple) else "its 0.5 and 99.5 percentiles"
-    return VolumeError(f"the volume is constant after clipping to {to}; this is no CT")
 
 
 def read_mask(path: MaskPaths, geometry: VolumeGeometry, values: MaskValues | None = None) -> np.ndarray:
@@ -222,15 +167,17 @@ def save_mask(mask: np.ndarray, geometry: VolumeGeometry, path: str | Path) -> P
     return save_nifti(image, path)
 
 
-def _checked(path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0) -> RawVolume:
-    raw = read_raw(path, array_axes)
+def _checked(
+    path: str | Path, array_axes: str | None = None, hu_offset: float = 0.0, integers: bool = False
+) -> RawVolume:
+    raw = read_raw(path, array_axes, integers)
     low, high = raw.array.min(), raw.array.max()  # NaN passes through both, so no mask of the whole volume is needed
-    check_values(low + hu_offset, high + hu_offset, str(path))
+    check_values(float(low) + hu_offset, float(high) + hu_offset, str(path))
     origin = raw.kind if raw.kind == SLICE_FOLDER and raw.axes_from == "assumption" else raw.axes_from
     if origin in _NO_GEOMETRY and origin not in _warned:
         _warned.add(origin)
         log.warning("%s: %s", path, _NO_GEOMETRY[origin])
-    array = raw.array + np.float32(hu_offset) if hu_offset else raw.array
+    array = np.add(raw.array, hu_offset, dtype=np.float32) if hu_offset else raw.array
     return replace(raw, array=array, affine=check_affine(raw.affine, str(path)))
 
 

@@ -1,4 +1,4 @@
-"""NIfTI files by nibabel: the voxels as float32, or the header alone.
+"""NIfTI files by nibabel: the voxels, or the header alone.
 
 Packed ones are opened by isal's igzip, which unpacks faster than zlib and checks the same sums at the end.
 """
@@ -15,9 +15,11 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 from isal import igzip
+from nibabel.volumeutils import apply_read_scaling
 
 from datasets.volume.declared_size import check_declared, check_voxels
 from datasets.volume.geometry import VolumeError
+from datasets.volume.voxel_types import held_type
 from datasets.whole_files import written_whole
 
 _PIECE = 2**20  # bytes read at once where they are not kept
@@ -38,8 +40,8 @@ def is_scaled(path: str | Path) -> bool:
         return isinstance(voxels, nib.arrayproxy.ArrayProxy) and (voxels.slope, voxels.inter) != (1, 0)
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array float32 and affine (4, 4).
+def read_nifti(path: Path, integers: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Array float32, or as `held_type` has it, and affine (4, 4).
 
     Raises VolumeError for voxels that are no real numbers, a size that the file cannot hold, or a spacing that is not
     above 0; and nibabel's, igzip's and the system's errors for a damaged file.
@@ -49,8 +51,31 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if dtype.names is not None or np.issubdtype(dtype, np.complexfloating):
             raise VolumeError(f"{path}: voxels are of type {dtype}; give one real number a voxel")
         check_voxels(path, image.shape)
-        # get_fdata applies scl_slope and scl_inter in the type asked for, so that no float64 copy is made
-        return image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine
+        return _voxels(image, integers), image.affine
+
+
+def _voxels(image: nib.Nifti1Pair, integers: bool) -> np.ndarray:
+    """What ``get_fdata(dtype=np.float32)`` gives, to the last bit, or the file's integers, read piece by piece.
+
+    nibabel holds the file's numbers beside those that it makes of them, with a slope as float64.
+    """
+    stored = image.dataobj
+    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # as of every image that comes from a file
+    if not isinstance(stream := stored.file_like, io.IOBase):
+        return image.get_fdata(dtype=np.float32, caching="unchanged")  # a pair of files
+    unscaled = (stored.slope, stored.inter) == (1, 0)
+    array = np.empty(stored.shape, dtype=held_type(stored.dtype, integers and unscaled), order="F")
+    flat = array.reshape(-1, order="F")
+    stream.seek(stored.offset)
+    step = max(_PIECE // stored.dtype.itemsize, 1)
+    for start in range(0, flat.size, step):
+        to = flat[start : start + step]
+        piece = stream.read(to.size * stored.dtype.itemsize)
+        numbers = np.frombuffer(piece, dtype=stored.dtype)  # ValueError for a part of a number
+        if numbers.size != to.size:
+            raise EOFError(f"its voxels end after {start + numbers.size} of {flat.size}")
+        to[...] = apply_read_scaling(numbers, np.float64(stored.slope), np.float64(stored.inter))
+    return array
 
 
 def save_nifti(image: nib.Nifti1Image, path: Path) -> Path:

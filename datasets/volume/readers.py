@@ -21,6 +21,7 @@ from datasets.volume.nifti_files import is_scaled, read_nifti
 from datasets.volume.packed_voxels import stored_voxels
 from datasets.volume.preprocessing import RAD_CHEST_CT_AXES, SourceKind
 from datasets.volume.slice_folder import read_slice_folder, slices_in
+from datasets.volume.voxel_types import held_type
 
 EXTENSIONS = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".hdr": "NIfTI", ".img": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD",
@@ -39,7 +40,7 @@ SUPPORTED = "NIfTI, NRRD, MHA/MHD, a DICOM series or enhanced CT, a folder of sl
 
 @dataclass(frozen=True)
 class RawVolume:
-    """What a file holds: array (3D, float32) and affine (4, 4) from its indices to RAS+ millimetres.
+    """What a file holds: array (3D, float32, or integers where asked for) and affine (4, 4) to RAS+ millimetres.
 
     source: the kind of file in the sense of `datasets.volume.preprocessing`.  scaled: the file holds other numbers, of
     which a slope and an intercept made these.  axes_from: who says what the affine says.
@@ -53,12 +54,12 @@ class RawVolume:
     axes_from: AxesFrom = "file"
 
 
-def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
+def read_raw(path: str | Path, array_axes: str | None = None, integers: bool = False) -> RawVolume:
     """Read one file or DICOM folder.  Raises VolumeError where it is missing, damaged or not one 3D volume.
 
     array_axes: axis codes of an array without geometry (.npy, .npz), or "as_stored" where they are not known; None
     assumes RAS, and slices first for an array of M3D's shape.  A first axis of length 1 before three others is a
-    channel, and is left out.
+    channel, and is left out.  integers: voxels that are stored as whole numbers of at most 16 bits stay that.
     """
     path = Path(path)
     readers = {"NIfTI": read_nifti, "NRRD": _read_itk, "MetaImage": _read_itk}
@@ -68,10 +69,10 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
         if kind == "DICOM" and not has_frames(path):
             raise VolumeError(f"{path}: one DICOM file is one 2D slice; give the folder that holds the whole series")
         if kind in ARRAY_KINDS:
-            return _read_array(path, kind, array_axes)
+            return _read_array(path, kind, array_axes, integers)
         if kind == SLICE_FOLDER:
             return _placed(read_slice_folder(path), kind, array_axes, SLICE_FOLDER_AXES, "ct_file")
-        array, affine = readers.get(kind, read_dicom_series)(path)
+        array, affine = readers.get(kind, read_dicom_series)(path, integers)
         scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
         raise
@@ -82,7 +83,7 @@ def read_raw(path: str | Path, array_axes: str | None = None) -> RawVolume:
         raise VolumeError(
             f"{path}: cannot be read as {kind}, damaged or truncated? ({_reason(error)}){hint}"
         ) from error
-    return RawVolume(_as_3d(array, path), affine, kind, scaled=scaled)
+    return RawVolume(_as_3d(array, path, integers), affine, kind, scaled=scaled)
 
 
 def file_kind(path: Path) -> str:
@@ -159,7 +160,7 @@ def _first_bytes(path: Path, count: int = 1024) -> bytes:
         return b""  # a damaged gzip: the extension decides, and the reader says what is wrong
 
 
-def _as_3d(array: np.ndarray, path: Path) -> np.ndarray:
+def _as_3d(array: np.ndarray, path: Path, integers: bool) -> np.ndarray:
     shape = array.shape
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -169,10 +170,10 @@ def _as_3d(array: np.ndarray, path: Path) -> np.ndarray:
         raise VolumeError(f"{path}: holds no voxels, its shape is {shape}")
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise VolumeError(f"{path}: voxels are of type {array.dtype}; give one real number a voxel")
-    return array.astype(np.float32, copy=False)
+    return array.astype(held_type(array.dtype, integers), copy=False)
 
 
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
     kind = file_kind(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[kind])
@@ -190,15 +191,16 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     affine = np.eye(4)
     affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
     affine[:3, 3] = image.GetOrigin()[:3]
-    return sitk.GetArrayViewFromImage(image).T.astype(np.float32), LPS_TO_RAS @ affine
+    voxels = sitk.GetArrayViewFromImage(image).T
+    return voxels.astype(held_type(voxels.dtype, integers)), LPS_TO_RAS @ affine
 
 
-def _read_array(path: Path, kind: str, array_axes: str | None) -> RawVolume:
+def _read_array(path: Path, kind: str, array_axes: str | None, integers: bool) -> RawVolume:
     """A .npy or .npz with the axes that its format, the caller or the assumption gives it."""
     array, is_rad_chest_ct = (read_npy(path), False) if kind == "npy" else read_npz(path)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
-    array = _as_3d(array, path)
+    array = _as_3d(array, path, integers)
     if is_rad_chest_ct:
         return RawVolume(
             array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", axes_from="format"
