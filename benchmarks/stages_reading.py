@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,10 @@ def unpacked(path: Path) -> None:
             pass
 
 
+def _volume(path: Path) -> np.ndarray:
+    return load_volume(path)[0]
+
+
 def reading(quick: bool) -> tuple[list[Row], list[Aim]]:
     """A CT of usual size as NIfTI, packed and not, and as DICOM, to what the encoder is given."""
     shape = (512, 512, 64) if quick else (512, 512, 200)
@@ -70,7 +74,7 @@ def reading(quick: bool) -> tuple[list[Row], list[Aim]]:
             ("NIfTI", folder / "ct.nii", 1.0),
             ("DICOM series", folder / "dicom", 1.0),
         ):
-            load: Callable[[], np.ndarray] = lambda place=place: load_volume(place)[0]  # noqa: E731
+            load = partial(_volume, place)
             ours, array = best_seconds(load, 2), load()
             peak = peak_gib()
             with plain_reader():

@@ -172,20 +172,21 @@ def test_a_sample_has_its_mask_on_the_padded_grid(phantom_manifest, tokenizer):
     assert text_only.volumes == [] and text_only.masks is None
 
 
-def test_the_cache_gives_the_same_and_notices_an_edited_file(phantom_manifest, tmp_path, monkeypatch):
+def test_the_cache_gives_the_same_up_to_rounding_and_notices_an_edited_file(phantom_manifest, tmp_path, monkeypatch):
     folder = phantom_manifest.parent
     options = Preprocessing.standard(VISION.crop_size, 6)
     plain, cached = VolumeLoader(options), VolumeLoader(options, tmp_path / "cache")
     expected, geometry = plain.volume(folder / "ct.nii.gz")
     for _ in range(2):
         given, given_geometry = cached.volume(folder / "ct.nii.gz")
-        assert torch.equal(given.patches, expected.patches) and torch.equal(given.slice_marks, expected.slice_marks)
+        assert torch.allclose(given.patches, expected.patches, rtol=0, atol=5e-5)
+        assert torch.equal(given.slice_marks, expected.slice_marks)
         assert given.placement == expected.placement and given_geometry == geometry
         masks = cached.masks(str(folder / "mask.nii.gz"), [4], given.placement, given_geometry)
         assert torch.equal(masks, plain.masks(str(folder / "mask.nii.gz"), [4], expected.placement, geometry))
     with monkeypatch.context() as patch:
         patch.setattr("datasets.volume.cache.load_volume", lambda *a, **k: pytest.fail("the file was decoded again"))
-        cached.volume(folder / "ct.nii.gz")
+        assert torch.equal(cached.volume(folder / "ct.nii.gz")[0].patches, given.patches)
     other = VolumeLoader(Preprocessing.standard(VISION.crop_size, 6, resize="isotropic"), tmp_path / "cache")
     assert other.volume(folder / "ct.nii.gz")[0].placement != expected.placement
     image = nib.load(folder / "ct.nii.gz")

@@ -91,7 +91,7 @@ def test_patches_of_a_ct_file_are_what_they_were_before_there_were_records(tmp_p
     ct = np.random.default_rng(0).normal(0, 400, (40, 50, 12)).astype(np.float32)
     ct[:3] = -1024
     path = write_nifti(tmp_path / "ct.nii.gz", *as_orientation(ct, "LPS"))
-    loader = VolumeLoader(STANDARD, tmp_path / "cache")
+    loader = VolumeLoader(STANDARD)
     given = loader.volume(path)[0]
     start, stop = foreground_box(ct)
     array = ct[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].copy(order="C")

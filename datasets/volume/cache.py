@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, aff
 from datasets.volume.loading import MaskValues, load_volume, read_mask
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from datasets.volume.readers import DETACHED_HEADERS, is_array_file
+from datasets.volume.rounded_patches import restored, rounded
 
 
 def volume_key(path: str | Path, hu_offset: float = 0.0) -> str:
@@ -40,7 +42,9 @@ class VolumeLoader:
     A cached file is named by a digest of the source's path, size and time of change (of every slice of a DICOM folder,
     of the voxel file beside a header) and of how it is prepared, so that an edited source or another record is read
     anew.
-    Files appear by rename, so concurrent writers cannot leave half of one, and a damaged one is made again.
+    Files appear by rename, so concurrent writers cannot leave half of one, and a damaged one is made again.  Patches
+    are kept in 16 bits (`datasets.volume.rounded_patches`), and with a cache a volume is always handed out so rounded,
+    whether it was there, was made or found no room: a run does not depend on what the folder held.
     """
 
     def __init__(
@@ -67,22 +71,16 @@ class VolumeLoader:
             )
         extra = {"read": self.read.__name__} if self.read else {"hu_offset": hu_offset} if hu_offset else {}
         cached = self.cached("volume", [path], extra)
-        if cached and (found := read_cached(cached)):
-            tensors, details = found[0], json.loads(found[1])
-            placement = AnyresPlacement.from_dict(details["placement"])
-            patched = PatchedVolume(tensors["patches"], tensors["slice_marks"], placement)
-            return patched, VolumeGeometry.from_dict(details["geometry"])
+        if cached and (found := _read_volume(cached)):
+            return found
         record = self.preprocessing
         if self.read:
             array, geometry = self.read(path, orientation=record.orientation)
         else:
             array, geometry = load_volume(path, preprocessing=record, array_axes=self.array_axes, hu_offset=hu_offset)
         patched = patchify(array, record.crop_size, record.patch_max, record.resize)
-        if cached:
-            details = {"placement": patched.placement.to_dict(), "geometry": geometry.to_dict()}
-            tensors = {"patches": patched.patches.contiguous(), "slice_marks": patched.slice_marks.contiguous()}
-            save_cached(cached, tensors, json.dumps(details))
-        return patched, geometry
+        del array
+        return (_save_volume(cached, patched, geometry) if cached else patched), geometry
 
     def masks(
         self,
@@ -174,6 +172,35 @@ class RecentLoader:
     ) -> torch.Tensor:
         """As `VolumeLoader.masks`."""
         return self._loader.masks(path, values, placement, geometry, hu_offset)
+
+
+def _save_volume(path: Path, patched: PatchedVolume, geometry: VolumeGeometry) -> PatchedVolume:
+    """Write a volume to the cache, and give it as it will be read from there, whether or not there is room."""
+    details = json.dumps({"placement": patched.placement.to_dict(), "geometry": geometry.to_dict()})
+    marks = {"slice_marks": patched.slice_marks.contiguous()}
+    codes = rounded(patched.patches)
+    if codes is None:
+        save_cached(path, {"patches": patched.patches.contiguous(), **marks}, details)
+        return patched
+    save_cached(_half(path), {**codes, **marks}, details)
+    return replace(patched, patches=restored(**codes))
+
+
+def _read_volume(path: Path) -> tuple[PatchedVolume, VolumeGeometry] | None:
+    """What `_save_volume` wrote, or an earlier version did, as float32; None where neither is there undamaged."""
+    found = read_cached(_half(path)) or read_cached(path)
+    if found is None:
+        return None
+    tensors, details = found[0], json.loads(found[1])
+    marks = tensors.pop("slice_marks")
+    patches = tensors["patches"] if "patches" in tensors else restored(**tensors)
+    placement = AnyresPlacement.from_dict(details["placement"])
+    return PatchedVolume(patches, marks, placement), VolumeGeometry.from_dict(details["geometry"])
+
+
+def _half(path: Path) -> Path:
+    """The name of an entry in half its bytes, which versions that know float32 alone do not find."""
+    return path.with_suffix(f".int16{path.suffix}")
 
 
 def _parts(path: Path) -> list[Path]:

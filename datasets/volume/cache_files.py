@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import threading
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from isal import isal_zlib
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -60,10 +60,10 @@ def read_cached(path: Path) -> tuple[dict[str, torch.Tensor], str] | None:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], details: str) -> int:
-    """CRC-32 of all that the file holds: a guard against damage, not against intent."""
-    checksum = zlib.crc32(details.encode())
+    """CRC-32 (zlib's) of all that the file holds: a guard against damage, not against intent."""
+    checksum = isal_zlib.crc32(details.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
+        checksum = isal_zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
+        checksum = isal_zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
     return checksum

@@ -35,7 +35,7 @@ WHOLE = 1000  # questions of a whole campaign; with fewer the volumes have half 
 SHAPES = ((1024, 1024, 600), (512, 512, 1200))
 ROWS_A_QUESTION = 20  # 20,000 rows in a whole campaign
 MOST_GROWTH = 0.05  # of the memory after the first fifth of the questions
-MOST_OF_SIZE = 2.5  # memory while a volume is loaded, as a multiple of its size in float32
+MOST_OF_SIZE = 2.2  # memory while a volume is loaded, as a multiple of its size in float32
 MOST_SECONDS = 10.0  # of a processor, until the first sample of a long manifest is known
 
 
