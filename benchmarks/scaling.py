@@ -153,10 +153,10 @@ def run_table(results: dict, assumed: Assumptions) -> str:
 def storage_table(assumed: Assumptions) -> str:
     """Disk for 10,000 volumes."""
     width, height, depth = vision_preset("full").crop_size
-    patches = width * height * depth * 4 * assumed.patches  # float32
+    patches = width * height * depth * 2 * assumed.patches
     raw = 512 * 512 * 300 * 2  # int16
     lines = ["| | a volume | 10,000 volumes |", "| --- | --: | --: |"]
-    for name, size in (("CT of 512×512×300, int16", raw), (f"cache, {assumed.patches} patches, float32", patches)):
+    for name, size in (("CT of 512×512×300, int16", raw), (f"cache, {assumed.patches} patches, int16", patches)):
         lines.append(f"| {name} | {size / 1e6:.0f} MB | {size * 10_000 / 1e12:.2f} TB |")
     return "\n".join(lines)
 

@@ -51,4 +51,4 @@ def test_days_and_tables():
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")]
     rate, cores = float(cells[5]), float(cells[6])
     assert cores == pytest.approx(2 * rate, rel=0.05)  # a volume takes two seconds of a core
-    assert "| cache, 6 patches, float32 | 50 MB | 0.50 TB |" in scaling.storage_table(Assumptions())
+    assert "| cache, 6 patches, int16 | 25 MB | 0.25 TB |" in scaling.storage_table(Assumptions())
