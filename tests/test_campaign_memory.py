@@ -31,8 +31,9 @@ def test_too_much_is_a_fault_and_so_is_an_error(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.count("memory: a 0") == 2
 
 
-def test_a_volume_loads_within_two_and_a_half_times_its_size(tmp_path: Path) -> None:
-    found = in_a_child(lambda: loading_share(tmp_path, (256, 256, 150)))
+@pytest.mark.parametrize("slope", [1.0, 0.7])
+def test_a_volume_loads_within_its_share_of_memory(slope: float, tmp_path: Path) -> None:
+    found = in_a_child(lambda: loading_share(tmp_path, (256, 256, 250), slope))
     assert isinstance(found, float) and 1.0 <= found <= memory.MOST_OF_SIZE
 
 

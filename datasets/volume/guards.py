@@ -30,7 +30,8 @@ def unit_doubts(array: np.ndarray) -> list[str]:
     """
     step = max(1, array.size // _SAMPLE)
     # every step-th in C's order, without array.ravel(), which copies a volume in Fortran's
-    voxels = array[np.unravel_index(np.arange(0, array.size, step), array.shape)].astype(np.float32)
+    parts = np.array_split(np.arange(0, array.size, step), 16)
+    voxels = np.concatenate([array[np.unravel_index(part, array.shape)] for part in parts]).astype(np.float32)
     dark = voxels[voxels < _DARK]
     lowest = float(array.min())
     if dark.size < _OFTEN_ENOUGH * voxels.size:

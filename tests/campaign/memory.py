@@ -75,14 +75,18 @@ def grown_by_questions(place: Path, count: int, seed: int) -> float:
     return _held() / warm - 1
 
 
-def loading_share(place: Path, shape: Sequence[int]) -> float:
-    """The most memory that was held while a volume was loaded, as a multiple of its size in float32."""
+def loading_share(place: Path, shape: Sequence[int], slope: float = 1.0) -> float:
+    """The most memory that was held while a volume was loaded, as a multiple of its size in float32.
+
+    slope: of the file's numbers; with any but 1 they are no whole numbers once they are read.
+    """
     path = place / "large.nii"
     voxels = np.random.default_rng(0).integers(-1000, 1500, shape[:2]).astype("<i2")
     header = nib.Nifti1Image(np.zeros((1, 1, 1), np.int16), np.diag([0.5, 0.5, 0.5, 1])).header
     header.set_data_shape(shape)
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
+    header["scl_slope"], header["scl_inter"] = slope, 0
     with open(path, "wb") as file:  # slice by slice, so that writing takes no memory that loading is blamed for
         header.write_to(file)
         file.seek(352)
