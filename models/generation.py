@@ -196,7 +196,7 @@ def _prediction(
             )  # fmt: skip
         for disease, place in read_by.items():
             logit = model.diagnosis_heads.of_disease(states[place], disease, label_set)
-            confidences[disease] = float(logit.float().sigmoid())
+            confidences[disease] = float(logit.sigmoid())
     masks = None
     if segmentation.any() and volumes:
         masks = model.vision.decode_masks(volumes[batch.mask_images[row]], states[segmentation])
