@@ -6,12 +6,16 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.distributed import HashStore
 
+from datasets.errors import InputError
+from datasets.sampling import MixtureSampler
 from tests import launch, toy_task
 from tests.waits import Reads, mixed_batches, train
 from training.device_values import Stopwatch, copied, read
@@ -91,24 +95,31 @@ def test_a_rank_alone_ends_before_the_micro_step_in_which_it_has_to() -> None:
     assert [stopping.before(number) for number in range(3)] == ["", "", "signal"]
 
 
-def test_a_step_with_an_unreadable_sample_is_not_begun(tmp_path: Path) -> None:
+def test_a_step_with_an_unreadable_sample_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the sample is of the step's last micro-batch: what is known before needs no giving up."""
-    forwards = []
-    plain = toy_task.ToyModel.on_forward
-    toy_task.ToyModel.on_forward = lambda self, number: forwards.append(number)
+    forwards: list[int] = []
+    monkeypatch.setattr(toy_task.ToyModel, "forward", _noting(toy_task.ToyModel.forward, forwards))
     options = ["--run_dir", str(tmp_path), "--unreadable_index", "20", "--accumulation_steps", "4"]
-    try:
-        with pytest.raises(toy_task.InputError, match=r"sample_20.nii.gz"):
-            toy_task.main(options)
-    finally:
-        toy_task.ToyModel.on_forward = plain
-    assert len(forwards) % 4 == 0
+    with pytest.raises(InputError, match=r"sample_20.nii.gz"):
+        toy_task.main(options)
+    sampler = MixtureSampler({"sine": 24}, micro_batch=1, accumulation_steps=4)
+    steps = range(24)
+    bad = next(step for step in steps for micro in range(4) if sampler.references(step, micro)[0].index == 20)
+    assert len(forwards) == 4 * bad
+
+
+def _noting(forward: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def call(self: toy_task.ToyModel, batch: toy_task.ToyBatch) -> Any:
+        calls.append(self.forwards)
+        return forward(self, batch)
+
+    return call
 
 
 def test_batches_come_in_order_and_a_step_of_them_is_read_ahead() -> None:
     read_so_far = []
 
-    def numbers():
+    def numbers() -> Iterator[list[torch.Tensor]]:
         for number in range(7):
             read_so_far.append(number)
             yield [torch.tensor(number)]
@@ -121,6 +132,27 @@ def test_batches_come_in_order_and_a_step_of_them_is_read_ahead() -> None:
         ahead.fetch()
     assert taken == list(range(7)) == read_so_far and ahead.problem is None and not ahead.unusable
     assert StepBatches(numbers(), 3, CPU).fill(lambda: "signal") == "signal"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_nothing_waits_for_the_copies_nor_for_what_is_measured() -> None:
+    device = torch.device("cuda", 0)
+    given = [torch.full((1 << 20,), float(number)).pin_memory() for number in range(6)]
+    ahead, averages = StepBatches(iter([[tensor] for tensor in given]), 2, device), Averages()
+    ahead.fill(lambda: "")
+    total = torch.zeros((), device=device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in given:
+            watch = Stopwatch(device)
+            total = total + ahead.take()[0][0].mean()
+            ahead.fetch()
+            averages.add("total", total)
+            averages.add("seconds", watch.stop())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    means = averages.take()
+    assert means["total"] == pytest.approx((0 + 1 + 3 + 6 + 10 + 15) / 6) and means["seconds"] > 0
 
 
 def test_means_of_tensors_are_those_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def train(
         watchdog = stack.enter_context(Watchdog(run_dir, ranks.rank, settings.watchdog_minutes, start))
         stopping = Stopping(to_end, shared_store(start * settings.accumulation_steps))
         ahead = StepBatches(stream, settings.accumulation_steps, ranks.device)
-        ended = ahead.fill(to_end)
+        ended = ahead.fill(to_end) if step < settings.max_iters else ""
 
         while step < settings.max_iters and not ended:
             factor = learning_rate_factor(
