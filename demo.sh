@@ -85,12 +85,12 @@ python -m evaluation.learning --seed_runs "$out" --output "$out/learning"
 step "5. one question about one held-out phantom"
 phantom=$(python -c "import json, sys; print(json.load(open(sys.argv[1]))[0]['image_path'])" "$out/test_phantoms/test.json")
 python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$out/test_phantoms/$phantom" --question "$question" \
-    --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160 --precision fp32
+    --output "$out/phantom_answer" --num_beams 2 --max_new_tokens 160
 
 if [ -n "${ct:-}" ]; then
     step "6. the same question about $ct"
     python evaluate_CTInstruct.py --checkpoint "$out/run" --image "$ct" --question "$question" \
-        --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160 --precision fp32
+        --output "$out/ct_answer" --num_beams 2 --max_new_tokens 160
 fi
 
 step "done: everything is in $out"

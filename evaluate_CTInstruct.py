@@ -44,6 +44,7 @@ from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.preprocessing import read_preprocessing
 from models.checkpoints.pretrained import search_protocol
 from models.ctinstruct import CTInstruct
+from models.precision import answer_dtype
 from training import checkpoint_store, distributed
 from training.arguments import parse
 from training.distributed import Ranks
@@ -102,7 +103,7 @@ class HyperParameters:
     num_beams: int = 5
     max_new_tokens: int = 4096
     seed: int = 42  # of sampled answers
-    # auto: bf16 on CUDA and with --quantize, else fp32; autocast: float32 weights that compute in bf16, as published
+    # auto: bf16 on CUDA, with --quantize and on a CPU made for it, else fp32; autocast: bf16 by float32 weights
     precision: Literal["auto", "bf16", "fp32", "autocast"] = "auto"
     # hold the language model's weights in 8 or 4 bits (torchao), for machines with little memory; int4 on a CPU alone
     quantize: Literal["none", "int8", "int4"] = "none"
@@ -271,8 +272,7 @@ def main() -> None:
         }:
             print(f"left out, having no manifest: {', '.join(sorted(left_out))}", flush=True)
     quantize = None if settings.quantize == "none" else settings.quantize
-    auto = settings.precision == "auto" and (ranks.device.type == "cuda" or quantize is not None)
-    dtype = torch.bfloat16 if auto or settings.precision == "bf16" else torch.float32
+    dtype = answer_dtype(settings.precision, ranks.device, quantize is not None)
     model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
     model.familiarity = read_familiarity(folder)
     dataset = InstructionDataset(

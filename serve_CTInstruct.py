@@ -41,7 +41,8 @@ class HyperParameters:
 
     array_axes: str | None = None  # what the axes of .npy and .npz volumes are, as LPS, or as_stored; none assumes RAS
     max_new_tokens: int = 1024  # of an answer
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on CUDA and with --quantize, else fp32
+    # auto: bf16 on CUDA, with --quantize and on a CPU made for it, else fp32
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     # hold the language model's weights in 8 or 4 bits (torchao), for machines with little memory; int4 on a CPU alone
     quantize: Literal["none", "int8", "int4"] = "none"
 
@@ -65,10 +66,7 @@ def load_model(settings: HyperParameters) -> Any:
     """The checkpoint, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     quantize = None if settings.quantize == "none" else settings.quantize
-    small = device == "cuda" or quantize is not None
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and small)
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    return CTInstruct.from_pretrained(settings.checkpoint, device, dtype, quantize)
+    return CTInstruct.from_pretrained(settings.checkpoint, device, quantize=quantize, precision=settings.precision)
 
 
 def listen(host: str, port: int) -> socket.socket:

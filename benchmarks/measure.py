@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from models.precision import AnswerPrecision, answer_dtype
+
 GIB = 2**30
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 
@@ -67,9 +69,18 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+_chosen: AnswerPrecision = "auto"
+
+
+def choose_precision(precision: AnswerPrecision) -> None:
+    """What `precision` resolves from now on; each stage has a process of its own."""
+    global _chosen
+    _chosen = precision
+
+
 def precision() -> torch.dtype:
-    """What the model computes in on this device: bf16 on CUDA, float32 on CPU."""
-    return torch.bfloat16 if device().type == "cuda" else torch.float32
+    """What the model computes in on this device: by default what it answers in."""
+    return answer_dtype(_chosen, device())
 
 
 def now() -> float:
@@ -91,10 +102,10 @@ def best_seconds(function: Callable[[], Any], repeats: int = 3, warm_up: bool = 
     return min(times)
 
 
-def gemm_flops_per_second() -> float:
-    """Operations a second of a square matrix product in the model's precision: the limit that stages are held to."""
+def gemm_flops_per_second(dtype: torch.dtype | None = None) -> float:
+    """Operations a second of a square matrix product: in the model's precision the limit that stages are held to."""
     size = GEMM_SIZE[device().type]
-    left, right = (torch.randn(size, size, device=device(), dtype=precision()) for _ in range(2))
+    left, right = (torch.randn(size, size, device=device(), dtype=dtype or precision()) for _ in range(2))
     return 2 * size**3 / best_seconds(lambda: left @ right, repeats=7)
 
 

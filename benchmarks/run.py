@@ -1,10 +1,11 @@
 """Time and memory of every stage beside the limit of this machine, and what the project aims at.
 
-    python -m benchmarks.run [--quick] [--stages vision1 loading ...] [--output benchmarks_output]
+    python -m benchmarks.run [--quick] [--stages vision1 loading ...] [--precision fp32] [--output benchmarks_output]
 
 Each stage runs in a process of its own, so that its memory is its own.  The limit is a matrix product's speed, measured
 in the same process just after the stage; "over limit" is measured time over the time that a matrix product takes for
 as many operations, and MFU its inverse, above 100 % where a convolution does with fewer operations than are counted.
+Both are in the precision that models answer in on this machine (--precision), stages of training on a CPU in float32.
 Weights are random.  Writes results.md, results.json and cost.png, a plot of cost against volume size.
 """
 
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from rich.console import Console
@@ -31,8 +33,9 @@ from benchmarks import (
     stages_tiny,
     stages_vision,
 )
-from benchmarks.measure import Aim, Row, device, gemm_flops_per_second
+from benchmarks.measure import Aim, Row, choose_precision, device, gemm_flops_per_second, precision
 from benchmarks.table import aims_table, cost_plot, rows_table
+from models.precision import AnswerPrecision
 
 Stage = Callable[[bool], tuple[list[Row], list[Aim]]]  # quick -> results
 
@@ -68,12 +71,16 @@ STAGES: dict[str, Stage] = {
     "tiny": stages_tiny.tiny,
 }
 ON_REQUEST = ("prompts2B",)  # heavier than the others together on two cores: by --stages alone
+TRAINING = ("backward1", "backward2", "backward4", "packed", "tiny")
 QUICK = ("loading", "reading", "vision1", "shared", "labels1", "language", "prompts", "packed", "tiny")
 
 
-def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
+def in_own_process(name: str, quick: bool, precision: AnswerPrecision) -> tuple[list[Row], list[Aim]] | str:
     """Results of one stage, or the last line of what it died of."""
-    command = [sys.executable, "-m", "benchmarks.run", "--one", name, *(["--quick"] if quick else [])]
+    if name in TRAINING and device().type == "cpu":
+        precision = "fp32"
+    command = [sys.executable, "-m", "benchmarks.run", "--one", name, "--precision", precision]
+    command += ["--quick"] if quick else []
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
         return (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
@@ -84,7 +91,10 @@ def in_own_process(name: str, quick: bool) -> tuple[list[Row], list[Aim]] | str:
 def machine() -> str:
     """One line on what the figures were measured on."""
     name = torch.cuda.get_device_name() if device().type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return f"{name}, matrix product {gemm_flops_per_second() / 1e9:.0f} GFLOP/s, torch {torch.__version__}"
+    speeds = [
+        f"{gemm_flops_per_second(dtype) / 1e9:.0f} GFLOP/s in {dtype}" for dtype in (torch.float32, torch.bfloat16)
+    ]
+    return f"{name}, matrix product {' and '.join(speeds)}, torch {torch.__version__}; answers in {precision()}"
 
 
 def main() -> None:
@@ -92,9 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the stages that end in about five minutes on two cores")
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="these alone")
+    parser.add_argument("--precision", choices=get_args(AnswerPrecision), default="auto", help="that models answer in")
     parser.add_argument("--output", type=Path, default=Path("benchmarks_output"))
     parser.add_argument("--one", choices=STAGES, help="run a stage in this process and print JSON")
     options = parser.parse_args()
+    choose_precision(options.precision)
     if options.one:
         rows, aims = STAGES[options.one](options.quick)
         print(json.dumps({"rows": [vars(row) for row in rows], "aims": [vars(aim) for aim in aims]}))
@@ -104,7 +116,7 @@ def main() -> None:
     about = machine()
     names = options.stages or (QUICK if options.quick else [name for name in STAGES if name not in ON_REQUEST])
     for name in track(names, description="stages", console=console):
-        result = in_own_process(name, options.quick)
+        result = in_own_process(name, options.quick, options.precision)
         if isinstance(result, str):
             failures.append(f"{name} failed: {result}")
             continue

@@ -7,7 +7,18 @@ from functools import partial
 import torch
 
 from benchmarks import plain_vision
-from benchmarks.measure import Aim, Row, best_seconds, count_gflop, device, known, measured, peak_gib, precision
+from benchmarks.measure import (
+    Aim,
+    Row,
+    best_seconds,
+    count_gflop,
+    device,
+    gemm_flops_per_second,
+    known,
+    measured,
+    peak_gib,
+    precision,
+)
 from models.configuration import vision_preset
 from models.encoders.contract import VolumePatches
 from models.masks.losses import mask_loss
@@ -53,13 +64,21 @@ def encode_and_mask(patches: int) -> tuple[list[Row], list[Aim]]:
         encoded = model.encode(*volume)
         decode = partial(model.decode_masks, encoded, queries_of(model, 1))
         rows.append(measured(f"one mask, {patches} patch(es)", decode, repeats=2, voxels=voxels))
+        if patches == 1:
+            aims.append(Aim("one mask over the matrix product of its operations", known(rows[1].over_limit), 1.35))
     return rows, aims
 
 
 def shared_work() -> tuple[list[Row], list[Aim]]:
-    """One answer with a mask on a volume of which half is padding, beside the published way of answering it."""
+    """One answer with a mask on a volume of which half is padding, beside the published way of answering it.
+
+    On a CPU the published way is in float32, as the release runs there; where bf16 is faster, so should we be, beyond
+    what work is saved.
+    """
     model, volume = full_model(), volume_of(2, padded_slices=32)
     queries = queries_of(model, 1)
+    theirs_in = torch.float32 if device().type == "cpu" else precision()
+    gain = gemm_flops_per_second() / gemm_flops_per_second(theirs_in)
 
     def ours() -> None:
         encoded = model.encode(*volume)
@@ -67,18 +86,22 @@ def shared_work() -> tuple[list[Row], list[Aim]]:
         model.decode_masks(encoded, queries)
 
     def published() -> None:
-        model.llm_tokens(plain_vision.encode(model, volume))
-        plain_vision.decode_masks(model, plain_vision.encode(model, volume), queries)
+        plain, patches = model.to(theirs_in), volume._replace(patches=volume.patches.to(theirs_in))
+        plain.llm_tokens(plain_vision.encode(plain, patches))
+        plain_vision.decode_masks(plain, plain_vision.encode(plain, patches), queries.to(theirs_in))
 
     with torch.inference_mode():
         row = measured("answer and mask, 2 patches, half padding", ours, repeats=2)
-        theirs = best_seconds(published, repeats=1, warm_up=False)
         whole = volume_of(2)
         full = best_seconds(partial(model.encode, *whole), repeats=3)
         half = best_seconds(partial(model.encode, *volume), repeats=3)
-    row.note = f"published way {theirs:.1f} s"
+        theirs = best_seconds(published, repeats=1, warm_up=False)  # last: it may change the model's type
+    row.note = f"published way {theirs:.1f} s in {theirs_in}"
+    name = "encode + one mask, faster than encoding twice and decoding all slices"
+    if gain > 1:
+        name += f", over {gain:.1f} times for the type"
     return [row], [
-        Aim("encode + one mask, faster than encoding twice and decoding all slices", theirs / row.seconds, 1.5, True),
+        Aim(name, theirs / row.seconds / gain, 1.9, at_least=True),
         Aim("encoding a half-padded volume, of a full one", half / full, 0.6),
     ]
 

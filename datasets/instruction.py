@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
@@ -56,7 +56,8 @@ class InstructionBatch:
 
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
     row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names
-    for each row the row whose volumes it asks about, and a row that uses another's has none of its own.
+    for each row the row whose volumes it asks about, and a row that uses another's has none of its own.  ``positions``:
+    rotary ones, (3, B, L) or (B, L), where they were made beforehand; None leaves them to the model.
     """
 
     input_ids: Tensor
@@ -72,6 +73,7 @@ class InstructionBatch:
     sample_ids: list[str]
     tasks: list[str]
     volumes_of: list[int]
+    positions: Tensor | None = None
 
     @property
     def task(self) -> str:
@@ -186,11 +188,19 @@ class InstructionDataset(Dataset):
         return sample
 
 
+# Token ids and attention mask (B, L), and the volumes of each row -> rotary positions.
+PositionRule = Callable[[Tensor, Tensor, Sequence[Sequence[PatchedVolume]]], Tensor]
+
+
 @dataclass(frozen=True)
 class InstructionCollator:
-    """Callable that pads samples to one batch; picklable, for loader workers."""
+    """Callable that pads samples to one batch; picklable, for loader workers.
+
+    positions: makes the rows' rotary positions here, as the model would in its forward pass.
+    """
 
     pad_id: int
+    positions: PositionRule | None = None
 
     def __call__(self, samples: Sequence[InstructionSample]) -> InstructionBatch:
         length = max(len(sample.prompt_ids) + len(sample.answer_ids) for sample in samples)
@@ -204,6 +214,9 @@ class InstructionCollator:
             if sample.answer_ids:
                 labels[row, -len(sample.answer_ids) :] = torch.tensor(sample.answer_ids, dtype=torch.long)
         volumes_of = _first_rows_with([_keys_of(sample) for sample in samples])
+        positions = None
+        if self.positions is not None:
+            positions = self.positions(input_ids, attention_mask, [samples[row].volumes for row in volumes_of])
         return InstructionBatch(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -218,6 +231,7 @@ class InstructionCollator:
             sample_ids=[sample.id for sample in samples],
             tasks=[sample.task for sample in samples],
             volumes_of=volumes_of,
+            positions=positions,
         )
 
 

@@ -25,6 +25,7 @@ from models.language.diagnosis_heads import DiagnosisHeads
 from models.language.loading import token_positions
 from models.language.lora import LanguageModel
 from models.language.loss_metrics import mean_losses
+from models.language.row_positions import RowPositions
 from models.language.special_tokens import token_ids
 from models.masks.losses import part_mask_loss
 from models.vision import VisionModel
@@ -99,9 +100,16 @@ class CTInstruct(nn.Module):
 
     def positions(self, batch: InstructionBatch, encoded: EncodedRows) -> Tensor:
         """Rotary positions of the rows' tokens: (3, B, L), or (B, L) for a language model with plain ones."""
+        if batch.positions is not None:
+            return batch.positions
         grids = [[self.vision.llm_grid(volume) for volume in row] for row in encoded]
         config = self.language_model.config.get_text_config()
         return token_positions(config, batch.attention_mask, batch.input_ids == self.image_id, grids)
+
+    @property
+    def position_rule(self) -> RowPositions:
+        """What makes `positions` without the model, for an `InstructionCollator`."""
+        return RowPositions(self.language_model.config.get_text_config(), self.image_id, self.config)
 
     def read(self, embeddings: Tensor, answers: AnswerPositions, **options: Any) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden).

@@ -17,6 +17,7 @@ from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
+from models.language.step_attention import use_step_attention
 from models.prompt_cache import Prompt, can_read_ahead, read_ahead, read_on
 from models.prompt_prefixes import HeldPrefixes
 
@@ -102,6 +103,7 @@ def generate(
         raise ValueError(f"a batch of {', '.join(sorted(set(batch.tasks)))} is not searched for in one way")
     if encoded is None:
         encoded = model.encode(batch)
+    use_step_attention(model.language_model)
     beams = search.get("num_beams", config.num_beams) or 1
     can_share = can_read_ahead(model.language_model)
     if prefixes is not None and can_share:
@@ -196,7 +198,7 @@ def _prediction(
             )  # fmt: skip
         for disease, place in read_by.items():
             logit = model.diagnosis_heads.of_disease(states[place], disease, label_set)
-            confidences[disease] = float(logit.float().sigmoid())
+            confidences[disease] = float(logit.sigmoid())
     masks = None
     if segmentation.any() and volumes:
         masks = model.vision.decode_masks(volumes[batch.mask_images[row]], states[segmentation])

@@ -110,6 +110,8 @@ def test_the_same_as_the_settings_is_no_conflict(tmp_path):
         ("{", "not a JSON file"),
         ("[]", "a DeepSpeed configuration is a JSON object"),
         ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "only cpu can be saved and resumed"),
+        ({"zero_optimization": {"zero_quantized_weights": True}}, "zero_quantized_weights needs --zero_stage 3, not 2"),
+        ({"zero_optimization": {"zero_hpz_partition_size": 8}}, "zero_hpz_partition_size needs --zero_stage 3"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, values, message):
@@ -118,6 +120,26 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, values, message):
         config_of(path)
     with pytest.raises(InputError, match=r"--deepspeed_config gone.json: No such file"):
         config_of("gone.json")
+
+
+def test_options_of_zero_plus_plus_reach_deepspeed_where_they_can_work(tmp_path, monkeypatch):
+    quantized = {"zero_quantized_weights": True, "zero_quantized_gradients": True}
+    path = written(tmp_path / "plus.json", {"zero_optimization": {**quantized, "zero_hpz_partition_size": 4}})
+    monkeypatch.setattr("training.deepspeed_config.world_size", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    section = config_of(path, zero_stage=3)["zero_optimization"]
+    assert section.items() >= {**quantized, "zero_hpz_partition_size": 4, "stage": 3}.items()
+    monkeypatch.setattr("training.deepspeed_config.world_size", lambda: 6)
+    with pytest.raises(InputError, match=r"plus.json: .*partition_size is 4: give a number of ranks that divides 6"):
+        config_of(path, zero_stage=3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="zero_quantized_weights needs DeepSpeed's kernels for CUDA"):
+        config_of(path, zero_stage=3)
+    off = {"zero_quantized_weights": False, "zero_hpz_partition_size": 1}
+    assert (
+        config_of(written(tmp_path / "off.json", {"zero_optimization": off}))["zero_optimization"].items()
+        >= off.items()
+    )
 
 
 def run(run_dir: Path, *options: str) -> dict[str, torch.Tensor]:
@@ -140,6 +162,18 @@ def test_a_run_with_the_optimiser_on_the_cpu_learns_the_same_and_resumes(tmp_pat
     for name, tensor in plain.items():
         torch.testing.assert_close(whole[name], tensor, rtol=0, atol=1e-6)
         assert torch.equal(parts[name], whole[name]), name
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_overlap_and_small_buckets_change_no_weight(tmp_path, stage):
+    sizes = {"reduce_bucket_size": 64, "allgather_bucket_size": 64, "stage3_prefetch_bucket_size": 32}
+    section = {"overlap_comm": True, "contiguous_gradients": True, "round_robin_gradients": False, **sizes}
+    path = written(tmp_path / "overlap.json", {"zero_optimization": section})
+    options = ["--zero_stage", str(stage), "--max_iters", "5", "--accumulation_steps", "2", "--tasks", "two"]
+    plain = run(tmp_path / "plain", *options)
+    overlapped = run(tmp_path / "overlapped", *options, "--deepspeed_config", path)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(overlapped[name], tensor, rtol=0, atol=1e-6)
 
 
 def test_what_deepspeed_itself_refuses_is_one_line_with_the_file(tmp_path):

@@ -29,7 +29,7 @@ def test_a_folder_is_embedded_and_probed(tmp_path, capsys):
         shutil.copy(IMAGE, scans / f"{name}.nii.gz")
     (scans / "c.nii.gz").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("image,effusion\na.nii.gz,1\nb.nii.gz,0\n")
-    command = ["--checkpoint", str(model), "--images", str(scans), "--output", str(output)]
+    command = ["--checkpoint", str(model), "--images", str(scans), "--output", str(output), "--precision", "fp32"]
     assert main([*command, "--probe", str(tmp_path / "labels.csv")]) == 0
     printed = capsys.readouterr()
     assert "2 of 3 CTs are in" in printed.out and "c.nii.gz: the file is empty" in printed.err

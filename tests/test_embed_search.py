@@ -57,7 +57,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_search_ranks_by_the_cosines_of_pretraining(run, scans, tmp_path, capsys):
     output = tmp_path / "e.safetensors"
     command = ["--checkpoint", str(run / "model"), "--images", str(scans), "--output", str(output)]
-    assert main([*command, "--search", *TEXTS, "--top", "2"]) == 0
+    assert main([*command, "--precision", "fp32", "--search", *TEXTS, "--top", "2"]) == 0
     found = json.loads(output.with_suffix(".search.json").read_text())
     model, paths = load_pretraining(run / "model"), sorted(scans.iterdir())
     loader = VolumeLoader(model.vision.preprocessing)

@@ -21,10 +21,10 @@ def toy(run_dir: Path, *options: str) -> list[str]:
     return ["tests/toy_task.py", "--run_dir", str(run_dir), *options]
 
 
-def launched_for_ever(run_dir: Path) -> subprocess.Popen:
+def launched_for_ever(run_dir: Path, *more: str) -> subprocess.Popen:
     """Two ranks with a data worker each, which have done some steps and would not end by themselves."""
     options = ["--max_iters", "1000000", "--save_interval", "0", "--workers", "1", "--log_interval", "20"]
-    process = launch(*toy(run_dir, *options), ranks=2)
+    process = launch(*toy(run_dir, *options, *more), ranks=2)
     line = ""
     while not line.startswith("step "):
         line = process.stdout.readline()
@@ -97,6 +97,16 @@ def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):
     checkpoint = checkpoint_store.latest_complete(tmp_path)
     assert checkpoint is not None
     assert (checkpoint / "training" / "rank_001.pt").is_file()
+
+
+def test_sigterm_to_one_rank_ends_both_before_the_same_micro_step(tmp_path):
+    process = launched_for_ever(tmp_path, "--accumulation_steps", "5")
+    children = psutil.Process(process.pid).children(recursive=True)
+    second = next(child for child in children if child.environ().get("RANK") == "1")
+    second.send_signal(signal.SIGTERM)
+    finish(process)
+    checkpoint = checkpoint_store.latest_complete(tmp_path)
+    assert checkpoint is not None and (checkpoint / "training" / "rank_001.pt").is_file()
 
 
 def test_ranks_whose_launcher_is_killed_save_and_end(tmp_path):

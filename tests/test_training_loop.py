@@ -200,8 +200,8 @@ def test_nan_stops_before_the_weights_change_and_names_the_sample(tmp_path, work
     assert checkpoint_store.latest_complete(tmp_path).name == "step_000004"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch, precision):
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("fp32", 2), ("bf16", 2)])
+def test_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch, precision, stage):
     class Poison(torch.autograd.Function):
         @staticmethod
         def forward(context, value):
@@ -213,15 +213,19 @@ def test_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch, precision)
 
     plain = toy_task.ToyModel.forward
 
+    models = []
+
     def forward(self, batch):
         output = plain(self, batch)
+        models.append(self)
         if self.forwards == 6:
             output.loss = Poison.apply(output.loss)
         return output
 
     monkeypatch.setattr(toy_task.ToyModel, "forward", forward)
     with pytest.raises(NonFiniteLossError, match=r"step 6.*samples sine-\d+: the gradient"):
-        run(tmp_path, "--precision", precision)
+        run(tmp_path, "--precision", precision, "--zero_stage", str(stage))
+    assert all(weight.isfinite().all() for weight in models[-1].parameters()), "the update is not applied"
     assert checkpoint_store.latest_complete(tmp_path).name == "step_000004"
 
 

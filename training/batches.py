@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -110,6 +110,44 @@ def move_to(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(move_to(item, device) for item in value)
     return value
+
+
+class DeviceCopies:
+    """Batches on the way to a device; on CUDA beside what it computes, from pinned memory by a stream of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, batch: Any) -> Any:
+        """The batch on the device, which nothing may read before it was given to `arrived`."""
+        if self._stream is None:
+            return move_to(batch, self._device)
+        with torch.cuda.stream(self._stream):
+            return move_to(batch, self._device)
+
+    def arrived(self, batch: Any) -> Any:
+        """The same batch: what is computed from here on waits, on the device, until all of it is there."""
+        if self._stream is not None:
+            present = torch.cuda.current_stream(self._device)
+            present.wait_stream(self._stream)
+            for tensor in _tensors(batch):
+                tensor.record_stream(present)  # else its memory could be given away before it was read
+        return batch
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
 
 
 class _MicroSteps:

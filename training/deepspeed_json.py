@@ -12,11 +12,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from datasets.errors import InputError
 from datasets.json_text import parse_json
 from training.settings import TrainingSettings
 
 AUTO = "auto"
+GROUP_SIZE = "zero_hpz_partition_size"
+ZERO_PLUS_PLUS = (
+    "zero_quantized_weights",
+    "zero_quantized_nontrainable_weights",
+    "zero_quantized_gradients",
+    GROUP_SIZE,
+)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -37,7 +46,7 @@ def merged(
 ) -> dict[str, Any]:
     """`ours`, what `deepspeed_config` gives, with the entries of `theirs` that have no option of their own.
 
-    Raises InputError naming every entry that contradicts an option, with both values.
+    Raises InputError naming every entry that contradicts an option, with both values, or one that cannot work here.
     """
     theirs = _without_auto(theirs)
     conflicts = [*_conflicts(ours, theirs, settings, ranks)]
@@ -46,6 +55,7 @@ def merged(
     for name in ("offload_optimizer", "offload_param"):
         if (_entry(theirs, f"zero_optimization.{name}.device") or "none") not in ("none", "cpu"):
             raise InputError(f"{path}: zero_optimization.{name}.device: only cpu can be saved and resumed here")
+    _check_zero_plus_plus(theirs, settings, ranks, path)
     kept = {name: value for name, value in theirs.items() if name not in ("optimizer", "scheduler", "bfloat16", "amp")}
     config = _joined(ours, kept)
     for name in ("fp16", "bf16"):
@@ -54,6 +64,24 @@ def merged(
     # the optimiser stays torch's AdamW, which steps what is kept on the CPU there, without a compiler
     config.setdefault("zero_force_ds_cpu_optimizer", False)
     return config
+
+
+def _check_zero_plus_plus(theirs: Mapping[str, Any], settings: TrainingSettings, ranks: int, path: str) -> None:
+    """Raise InputError for an option of ZeRO++ that DeepSpeed would pass over, or that cannot work here."""
+    asked = {name: _entry(theirs, f"zero_optimization.{name}") for name in ZERO_PLUS_PLUS}
+    for name, value in asked.items():
+        if value in (None, False, 0) or (name == GROUP_SIZE and value == 1):
+            continue
+        if settings.zero_stage != 3:
+            raise InputError(f"{path}: zero_optimization.{name} needs --zero_stage 3, not {settings.zero_stage}")
+        if name != GROUP_SIZE and not torch.cuda.is_available():
+            raise InputError(
+                f"{path}: zero_optimization.{name} needs DeepSpeed's kernels for CUDA; leave it out on a CPU"
+            )
+        if name == GROUP_SIZE and (not isinstance(value, int) or ranks % value):
+            raise InputError(
+                f"{path}: zero_optimization.{name} is {_shown(value)}: give a number of ranks that divides {ranks}"
+            )
 
 
 def _conflicts(

@@ -118,13 +118,12 @@ def all_gather_object(value: Any) -> list[Any]:
     return gathered
 
 
-def any_rank(flag: bool) -> bool:
-    """True on every rank if `flag` is true on one."""
-    if world_size() == 1:
-        return flag
-    value = torch.tensor([int(flag)], dtype=torch.int32, device=_device())
-    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
-    return bool(value.item())
+def largest_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Each value's largest over the ranks, by one reduction; nothing waits for it before it is read."""
+    if world_size() > 1:
+        values = values.to(_device(), copy=True)
+        torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX)
+    return values
 
 
 def raise_together(error: Exception | None) -> None:

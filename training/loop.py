@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -25,11 +25,13 @@ from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
 from training.folder_lock import holding_run_dir
+from training.look_ahead import StepBatches
 from training.loss_spikes import LossSpikes
 from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages, Progress
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
+from training.stopping import Stopping, shared_store
 from training.update import NonFiniteLossError, StepGivenUp, update_weights
 from training.wandb_log import wandb_log
 from training.watchdog import Watchdog, following
@@ -37,12 +39,15 @@ from training.watchdog import Watchdog, following
 __all__ = ["NonFiniteLossError", "TrainingResult", "train"]
 
 
+Status = Literal["finished", "time_limit", "signal"]
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """How a run ended: the number of optimiser steps done, why it ended, and its newest checkpoint."""
 
     step: int
-    status: Literal["finished", "time_limit", "signal"]
+    status: Status
     checkpoint: Path
 
 
@@ -136,11 +141,12 @@ def train(
         stack.callback(progress.close)
         terminated = stack.enter_context(_termination_flag())
 
-        def to_end() -> bool:
-            return terminated() or 0 < 60 * settings.max_minutes < time.monotonic() - begun
+        def to_end() -> str:
+            if terminated():
+                return "signal"
+            return "time_limit" if 0 < 60 * settings.max_minutes < time.monotonic() - begun else ""
 
         averages, step = Averages(), start
-        status: Literal["finished", "time_limit", "signal"] = "finished"
         if resumed_from:
             progress.say(f"resumed from {resumed_from}")
             if words := resumed_settings.in_words(changes, start):
@@ -151,11 +157,11 @@ def train(
             del state
         engine.module.train()
         watchdog = stack.enter_context(Watchdog(run_dir, ranks.rank, settings.watchdog_minutes, start))
+        stopping = Stopping(to_end, shared_store(start * settings.accumulation_steps))
+        ahead = StepBatches(stream, settings.accumulation_steps, ranks.device)
+        ended = ahead.fill(to_end) if step < settings.max_iters else ""
 
-        while step < settings.max_iters:
-            if distributed.any_rank(to_end()):
-                status = "signal" if distributed.any_rank(terminated()) else "time_limit"
-                break
+        while step < settings.max_iters and not ended:
             factor = learning_rate_factor(
                 step, settings.schedule_steps, settings.warmup_steps, settings.min_lr_ratio, settings.warmup_shape
             )
@@ -164,10 +170,11 @@ def train(
             before = training_state.BeforeStep(engine.module)
             try:
                 update_weights(
-                    engine, loss_scale, stream, settings, ranks, averages, step + 1, skipped_samples, spikes, to_end
+                    engine, loss_scale, ahead, settings, ranks, averages, step + 1, skipped_samples, spikes, stopping
                 )
-            except StepGivenUp:
+            except StepGivenUp as given_up:
                 before.restore(engine.module)
+                ended = given_up.reason
                 continue
             except NonFiniteLossError:
                 raise
@@ -192,6 +199,7 @@ def train(
                 progress.evaluation(step, scores)
                 watchdog.step_ended(step)
 
+        status = cast(Status, ended or "finished")
         if saved is None or checkpoint_store.step_of(saved) != step:
             saved = save(step)
         if skipped_samples.count:

@@ -11,25 +11,50 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from datasets.whole_files import write_whole_text
 from training import distributed
+from training.device_values import Span, copied, read
 from training.wandb_log import WandbLog
 
 
 class Averages:
-    """Means of named values since the last report, over micro-steps and ranks."""
+    """Means of named values since the last report, over micro-steps and ranks.
+
+    A tensor is kept where it lies, so that nothing waits for it; `settle` reads all of them at once.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._names: list[str] = []
+        self._values: list[torch.Tensor] = []
+        self._spans: list[tuple[str, Span]] = []
 
-    def add(self, name: str, value: float) -> None:
-        """Count one more value."""
-        entry = self.sums[name]
-        entry[0] += value
-        entry[1] += 1
+    def add(self, name: str, value: float | torch.Tensor | Span) -> None:
+        """Count one more value, a number, a tensor of one number, or seconds that may not be over yet."""
+        if isinstance(value, torch.Tensor):
+            self._names.append(name)
+            self._values.append(copied(value))
+        elif isinstance(value, Span):
+            self._spans.append((name, value))
+        else:
+            entry = self.sums[name]
+            entry[0] += value
+            entry[1] += 1
+
+    def settle(self) -> None:
+        """Read what still lies on the device, for which it has to be through with it; order does not matter."""
+        for name, value in zip(self._names, read(self._values), strict=True):
+            self.add(name, value)
+        for name, span in self._spans:
+            self.add(name, span.seconds())
+        for kept in (self._names, self._values, self._spans):
+            kept.clear()
 
     def take(self) -> dict[str, float]:
         """The means over all ranks, which all call this and may know different names; starts afresh."""
+        self.settle()
         merged: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for sums in distributed.all_gather_object(dict(self.sums)):
             for name, (total, count) in sums.items():

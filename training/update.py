@@ -1,22 +1,30 @@
-"""One update of the weights: a step's micro-batches forwards and backwards, the gradient's check, the optimiser."""
+"""One update of the weights: a step's micro-batches forwards and backwards, the gradient's check, the optimiser.
+
+In a micro-step nothing waits for the device, nor for another rank beyond what the gradients need: what is measured
+stays where it is, and is read once, before the weights change.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from datasets.errors import InputError
 from training import distributed, offload, zero3
-from training.batches import BadInput, Replaced, SkippedSamples, move_to
+from training.batches import SkippedSamples
+from training.device_values import Stopwatch, copied, read
 from training.distributed import Ranks
+from training.look_ahead import StepBatches
 from training.loss_spikes import LossSpikes
 from training.precision import LossScale
 from training.progress import Averages
 from training.settings import TrainingSettings
+from training.stopping import Stopping
 
 
 class NonFiniteLossError(InputError):
@@ -26,81 +34,121 @@ class NonFiniteLossError(InputError):
 class StepGivenUp(Exception):
     """The run is to end, and every rank has left the step that it was in, whose weights are as before it."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What is kept of a micro-batch until its step ends; loss: () float64, on the device."""
+
+    task: str
+    sample_ids: list[str]
+    loss: torch.Tensor
+
 
 def update_weights(
     engine: Any,
     loss_scale: LossScale,
-    stream: Iterator[Any],
+    ahead: StepBatches,
     settings: TrainingSettings,
     ranks: Ranks,
     averages: Averages,
     step: int,
     skipped_samples: SkippedSamples,
     spikes: LossSpikes,
-    to_end: Callable[[], bool],
+    stopping: Stopping,
 ) -> None:
     """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
     and samples that were replaced `skipped_samples`; losses far above those before them are told by `spikes`.
 
     Raises on every rank, before the weights change: InputError for a sample that cannot be read, StepGivenUp where
-    `to_end()` says on any rank that the run has to end, and NonFiniteLossError for a loss that is not finite, or a
-    gradient that is not, unless a smaller loss scale (fp16) may help.
+    `stopping` says that the run has to end, and NonFiniteLossError for a loss that is not finite, or a gradient that is
+    not, unless a smaller loss scale (fp16) may help.
     """
-    step_begun, waited = time.monotonic(), 0.0
-    bad: list[str] = []
-    seen: list[str] = []
+    step_begun, ahead.waited = time.monotonic(), 0.0
+    ahead.raise_unusable()
+    done: list[_MicroBatch] = []
     for micro_step in range(settings.accumulation_steps):
-        begun = time.monotonic()
-        batch = next(stream)
-        failed = isinstance(batch, BadInput)
-        if distributed.any_rank(failed or to_end()):
-            distributed.raise_together(InputError(batch.message) if failed else None)
-            raise StepGivenUp
+        if reason := stopping.before((step - 1) * settings.accumulation_steps + micro_step):
+            raise StepGivenUp(reason)
+        watch = Stopwatch(ranks.device)
+        batch, reasons = ahead.take()
         if settings.skip_bad_samples:
-            reasons = batch.reasons if isinstance(batch, Replaced) else []
             skipped_samples.add(reasons)
             averages.add("train/skipped_samples", len(reasons))
-            batch = batch.value if isinstance(batch, Replaced) else batch
-        waited += time.monotonic() - begun
-
-        begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)
-        output = engine(move_to(batch, ranks.device))
+        task, sample_ids = batch.task, list(batch.sample_ids)
+        output = engine(batch)
         engine.backward(offload.with_every_weight(output.loss, engine))
-        loss = float(output.loss.detach())
-        seen += sample_ids
-        if not math.isfinite(loss):
-            bad.append(f"task {task}, samples {', '.join(sample_ids)}: loss {loss}")
-        else:
-            spikes.add(step, task, loss, sample_ids)
-        metrics = {name: float(value) for name, value in output.metrics.items()}
+        done.append(_MicroBatch(task, sample_ids, copied(output.loss)))
+        for name, value in output.metrics.items():
+            averages.add(name if "/" in name else f"{task}/{name}", value)
         del output, batch  # frees the activations before the update
+        watch.pause()
+        ahead.fetch()  # while the device still computes
+        watch.go_on()
         if micro_step == settings.accumulation_steps - 1:
-            if distributed.any_rank(bool(bad)):
-                _stop_not_finite(bad, step)
+            _check(done, ahead, engine, averages, step, spikes)
             scale, can_fall = loss_scale.value, loss_scale.can_fall()  # those that the gradient was made with
         engine.step()
         if micro_step == settings.accumulation_steps - 1:
             zero3.forget_gradients(engine.optimizer)
-        if ranks.device.type == "cuda":
-            torch.cuda.synchronize(ranks.device)  # else the time of a task would be that of queueing its kernels
-        averages.add("train/loss", loss)
-        averages.add(f"{task}/loss", loss)
-        averages.add(f"{task}/seconds", time.monotonic() - begun)
-        for name, value in metrics.items():
-            averages.add(name if "/" in name else f"{task}/{name}", value)
+        averages.add(f"{task}/seconds", watch.stop())
 
     skipped = bool(getattr(engine.optimizer, "overflow", False))
     norm = engine.get_global_grad_norm()
     finite = not skipped and (norm is None or math.isfinite(float(norm)))
     if not finite and not (skipped and can_fall):
-        _stop_not_finite([f"samples {', '.join(seen)}: the gradient's norm"], step)
+        _stop_at_gradient(done, step)
     if finite and norm is not None:
         averages.add("train/gradient_norm", float(norm))
     if loss_scale.is_dynamic:
         averages.add("train/skipped_updates", float(skipped))
         averages.add("train/loss_scale", scale)
     averages.add("train/seconds", time.monotonic() - step_begun)
-    averages.add("train/data_seconds", waited)
+    averages.add("train/data_seconds", ahead.waited)
+
+
+def _check(
+    done: Sequence[_MicroBatch], ahead: StepBatches, engine: Any, averages: Averages, step: int, spikes: LossSpikes
+) -> None:
+    """Read a step's losses, and raise NonFiniteLossError on every rank where one of any rank is not finite.
+
+    The ranks' one reduction in a step: it also tells whether all of them can make the next one.
+    """
+    losses = torch.stack([micro_batch.loss for micro_batch in done])
+    next_unusable = torch.full((), ahead.problem is not None, device=losses.device)
+    own = torch.stack([~losses.isfinite().all(), ~_gradient_is_finite(engine).to(losses.device), next_unusable])
+    agreed = distributed.largest_over_ranks(own.double()).to(losses.device)
+    *values, bad_loss, bad_gradient, unusable = read([*losses, *agreed])
+    ahead.unusable = bool(unusable)
+    averages.settle()
+    problems = []
+    for micro_batch, loss in zip(done, values, strict=True):
+        if math.isfinite(loss):
+            spikes.add(step, micro_batch.task, loss, micro_batch.sample_ids)
+        else:
+            problems.append(f"task {micro_batch.task}, samples {', '.join(micro_batch.sample_ids)}: loss {loss}")
+        averages.add("train/loss", loss)
+        averages.add(f"{micro_batch.task}/loss", loss)
+    if bad_loss:
+        _stop_not_finite(problems, step)
+    if bad_gradient:
+        _stop_at_gradient(done, step)
+
+
+def _gradient_is_finite(engine: Any) -> torch.Tensor:
+    """Whether the whole gradient is, () bool, not yet read; True under ZeRO, which skips the update by itself."""
+    gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
+    if engine.zero_optimization_stage() or not gradients:
+        return torch.tensor(True)
+    return torch.nn.utils.get_total_norm(gradients).isfinite()
+
+
+def _stop_at_gradient(done: Sequence[_MicroBatch], step: int) -> None:
+    names = [name for micro_batch in done for name in micro_batch.sample_ids]
+    _stop_not_finite([f"samples {', '.join(names)}: the gradient's norm"], step)
 
 
 def _stop_not_finite(problems: list[str], step: int) -> None:

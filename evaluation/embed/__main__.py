@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -25,6 +26,7 @@ from evaluation.embed.probe import FEWEST, probe, read_labels
 from evaluation.embed.search import search
 from evaluation.predictions import write_json
 from evaluation.report.tables import NO_VALUE, Table, print_table
+from models.precision import AnswerPrecision
 from training import distributed
 from training.distributed import Ranks
 
@@ -37,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", help="a folder of CTs, or a .txt file with a path a line")
     parser.add_argument("--output", type=Path, default=Path("runs/embeddings.safetensors"), help="file of embeddings")
     parser.add_argument("--device", default="cpu", help="of one process; several ranks choose theirs themselves")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(AnswerPrecision),
+        default="auto",
+        help="of the weights; auto: bf16 on CUDA and on a CPU with instructions for it, else fp32",
+    )
     parser.add_argument("--array_axes", help="what the axes of .npy and .npz volumes are, as LPS")
     parser.add_argument("--probe", help="CSV with a column image and a column of 0 and 1 for each label")
     parser.add_argument("--search", nargs="+", default=[], help="texts to find CTs by")
@@ -77,7 +85,7 @@ def _device(name: str) -> torch.device:
 def _embed(values: argparse.Namespace, ranks: Ranks) -> None:
     refuse_folder(values.output)  # before a model of gigabytes is loaded
     images = find_volumes(values.images)
-    embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes)
+    embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes, values.precision)
     embeddings, failed = embed_all(embedder, images, values.output, ranks.rank, ranks.world_size)
     distributed.barrier()  # every rank has read the parts
     if ranks.is_main:

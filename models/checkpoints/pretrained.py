@@ -26,6 +26,7 @@ from models.hub.names import HubName, hub_name
 from models.hub.selection import HubError
 from models.language.lora import lora_settings
 from models.language.quantization import Quantization
+from models.precision import AnswerPrecision, answer_dtype
 
 
 class PretrainedCTInstruct(AnsweringCTInstruct):
@@ -40,6 +41,7 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         quantize: Quantization | None = None,
+        precision: AnswerPrecision | None = None,
     ) -> PretrainedCTInstruct:
         """A checkpoint folder or a hub name, ours or the release's, ready to answer.
 
@@ -49,10 +51,17 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
             device: where the weights go.
             dtype: of the weights; None keeps the stored one.
             quantize: "int8" or "int4" holds the language model's linear layers in so many bits, for answering alone.
+            precision: in place of dtype, "auto" for bf16 where that is faster here (`models.precision`), "bf16" or
+                "fp32".  A model in bf16 is saved in bf16.
 
         Raises:
             InputError: it cannot be had or is no complete checkpoint; the message is one line.
+            ValueError: both dtype and precision are given.
         """
+        if precision is not None:
+            if dtype is not None:
+                raise ValueError(f"dtype {dtype} and precision {precision!r}: give one of the two")
+            dtype = answer_dtype(precision, device, quantize is not None)
         folder = resolve_model_folder(find_model(name_or_folder))
         model = cast(PretrainedCTInstruct, load_checkpoint(folder, device, dtype, cls, quantize))
         config = read_config(folder)

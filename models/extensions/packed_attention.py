@@ -19,6 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from models.language.lora import LanguageModel
+from models.language.step_attention import attend
 
 NAME = "packed"
 
@@ -112,10 +113,10 @@ def attend_packed(
 ) -> tuple[Tensor, None]:
     """Attention in the interface that transformers calls: query, key, value (G, heads, K, C) -> (G, K, heads, C).
 
-    packed: the layout, in whose place `attention_mask` is not read; None for transformers' own SDPA attention.
+    packed: the layout, in whose place `attention_mask` is not read; None for attention as `step_attention` has it.
     """
     if packed is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attend(module, query, key, value, attention_mask, **options)
     shape = query.transpose(1, 2).shape
     query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (G * K, heads, C)
     outputs = []

@@ -36,10 +36,13 @@ class DiagnosisHeads(nn.Module):
         return (hidden * weight.to(hidden.dtype)).sum(-1) + bias.to(hidden.dtype)
 
     def of_disease(self, hidden: Tensor, disease: str, label_set: str) -> Tensor:
-        """Logit () of one hidden state (hidden,) as the head of a disease reads it."""
+        """Logit (), float32, of one hidden state (hidden,) as the head of a disease reads it.
+
+        bf16 would leave a logit of 4 in steps of 1/32: confidences of many patients would be equal, and their ranks.
+        """
         head = cast(nn.Linear, self.heads[label_set])
         row = diseases_of(label_set).index(disease)
-        return (hidden * head.weight[row].to(hidden.dtype)).sum() + head.bias[row].to(hidden.dtype)
+        return (hidden.float() * head.weight[row].float()).sum() + head.bias[row].float()
 
     def loss(self, hidden: Tensor, targets: Tensor, label_set: str) -> Tensor:
         """(): BCE, weighted by `positive_weights`, of the logits of hidden states (m, hidden).
