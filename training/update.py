@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
-from training import distributed, offload, zero3
+from training import distributed, offload, random_state, zero3
 from training.batches import BadInput, Replaced, SkippedSamples, move_to
 from training.distributed import Ranks
 from training.loss_spikes import LossSpikes
@@ -64,6 +64,8 @@ def update_weights(
         waited += time.monotonic() - begun
 
         begun, task, sample_ids = time.monotonic(), batch.task, list(batch.sample_ids)
+        number = (step - 1) * settings.accumulation_steps + micro_step
+        random_state.seed_micro_batch(settings.seed, number * ranks.world_size + ranks.rank)
         output = engine(move_to(batch, ranks.device))
         engine.backward(offload.with_every_weight(output.loss, engine))
         loss = float(output.loss.detach())
