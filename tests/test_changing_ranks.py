@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +15,16 @@ import torch
 from datasets.errors import InputError
 from datasets.sampling import MixtureSampler
 from tests import toy_task
+from train_encoder_2D1D import HyperParameters
 from training import checkpoint_store
-from training.distributed import free_port
-from training.recut import cut, recut
+from training.distributed import Ranks, free_port
+from training.pretraining.settings import in_updates
+from training.recut import cut, load_state, recut
 from training.resumed_settings import in_present_form
 from training.script import leave
 from training.training_state import check_same
 
+ALONE = Ranks(0, 1, 0, torch.device("cpu"))
 TASKS = {"report": 40, "seg": 7, "vqa": 100}
 
 
@@ -99,6 +104,26 @@ def test_checkpoints_of_before_fit_the_same_run():
     check_same(saved, {"settings": {"zero_stage": 2}, "sampler": now}, "step_1")
     with pytest.raises(InputError, match="a step had 8 micro-batches, counted over all ranks, and now has 6"):
         check_same(saved, {"settings": {"zero_stage": 2}, "sampler": {**now, "micro_batches_per_step": 6}}, "step_1")
+
+
+def test_draws_of_eight_ranks_on_fewer():
+    settings = HyperParameters(draw_ranks=8, max_iters=100, accumulation_steps=4)
+    loops = [in_updates(settings, ranks) for ranks in (1, 2, 8)]
+    assert [loop.accumulation_steps for loop in loops] == [32, 16, 4]
+    assert {loop.max_iters for loop in loops} == {25}
+    with pytest.raises(InputError, match="--draw_ranks 8 does not divide by 3 ranks"):
+        in_updates(settings, 3)
+    assert in_updates(HyperParameters(accumulation_steps=4), 3).accumulation_steps == 4
+
+
+def test_what_cannot_be_cut_anew_is_refused(tmp_path):
+    (tmp_path / "training").mkdir()
+    for rank in range(2):
+        torch.save({"rank": rank}, tmp_path / "training" / f"rank_{rank:03d}.pt")
+    engine = SimpleNamespace(optimizer=SimpleNamespace(fp32_partitioned_groups_flat=[]))
+    with pytest.raises(InputError, match="saved by 2 ranks, and with --zero_stage 3 1 cannot go on with it"):
+        load_state(engine, tmp_path, ALONE)
+    assert load_state(engine, tmp_path, replace(ALONE, rank=1, world_size=2)) == {"rank": 1}
 
 
 def start(options: list[str], rank: int, ranks: int, port: int) -> None:
