@@ -18,6 +18,7 @@ from tests import toy_task
 from train_encoder_2D1D import HyperParameters
 from training import checkpoint_store
 from training.distributed import Ranks, free_port
+from training.pretraining.run import sampler_of
 from training.pretraining.settings import in_updates
 from training.recut import cut, load_state, recut
 from training.resumed_settings import in_present_form
@@ -114,6 +115,23 @@ def test_draws_of_eight_ranks_on_fewer():
     with pytest.raises(InputError, match="--draw_ranks 8 does not divide by 3 ranks"):
         in_updates(settings, 3)
     assert in_updates(HyperParameters(accumulation_steps=4), 3).accumulation_steps == 4
+
+
+def test_pretraining_draws_the_same_batches_on_any_ranks_that_divide_a_draw():
+    kinds = ("segmentation", "classification")
+    tasks = [SimpleNamespace(name=kind, kind=kind, weight=1.0) for kind in kinds]
+    data = SimpleNamespace(tasks=tasks, decoded=tasks)
+
+    def update(ranks: int) -> list:
+        loop = in_updates(HyperParameters(draw_ranks=4, accumulation_steps=3), ranks)
+        samplers = [
+            sampler_of(loop, data, dict.fromkeys(kinds, 50), replace(ALONE, rank=rank, world_size=ranks))
+            for rank in range(ranks)
+        ]
+        return [sampler.references(5, micro) for micro in range(loop.accumulation_steps) for sampler in samplers]
+
+    assert len(update(1)) == 12
+    assert update(1) == update(2) == update(4)
 
 
 def test_what_cannot_be_cut_anew_is_refused(tmp_path):

@@ -146,4 +146,5 @@ def sampler_of(
         seed=settings.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        draw_ranks=settings.draw_ranks or None,
     )
