@@ -4,6 +4,7 @@
 # makes phantom CTs, pretrains the tiny encoder and trains the tiny CTInstruct on them, evaluates it on phantoms it has not
 # seen, and again with the images of others and without images, says what was learned, asks it one question, and, where a
 # CT is named (NIfTI, NRRD, MHA, DICOM folder), asks about that too.
+# The screen shows progress and what was learned; all that the parts print, tables of the controls too, is in demo_output/logs.
 # CTINSTRUCT_DEMO=short only shows that all parts run. CTINSTRUCT_DEMO_SEED gives other phantoms and weights.
 set -euo pipefail
 [ $# -le 1 ] || { echo "usage: bash demo.sh [CT]" >&2; exit 2; }
@@ -28,11 +29,28 @@ if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ra
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
-# a port of its own, so that the demo runs beside other jobs
+# launch LOG SCRIPT ...: on a port of its own, so that the demo runs beside other jobs
 launch() {
-    local port
+    local log=$out/logs/$1.log port
     port=$(python -c 'from training.distributed import free_port; print(free_port())')
-    OMP_NUM_THREADS=$((cores / ranks)) deepspeed --num_accelerators "$ranks" --master_port "$port" "$@"
+    mkdir -p "$out/logs"
+    if ! OMP_NUM_THREADS=$((cores / ranks)) deepspeed --num_accelerators "$ranks" --master_port "$port" "${@:2}" 2>&1 |
+        tee "$log" | progress; then
+        printf '\nerror: %s failed; the end of %s:\n' "$2" "$log" >&2
+        tail -n 30 "$log" >&2
+        exit 1
+    fi
+}
+# of a log: how far it is, once a minute, and how it ended
+progress() {
+    local line next=0
+    while IFS= read -r line; do
+        case $line in
+            *validation/* | *_recall_*) ;;
+            step\ *) if [ "$SECONDS" -ge "$next" ]; then next=$((SECONDS + 60)) && echo "${line%%  *}  train ${line##*  train }"; fi ;;
+            finished\ * | predictions,* | warning:*) echo "$line" ;;
+        esac
+    done
 }
 step() { printf '\n== %s\n' "$*"; }
 
@@ -46,20 +64,20 @@ phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-ca
 
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and their details, organs and lesions"
-launch train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
+launch pretraining train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" \
     --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
     --max_iters "$pretraining" --eval_interval "$pretraining"
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
-launch train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
+launch tuning train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json" --cache "$out/cache" \
     --max_iters "$iterations" --eval_interval $((iterations / 2))
 
-step "4. evaluate on held-out phantoms, and for control with the images of others and without images; what was learned"
+step "4. evaluate on held-out phantoms, and for control with the images of others and without images (some minutes)"
 rm -rf "$out"/evaluation*
-launch evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" \
+launch evaluation evaluate_CTInstruct.py --checkpoint "$out/run" --manifest "$out/test_phantoms/test.json" \
     --output "$out/evaluation" --control none shuffled no_image --cache "$out/cache" --batch_size 20 \
     --num_beams 1 --max_new_tokens 280 --precision fp32
 python -m evaluation.learning --seed_runs "$out" --output "$out/learning"

@@ -133,6 +133,7 @@ class HyperParameters(PretrainingSettings):
     running_centre: bool = False  # take off what all volumes have in common before comparing them with texts
     prevalence: bool = False  # begin classification at the share of positives in the data, by a learned bias
     mask_bce_weight: float = 1.0  # of the masks' cross-entropy; Dice has no gradient where a structure is absent
+    log_dice: bool = False  # the logarithm of Dice, for structures that most samples do not show
     deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps
     deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
     token_classification: float = 0.0  # weight of classification by single tokens

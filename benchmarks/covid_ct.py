@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
     "accumulation_steps": 1,
     "optimizer": "Muon",
     "zero_stage": 0,
-    "precision": "fp32",
+    "precision": "autocast",  # float32 weights, products in bf16
     "learning_rate": 1e-3,
     "betas": "0.9 0.99",
     "weight_decay": 0.05,

@@ -114,8 +114,12 @@ class PretrainingModel(nn.Module):
         """Losses of one volume: queries (n, text width), masks (n, X, Y, Z) of 0, 1 and -1."""
         check_queries(queries, masks, self.text_width)
         logits = self.vision.decode_parts(volume, queries, project=False)
-        bce, dice = part_mask_loss(logits, volume.part_masks(masks))
+        bce, dice = self.mask_terms(logits, volume.part_masks(masks))
         return {"mask_bce": bce, "mask_dice": dice}
+
+    def mask_terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """BCE and Dice of a volume's masks, both as `part_mask_loss` has them."""
+        return part_mask_loss(logits, target)
 
     def mean_of_parts(self, parts: Sequence[dict[str, Tensor]]) -> PretrainingOutput:
         """The sum of a segmentation step's losses, each the mean over its volumes."""

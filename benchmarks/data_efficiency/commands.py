@@ -55,8 +55,11 @@ def _script(encoder: str, preset: str, recipe: str) -> list[str]:
     patches = ("--patch_max", "1") if preset == "tiny" and encoder != "2D1D" else ()
     # whole volumes for all: a window of slices fills a share of 2D1D's patch and another of a cube
     samples = ("--window_slices", "0", "--micro_batch", "4", "--segmentation_micro_batch", "2")
-    # pretraining sees intensities as the runs on patients do, which would else be refused what it learned
-    intensities = ("--clip_hu", *(f"{hu:g}" for hu in OPEN_KBP_RECIPE["clip_hu"]))
+    # pretraining sees volumes as the runs on patients do, which would else be refused what it learned
+    preprocessing = [
+        *("--clip_hu", *(f"{hu:g}" for hu in OPEN_KBP_RECIPE["clip_hu"])),
+        *("--normalisation", OPEN_KBP_RECIPE["normalisation"], "--resize", OPEN_KBP_RECIPE["resize"]),
+    ]
     return [
         sys.executable,
         script,
@@ -64,7 +67,7 @@ def _script(encoder: str, preset: str, recipe: str) -> list[str]:
         preset,
         *patches,
         *samples,
-        *intensities,
+        *preprocessing,
         "--recipe",
         recipe,
         "--precision",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datasets.pretraining_batch import PretrainingBatch
 from models.encoders.contract import EncodedVolume
 from models.extensions.deep_supervision import DeepSupervision
+from models.extensions.log_dice import log_dice
 from models.extensions.running_centre import RunningCentre
 from models.extensions.settings import PretrainingExtensions
 from models.extensions.slice_sampling import sample_slices
@@ -120,6 +121,11 @@ class ExtendedPretrainingModel(PretrainingModel):
         if self.training and self.extensions.mask_slices:
             volume = sample_slices(volume, masks, self.extensions.mask_slices)
         return losses | super().mask_losses(volume, queries, masks)
+
+    def mask_terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """With the logarithm of Dice, if that is on."""
+        bce, dice = super().mask_terms(logits, target)
+        return bce, log_dice(logits, target) if self.training and self.extensions.log_dice else dice
 
     def weight_of(self, loss: str) -> float:
         """Deep supervision has a weight of its own, and the cross-entropy of the mask decoder's masks."""

@@ -16,6 +16,7 @@ class PretrainingExtensions:
     running_centre: what all volumes have in common is taken off their pooled tokens.
     prevalence: share of positives at which multi-label classification begins, by a learned bias; None for no bias.
     mask_bce_weight: of the cross-entropy of masks beside their Dice, which has no gradient where a structure is absent.
+    log_dice: the logarithm of Dice in place of 1 - Dice, for structures that most samples do not show.
     deep_supervision: weight of masks at the resolution of the encoder's feature maps; 0 leaves it out.
     deep_only_tasks: segmentation tasks learned by maps, tokens and the volume's embedding, without the mask decoder.
     token_classification: weight of classification by single tokens; 0 leaves it out.
@@ -25,6 +26,7 @@ class PretrainingExtensions:
     running_centre: bool = False
     prevalence: float | None = None
     mask_bce_weight: float = 1.0
+    log_dice: bool = False
     deep_supervision: float = 0.0
     deep_only_tasks: frozenset[str] = frozenset()
     token_classification: float = 0.0

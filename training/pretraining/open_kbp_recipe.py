@@ -16,6 +16,8 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "skip_missing_tasks": True,
     "orientation": "RAS",
     "clip_hu": (-250.0, 400.0),  # soft tissues differ by tens of HU; teeth and fillings would take the scale
+    "normalisation": "window",  # a z-score depends on how much of the shoulders was scanned
+    "resize": "shrink",  # these volumes fit their patches as they are, and a size in voxels is a size
     "window_slices": 32,
     "validation_samples": 33,
     # augmentation
@@ -24,6 +26,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "augment_mirror": 0.5,
     # objectives
     "mask_bce_weight": 5.0,
+    "log_dice": True,  # most windows show no larynx, or no oesophagus
     "deep_supervision": 2.0,
     # optimisation
     "max_iters": 5000,

@@ -87,6 +87,7 @@ class PretrainingSettings(TrainingSettings):
     running_centre: bool
     prevalence: bool
     mask_bce_weight: float
+    log_dice: bool
     deep_supervision: float
     deep_only_tasks: tuple[str, ...]
     token_classification: float
