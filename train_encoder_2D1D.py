@@ -100,6 +100,8 @@ class HyperParameters(PretrainingSettings):
     accumulation_steps: int = 8  # draws an update
     micro_batch: int = 2  # volumes a rank and draw
     segmentation_micro_batch: int = 1  # the same of segmentation
+    # draws are those of so many ranks, which fewer make in several micro-steps; 0: of the ranks that there are
+    draw_ranks: int = 0
     optimizer: Literal["AdamW", "Muon"] = "AdamW"  # Muon: for matrices inside the network; needs --zero_stage 0
     learning_rate: float = 1e-4  # peak learning rate
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's decay rates of the two moments

@@ -1,7 +1,8 @@
 """Which samples each rank trains on at each step.
 
 The answer depends on the seed, the step and the rank alone, and not on earlier calls.  So a run that is resumed at step
-5,000 sees the same samples as one that was never interrupted.
+5,000 sees the same samples as one that was never interrupted.  Micro-batches are numbered over all steps and ranks, and
+what is in one follows from its number: a run whose steps have as many micro-batches on other ranks sees the same ones.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class SharedVolumeSampler:
 class MixtureSampler:
     """Draws samples of several tasks by the tasks' weights.
 
-    In mode "one_task" a task is drawn for each micro-step, the same on all ranks; in mode "mixed" for each sample.
+    In mode "one_task" a task is drawn for the micro-batches of a draw, which are made at once on as many ranks, or
+    one after the other; in mode "mixed" for each sample.
     The samples of a task come in random order.  In each pass over its data (epoch) every sample is seen once, by one of
     the ranks; then a new order is drawn.  The last batch of an epoch is filled from the next epoch.
 
@@ -94,8 +96,10 @@ class MixtureSampler:
     weights: of each task, in any unit; None draws by size, and 0 leaves a task out.
     micro_batch: samples of a rank in a micro-step; in mode "one_task" it may differ by task.
     accumulation_steps: micro-steps in a step.
+    draw_ranks: micro-batches in a draw; None: as many as there are ranks, so that each micro-step is a draw.
 
-    Raises InputError for a task without samples, a negative weight, or weights and sizes that name different tasks.
+    Raises InputError for a task without samples, a negative weight, or weights and sizes that name different tasks, and
+    where ranks would have different tasks at a time.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class MixtureSampler:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        draw_ranks: int | None = None,
     ) -> None:
         weights = {task: float(size) for task, size in sizes.items()} if weights is None else dict(weights)
         if unknown := sorted(set(weights) ^ set(sizes)):
@@ -124,6 +129,12 @@ class MixtureSampler:
             raise TypeError("in mixed mode all tasks share one micro_batch")
         self.mode, self.seed, self.rank, self.world_size = mode, seed, rank, world_size
         self.accumulation_steps = accumulation_steps
+        self.draw_ranks = draw_ranks or world_size
+        if self.draw_ranks % world_size and self._draws_matter:
+            raise InputError(
+                f"--draw_ranks {self.draw_ranks} does not divide by {world_size} ranks, which would have different "
+                f"tasks at a time; run on as many ranks as divide {self.draw_ranks}"
+            )
         self.sizes = [sizes[task] for task in self.tasks]
         shares = np.array([weights[task] for task in self.tasks])
         self.shares = shares / shares.sum()
@@ -136,14 +147,15 @@ class MixtureSampler:
 
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
         """This rank's samples of a micro-step; steps and micro-steps count from 0."""
-        number = step * self.accumulation_steps + micro_step
+        number = (step * self.accumulation_steps + micro_step) * self.world_size + self.rank
         if self.mode == "one_task":
-            task, earlier = self._draw(number)
+            draw, place = divmod(number, self.draw_ranks)
+            task, earlier = self._draw(draw)
             size = self.micro_batches[task]
-            first = (earlier * self.world_size + self.rank) * size
+            first = (earlier * self.draw_ranks + place) * size
             return [self._reference(task, first + offset) for offset in range(size)]
         size = self.micro_batches[0]
-        first = (number * self.world_size + self.rank) * size
+        first = number * size
         return [self._reference(*self._draw(first + offset)) for offset in range(size)]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -152,13 +164,17 @@ class MixtureSampler:
         return {
             "mode": self.mode,
             "seed": self.seed,
-            "world_size": self.world_size,
-            "accumulation_steps": self.accumulation_steps,
+            "micro_batches_per_step": self.accumulation_steps * self.world_size,
+            **({"micro_batches_per_draw": self.draw_ranks} if self._draws_matter else {}),
             "tasks": {
                 task: {"samples": size, "share": share, "micro_batch": micro_batch}
                 for task, (size, share, micro_batch) in zip(self.tasks, per_task, strict=True)
             },
         }
+
+    @property
+    def _draws_matter(self) -> bool:
+        return self.mode == "one_task" and len(self.tasks) > 1
 
     def _draw(self, number: int) -> tuple[int, int]:
         """The task of a draw, and how many earlier draws had the same task."""

@@ -19,16 +19,21 @@ LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER
 
 def launch(*command: str | Path, ranks: int = 1) -> subprocess.Popen:
     """Start `command`, a script with its options, on the CPU: on `ranks` ranks of a thread each, or as plain python."""
-    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
-    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     prefix = [sys.executable]  # the launcher starts its processes with the `python` that it runs under
     if ranks > 1:
         deepspeed = str(Path(sys.executable).with_name("deepspeed"))
         prefix += [deepspeed, "--num_accelerators", str(ranks), "--master_port", str(free_port())]
+    return start(*prefix, *command)
+
+
+def start(*words: str | Path, **variables: str) -> subprocess.Popen:
+    """Start a program on the CPU, with these variables added to its environment and none of a launcher's."""
+    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
+    environment.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     return subprocess.Popen(
-        [*prefix, *map(str, command)],
+        [*map(str, words)],
         cwd=REPOSITORY,
-        env=environment,
+        env={**environment, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -56,6 +56,7 @@ class ToySettings(TrainingSettings):
     sleep_at: int = 0  # this step takes `sleep_seconds`
     sleep_seconds: float = 1.0
     evaluation_seconds: float = 0.0  # an evaluation goes on so long, with a little computed every tenth of a second
+    draw_ranks: int = 0  # micro-batches of a draw; 0: the ranks that there are
     groups: bool = False  # the head gets a tenth of the learning rate
 
 
@@ -154,6 +155,7 @@ def main(argv: list[str] | None = None) -> TrainingResult:
         seed=settings.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        draw_ranks=settings.draw_ranks or None,
     )
 
     def save_model(folder: Path) -> None:

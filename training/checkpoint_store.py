@@ -45,6 +45,7 @@ __all__ = [
     "load_rank_state",
     "read_description",
     "resolve_model_folder",
+    "saved_ranks",
     "step_of",
     "write_checkpoint",
 ]
@@ -141,9 +142,17 @@ def read_description(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "training" / "description.json").read_text())
 
 
-def load_rank_state(folder: Path, rank: int) -> dict[str, Any]:
-    """One rank's training state, tensors on the CPU; nothing but tensors and plain data is unpickled."""
-    return torch.load(folder / "training" / _rank_file(rank), map_location="cpu", weights_only=True)
+def saved_ranks(folder: Path) -> int:
+    """How many ranks wrote a checkpoint."""
+    return len(list((folder / "training").glob("rank_*.pt")))
+
+
+def load_rank_state(folder: Path, rank: int, mapped: bool = False) -> dict[str, Any]:
+    """One rank's training state, tensors on the CPU; nothing but tensors and plain data is unpickled.
+
+    mapped: a tensor's elements are read from the file when they are used.
+    """
+    return torch.load(folder / "training" / _rank_file(rank), map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _rank_file(rank: int) -> str:

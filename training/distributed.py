@@ -1,6 +1,7 @@
 """One process or many: the set-up of `torch.distributed`, and what the ranks agree on.
 
-The same script runs under the DeepSpeed launcher, under torchrun and as plain `python`, on CUDA (NCCL) and CPU (gloo).
+The same script runs under the DeepSpeed launcher, torchrun, srun and mpirun, and as plain `python`, on CUDA (NCCL) and
+CPU (gloo).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
+from training.launchers import device_index, launched_by
 from training.parent_death import signal_at_parents_death
 
 LONGEST_WAIT = timedelta(days=30)
@@ -48,21 +50,20 @@ class Ranks:
 def initialize() -> Ranks:
     """Join the process group and choose the device; call it before building the model.  A second call is harmless.
 
-    A launcher tells each process its place by the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
-    Where they are absent this is the only process, and gets them with a free port.  DS_ACCELERATOR=cpu keeps off a GPU.
+    A launcher tells each process its place by variables (`training.launchers`).  Where there are none this is the only
+    process, which meets itself at a free port.  DS_ACCELERATOR=cpu keeps off a GPU.
+
+    Raises InputError where the variables, or the node's GPUs, do not give this rank a place.
     """
     cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads this while it is imported
-    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
-        if not torch.distributed.is_initialized():  # else they may be this function's own
-            signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
-    else:
-        os.environ.update(
-            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
-        )
+    launched = launched_by(os.environ, free_port())
+    if launched.by_launcher and not torch.distributed.is_initialized():  # else they may be this function's own
+        signal_at_parents_death(signal.SIGTERM)  # of the launcher: training then saves, all else ends
+    os.environ.update(launched.variables)
     local_rank = int(os.environ["LOCAL_RANK"])
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", device_index(local_rank, torch.cuda.device_count())) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():

@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 import torch
 
 from datasets.errors import InputError
-from training import checkpoint_store, distributed, random_state, resumed_settings, training_state, zero3
+from training import checkpoint_store, distributed, random_state, recut, resumed_settings, training_state, zero3
 from training.arguments import to_dict
 from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
@@ -94,21 +94,20 @@ def train(
     start = checkpoint_store.step_of(resumed_from) if resumed_from else 0
     precision = resolve_precision(settings, ranks.device)
     cast_model(model, precision)  # as the engine does, but before frozen weights are compared with a checkpoint's
-    fixed = {"ranks": ranks.world_size, "zero_stage": settings.zero_stage, "precision": precision}
+    fixed = {"zero_stage": settings.zero_stage, "precision": precision}
     fixed["weight_layout"] = WEIGHT_LAYOUT  # ZeRO's states are flat: in another order they would fit, and be wrong
     description = training_state.describe(model, fixed, sampler.fingerprint())
     record = {"arguments": to_dict(settings)} if record is None else record
     changes: list[dict[str, Any]] = []
     if resumed_from:
-        changes = _check_fits(resumed_from, description, settings, record)
+        changes = _check_fits(resumed_from, description, settings, record, ranks)
     engine = build_engine(model, settings, ranks.device, parameter_groups)
     loss_scale = LossScale(engine)
     if settings.compile:
         engine.module.compile()  # in place: the names of the weights stay
     peak_rates = [group["lr"] for group in engine.optimizer.param_groups]
     if resumed_from:
-        state = checkpoint_store.load_rank_state(resumed_from, ranks.rank)
-        training_state.restore(engine, state)
+        training_state.restore(engine, recut.load_state(engine, resumed_from, ranks))
     stream = batches(
         dataset,
         sampler,
@@ -151,10 +150,6 @@ def train(
             progress.say(f"resumed from {resumed_from}")
             if words := resumed_settings.in_words(changes, start):
                 progress.say(words)
-        random_state.seed_all(settings.seed + 7919 * (ranks.rank + 1))  # dropout differs by rank
-        if resumed_from:
-            random_state.set_state(state["random"])
-            del state
         engine.module.train()
         watchdog = stack.enter_context(Watchdog(run_dir, ranks.rank, settings.watchdog_minutes, start))
         stopping = Stopping(to_end, shared_store(start * settings.accumulation_steps))
@@ -228,20 +223,21 @@ def _starting_point(settings: TrainingSettings, ranks: Ranks) -> Path | None:
 
 
 def _check_fits(
-    folder: Path, description: dict[str, Any], settings: TrainingSettings, record: Mapping[str, Any]
+    folder: Path, description: dict[str, Any], settings: TrainingSettings, record: Mapping[str, Any], ranks: Ranks
 ) -> list[dict[str, Any]]:
     """Which settings the run and those before it have changed; raises InputError on every rank where it does not fit
     the checkpoint."""
     error, step = None, checkpoint_store.step_of(folder)
     try:
-        saved = checkpoint_store.read_description(folder)
+        saved = resumed_settings.in_present_form(checkpoint_store.read_description(folder))
         training_state.check_same({name: saved.get(name) for name in description}, description, folder)
         resumed_settings.check_length(step, settings.max_iters, folder)
     except InputError as problem:
         error = problem
     distributed.raise_together(error)
     passed_over = settings.NO_PART_OF_THE_METHOD
-    return resumed_settings.changed_settings(saved, record.get("arguments"), step, passed_over)
+    counts = (checkpoint_store.saved_ranks(folder), ranks.world_size)
+    return resumed_settings.changed_settings(saved, record.get("arguments"), step, passed_over, counts)
 
 
 def _evaluate(

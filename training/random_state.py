@@ -18,6 +18,14 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_micro_batch(seed: int, number: int) -> None:
+    """Seed all generators for the forward pass of a run's micro-batch, so that what it draws depends on nothing else.
+
+    number: of the micro-batch, counted over all steps and ranks: the same samples draw the same on any rank.
+    """
+    seed_all(int(np.random.SeedSequence([seed, 5, number]).generate_state(1, np.uint64)[0] >> 1))
+
+
 def get_state(cuda: bool = True) -> dict[str, Any]:
     """The states of all generators (current CUDA device), in types that `torch.load(weights_only=True)` reads."""
     name, keys, position, has_gauss, gauss = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state())

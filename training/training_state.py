@@ -2,8 +2,8 @@
 
 DeepSpeed's own `load_checkpoint` unpickles whatever a file contains.  Here a rank's state is plain tensors and numbers,
 read with `weights_only=True`: the optimiser's moments, the float32 weights they belong to, the model's buffers, the
-random states, the loss scale of fp16.  The model's final format plays no part in resuming, so it may store weights
-rounded or merged.
+loss scale of fp16.  Random states are not part of it: every micro-batch has its own seed.  The model's final format
+plays no part in resuming, so it may store weights rounded or merged.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
-from training import random_state, zero3
+from training import zero3
 from training.precision import LossScale
 
 _IN_WORDS = {  # of what is kept as a hash
     "architecture": "the model is built otherwise, or other parts of it are trained",
     "frozen weights": "the weights that are not trained are others",
+}
+_BATCH = {  # of what follows from the number of ranks
+    "sampler micro_batches_per_step": "a step had {then} micro-batches, counted over all ranks, and now has {now}: "
+    "set --accumulation_steps to {then} divided by the number of ranks",
+    "sampler micro_batches_per_draw": "a draw had {then} micro-batches, counted over all ranks, and now has {now}: "
+    "give --draw_ranks {then}, which the number of ranks has to divide",
 }
 
 
@@ -32,29 +38,26 @@ def capture(engine: Any) -> dict[str, Any]:
         # copies: a partition is a view, and saving it would save all that it is a view of
         "weights": [weight.detach().to("cpu", copy=True) for weight in _optimized_weights(optimizer)],
         "buffers": {name: buffer.detach() for name, buffer in engine.module.named_buffers()},
-        "random": random_state.get_state(),
         "loss_scale": LossScale(engine).state(),
     }
 
 
 class BeforeStep:
-    """What a step changes before it changes the weights: buffers and random states, as they are now."""
+    """What a step changes before it changes the weights: buffers, as they are now."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._random = random_state.get_state()
         self._buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
     @torch.no_grad()
     def restore(self, model: torch.nn.Module) -> None:
         """Put them back, where a step was given up."""
-        random_state.set_state(self._random)
         for name, buffer in model.named_buffers():
             buffer.copy_(self._buffers[name])
 
 
 @torch.no_grad()
 def restore(engine: Any, state: dict[str, Any]) -> None:
-    """Put back what `capture` gave, apart from the random states, into an engine built in the same way."""
+    """Put back what `capture` gave into an engine built in the same way."""
     optimizer = engine.optimizer
     LossScale(engine).restore(state.get("loss_scale", {}))  # checkpoints of before fp16 have none
     if zero3.is_stage_3(optimizer):
@@ -117,6 +120,8 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], folder: Any) -> N
                 compare(then.get(key), now.get(key), f"{name} {key}".strip())
         elif then != now and not (name == "weights of" and then is None):
             difference = _IN_WORDS.get(name, f"{name} was {then!r} and is now {now!r}")
+            if name in _BATCH and then is not None:
+                raise InputError(f"{folder}: cannot resume, {_BATCH[name].format(then=then, now=now)}")
             raise InputError(
                 f"{folder}: cannot resume, {difference}; "
                 "resume with what the run was started with, or begin a new run from the checkpoint's model folder"

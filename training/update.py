@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from datasets.errors import InputError
-from training import distributed, offload, zero3
+from training import distributed, offload, random_state, zero3
 from training.batches import SkippedSamples
 from training.device_values import Stopwatch, copied, read
 from training.distributed import Ranks
@@ -71,7 +71,8 @@ def update_weights(
     ahead.raise_unusable()
     done: list[_MicroBatch] = []
     for micro_step in range(settings.accumulation_steps):
-        if reason := stopping.before((step - 1) * settings.accumulation_steps + micro_step):
+        number = (step - 1) * settings.accumulation_steps + micro_step
+        if reason := stopping.before(number):
             raise StepGivenUp(reason)
         watch = Stopwatch(ranks.device)
         batch, reasons = ahead.take()
@@ -79,6 +80,7 @@ def update_weights(
             skipped_samples.add(reasons)
             averages.add("train/skipped_samples", len(reasons))
         task, sample_ids = batch.task, list(batch.sample_ids)
+        random_state.seed_micro_batch(settings.seed, number * ranks.world_size + ranks.rank)
         output = engine(batch)
         engine.backward(offload.with_every_weight(output.loss, engine))
         done.append(_MicroBatch(task, sample_ids, copied(output.loss)))

@@ -52,6 +52,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         check_encoder(settings, encoder)
     precision = resolve_precision(settings, ranks.device)
     settings = with_default_phantoms(settings)
+    in_updates(settings, ranks.world_size)  # before the data are read, ranks that do not fit
     random_state.seed_all(settings.seed)
     data = read_data(settings)
     if data.missing and ranks.is_main:
@@ -105,11 +106,12 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
     )
     model = build_model(settings, config, dataset.prevalence if settings.prevalence else None)
     model.vision.preprocessing = preprocessing
+    loop = in_updates(settings, ranks.world_size)
     train(
         model,
-        in_updates(settings),
+        loop,
         ranks,
-        sampler=sampler_of(settings, data, dataset.sizes, ranks),
+        sampler=sampler_of(loop, data, dataset.sizes, ranks),
         dataset=dataset,
         collate=PretrainingCollator(),
         save_model=lambda folder: save_pretraining(model, folder, training=about),
@@ -144,4 +146,5 @@ def sampler_of(
         seed=settings.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        draw_ranks=settings.draw_ranks or None,
     )

@@ -81,6 +81,7 @@ class PretrainingSettings(TrainingSettings):
     gradient_checkpointing: bool
 
     segmentation_micro_batch: int
+    draw_ranks: int
 
     pretrained_backbone: str
     running_centre: bool
@@ -100,7 +101,7 @@ class PretrainingSettings(TrainingSettings):
         super().validate()
         self.require_at_least(1, "segmentation_micro_batch", "validation_samples", "labels_per_step", "patch_max")
         self.require_at_least(
-            0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices"
+            0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices", "draw_ranks"
         )
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate", "mask_bce_weight")
         self._augmentation()
@@ -119,13 +120,20 @@ class PretrainingSettings(TrainingSettings):
         )
 
 
-def in_updates(settings: Settings) -> Settings:
-    """The same with max_iters and the intervals in optimiser steps, which the loop counts.
+def in_updates(settings: Settings, ranks: int = 1) -> Settings:
+    """The same as the loop counts: max_iters and the intervals in optimiser steps, accumulation in micro-steps.
 
     An update is made at every `accumulation_steps`-th draw; one that is begun is finished, so numbers are rounded up.
+    A draw is one micro-step of the ranks; with `draw_ranks`, as many as it takes them to do what so many ranks do.
+
+    Raises InputError where the ranks do not divide `draw_ranks`.
     """
+    draw_ranks = settings.draw_ranks or ranks
+    if draw_ranks % ranks:
+        raise InputError(f"--draw_ranks {draw_ranks} does not divide by {ranks} ranks: run on as many as divide it")
     in_draws = ("max_iters", "log_interval", "save_interval", "eval_interval")
-    return replace(settings, **{name: ceil(getattr(settings, name) / settings.accumulation_steps) for name in in_draws})
+    intervals = {name: ceil(getattr(settings, name) / settings.accumulation_steps) for name in in_draws}
+    return replace(settings, accumulation_steps=settings.accumulation_steps * draw_ranks // ranks, **intervals)
 
 
 def size_preset(size: Size, encoder: str) -> dict[str, Any]:

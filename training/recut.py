@@ -1,0 +1,89 @@
+"""A run's state for another number of ranks than saved it: what ZeRO shares out is put together and cut anew.
+
+ZeRO 1 and 2 lay the weights of a group out end to end, fill up with zeros until the ranks divide the length, and give
+each rank an equal piece of that and of the optimiser's moments.  So the pieces in the order of the ranks are the whole,
+and another number of pieces of the whole is what other ranks need.  Under ZeRO 0 each rank has everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.errors import InputError
+from training import checkpoint_store, distributed, zero3
+from training.distributed import Ranks
+
+
+def load_state(engine: Any, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """The training state that a checkpoint has for this rank, tensors on the CPU.
+
+    Raises InputError, on every rank, where it was saved by another number of ranks and cannot be cut anew.
+    """
+    saved = checkpoint_store.saved_ranks(folder)
+    if saved == ranks.world_size:
+        return checkpoint_store.load_rank_state(folder, ranks.rank)
+    optimizer = engine.optimizer
+    obstacle = "--zero_stage 3" if zero3.is_stage_3(optimizer) else ""
+    if getattr(optimizer, "round_robin_gradients", False):
+        obstacle = "round_robin_gradients of --deepspeed_config"
+    refusal = InputError(
+        f"{folder}: saved by {saved} ranks, and with {obstacle} {ranks.world_size} cannot go on with it; "
+        f"resume on {saved}, or begin a new run from the checkpoint's model folder"
+    )
+    distributed.raise_together(refusal if obstacle else None)
+    # mapped: of the other ranks' files no more is read than this rank's piece
+    states = [checkpoint_store.load_rank_state(folder, rank, mapped=True) for rank in range(saved)]
+    whole = not hasattr(optimizer, "single_partition_of_fp32_groups")
+    sizes = [] if whole else [len(piece) for piece in optimizer.single_partition_of_fp32_groups]
+    return recut(states, ranks.rank, sizes)
+
+
+def recut(states: Sequence[dict[str, Any]], rank: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """The state of `rank` among the new ranks, from those of all ranks that saved, in their order.
+
+    sizes: of a new rank's piece of each group of weights; empty where every rank has everything (ZeRO 0).
+    Buffers that follow each rank's own samples, as the statistics of a batch norm, become their mean over the ranks.
+    """
+    first = states[0]
+    buffers = {name: _mean([state["buffers"][name] for state in states]) for name in first["buffers"]}
+    result = {**first, "buffers": buffers}
+    if not sizes:
+        return result
+    lengths = [len(piece) for piece in first["weights"]]
+    result["weights"] = [
+        cut([state["weights"][group] for state in states], rank, size) for group, size in enumerate(sizes)
+    ]
+    moments: dict[int, dict[str, Any]] = {}
+    for group, values in first["optimizer"]["state"].items():
+        moments[group] = {
+            name: cut([state["optimizer"]["state"][group][name] for state in states], rank, sizes[group])
+            if isinstance(value, Tensor) and value.shape == (lengths[group],)
+            else value  # the number of steps, which is that of every rank
+            for name, value in values.items()
+        }
+    result["optimizer"] = {**first["optimizer"], "state": moments}
+    return result
+
+
+def cut(pieces: Sequence[Tensor], rank: int, size: int) -> Tensor:
+    """Elements rank * size up to (rank + 1) * size of the equal, flat `pieces` end to end, with zeros behind them."""
+    result, length = pieces[0].new_zeros(size), len(pieces[0])
+    begin = rank * size
+    for number, piece in enumerate(pieces):
+        start, end = max(begin, number * length), min(begin + size, (number + 1) * length)
+        if start < end:
+            result[start - begin : end - begin] = piece[start - number * length : end - number * length]
+    return result
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    """Of floating point where the ranks differ; a count, and what is the same on all ranks, is the first one's."""
+    first = values[0]
+    if not first.is_floating_point() or all(torch.equal(first, value) for value in values[1:]):
+        return first
+    return torch.stack([value.float() for value in values]).mean(0).to(first.dtype)
