@@ -34,8 +34,8 @@ class Assumptions:
     peak: float = 312.0
     utilisation: float = 0.3
     raw_mb: float = 80.0
-    cached_mb: float = 50.3
-    loader_ms: float = 90.0
+    cached_mb: float = 25.2
+    loader_ms: float = 110.0
     failure_hours: float = 54 * 24 * 16_384 / 419
     restart_minutes: float = 15.0
     save_seconds: float = 15.0

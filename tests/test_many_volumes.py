@@ -42,6 +42,6 @@ def test_a_plan_is_counted_in_its_units():
 
 def test_the_loader_is_measured_volume_by_volume(tmp_path):
     megabytes, passes = loader.measured(tmp_path, volumes=2, patches=1)
-    assert megabytes == pytest.approx(256 * 256 * 32 * 4 / 1e6, rel=0.01)
+    assert megabytes == pytest.approx(256 * 256 * 32 * 2 / 1e6, rel=0.01), "16 bits a voxel"
     assert set(passes) == {"out of memory", "from the disk"}
     assert all(0 < found.processor_seconds < 60 and found.seconds > 0 for found in passes.values())
