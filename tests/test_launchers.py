@@ -71,6 +71,8 @@ def test_open_mpi_needs_a_meeting_point():
         launched_by(environment, 5)
     found = launched_by({**environment, "MASTER_ADDR": "node0", "MASTER_PORT": "29501"}, 5)
     assert found.variables == TORCH and found.by_launcher
+    inherited = {**SRUN, **environment, "MASTER_ADDR": "node0", "MASTER_PORT": "29501"}
+    assert launched_by(inherited, 5).variables == TORCH, "mpirun's daemons are themselves started by srun, one a node"
 
 
 def test_each_rank_of_a_node_has_a_device():

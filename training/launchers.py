@@ -39,12 +39,13 @@ def launched_by(environment: Mapping[str, str], free_port: int) -> Launched:
     """
     if {*PLACE, *MEETING_POINT} <= set(environment):
         return Launched({name: environment[name] for name in (*PLACE, *MEETING_POINT)}, True)
-    if set(_SLURM) <= set(environment) and int(environment["SLURM_STEP_NUM_TASKS"]) > 1:
-        place, point = _SLURM, _slurm_meeting_point(environment)
-    elif set(_OPEN_MPI) <= set(environment) and int(environment["OMPI_COMM_WORLD_SIZE"]) > 1:
+    # mpirun first: under SLURM it starts a daemon a node by srun, whose variables its ranks inherit
+    if set(_OPEN_MPI) <= set(environment) and int(environment["OMPI_COMM_WORLD_SIZE"]) > 1:
         if "MASTER_ADDR" not in environment:
             raise InputError("mpirun does not say where the ranks meet: give it -x MASTER_ADDR=<the first node's name>")
         place, point = _OPEN_MPI, (environment["MASTER_ADDR"], environment.get("MASTER_PORT", str(DEFAULT_PORT)))
+    elif set(_SLURM) <= set(environment) and int(environment["SLURM_STEP_NUM_TASKS"]) > 1:
+        place, point = _SLURM, _slurm_meeting_point(environment)
     else:
         return Launched(
             dict(zip((*PLACE, *MEETING_POINT), ("0", "1", "0", "127.0.0.1", str(free_port)), strict=True)), False
