@@ -32,8 +32,8 @@ def load_state(engine: Any, folder: Path, ranks: Ranks) -> dict[str, Any]:
     if getattr(optimizer, "round_robin_gradients", False):
         obstacle = "round_robin_gradients of --deepspeed_config"
     refusal = InputError(
-        f"{folder}: saved by {saved} ranks, and with {obstacle} {ranks.world_size} cannot go on with it; "
-        f"resume on {saved}, or begin a new run from the checkpoint's model folder"
+        f"{folder}: saved by {saved} rank(s), and with {obstacle} no other number, as {ranks.world_size}, can go on "
+        f"with it; resume on {saved}, or begin a new run from the checkpoint's model folder"
     )
     distributed.raise_together(refusal if obstacle else None)
     # mapped: of the other ranks' files no more is read than this rank's piece

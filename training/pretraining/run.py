@@ -50,9 +50,9 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
     if not settings.eval_only:  # before data and text encoder are made
         settings.validate()
         check_encoder(settings, encoder)
+        in_updates(settings, ranks.world_size)  # ranks that do not fit
     precision = resolve_precision(settings, ranks.device)
     settings = with_default_phantoms(settings)
-    in_updates(settings, ranks.world_size)  # before the data are read, ranks that do not fit
     random_state.seed_all(settings.seed)
     data = read_data(settings)
     if data.missing and ranks.is_main:
