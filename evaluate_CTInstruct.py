@@ -272,7 +272,7 @@ def main() -> None:
         }:
             print(f"left out, having no manifest: {', '.join(sorted(left_out))}", flush=True)
     quantize = None if settings.quantize == "none" else settings.quantize
-    dtype = answer_dtype(settings.precision, ranks.device, quantize is not None)
+    dtype = distributed.from_main(lambda: answer_dtype(settings.precision, ranks.device, quantize is not None))
     model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
     model.familiarity = read_familiarity(folder)
     dataset = InstructionDataset(

@@ -13,6 +13,7 @@ import evaluate_CTInstruct
 import serve_CTInstruct
 from benchmarks import measure
 from datasets.vocabulary import diseases_of
+from evaluation.embed import __main__ as embedding
 from evaluation.embed.embedders import load_embedder
 from models import CTInstruct
 from models.checkpoints.folder import save_checkpoint
@@ -22,6 +23,7 @@ from models.precision import answer_dtype, cpu_multiplies_bf16
 from tests.pretraining_samples import tiny_pretraining
 from tests.test_asking import IMAGE
 from tests.tiny_model import assert_equal_models, tiny_ctinstruct
+from training import distributed
 
 LABELS = ["liver", "spleen"]
 
@@ -71,6 +73,30 @@ def test_what_is_asked_for_is_taken_on_any_cpu(monkeypatch):
         assert answer_dtype("fp32", "cpu") == answer_dtype("autocast", "cpu") == torch.float32
         assert answer_dtype("bf16", "cpu") == torch.bfloat16
         assert answer_dtype("auto", "cuda:1") == answer_dtype("auto", "cpu", quantized=True) == torch.bfloat16
+
+
+@pytest.mark.parametrize("first_in", [torch.float32, torch.bfloat16])
+def test_all_ranks_answer_in_the_type_of_the_first(monkeypatch, folder, tmp_path, first_in):
+    """This process stands for a later rank, on a node whose CPU would choose the other type."""
+    pretend(monkeypatch, *(("amx_bf16",) if first_in == torch.float32 else ()))
+    given = distributed.from_main
+    monkeypatch.setattr(
+        distributed,
+        "from_main",
+        lambda action: first_in if isinstance(own := action(), torch.dtype) else given(lambda: own),
+    )
+    loaded: list[object] = []
+    monkeypatch.setattr(
+        evaluate_CTInstruct, "evaluate_one", lambda _, model, *others: loaded.append(next(model.parameters()).dtype)
+    )
+    monkeypatch.setattr(embedding, "load_embedder", lambda *given: loaded.append(given[-1]) or load_embedder(*given))
+    arguments = ["--checkpoint", str(folder), "--image", str(IMAGE), "--question", "?", "--output", str(tmp_path / "a")]
+    monkeypatch.setattr("sys.argv", ["evaluate_CTInstruct.py", *arguments])
+    evaluate_CTInstruct.main()
+    (tmp_path / "images.txt").write_text(f"{IMAGE}\n")
+    images = ["--images", str(tmp_path / "images.txt"), "--output", str(tmp_path / "b.safetensors")]
+    assert embedding.main(["--checkpoint", str(folder), *images]) == 0
+    assert loaded == [first_in, {torch.float32: "fp32", torch.bfloat16: "bf16"}[first_in]]
 
 
 @pytest.mark.parametrize(("capabilities", "dtype"), [((), torch.float32), (("avx512_bf16",), torch.bfloat16)])

@@ -139,7 +139,7 @@ def test_what_cannot_be_cut_anew_is_refused(tmp_path):
     for rank in range(2):
         torch.save({"rank": rank}, tmp_path / "training" / f"rank_{rank:03d}.pt")
     engine = SimpleNamespace(optimizer=SimpleNamespace(fp32_partitioned_groups_flat=[]))
-    with pytest.raises(InputError, match="saved by 2 rank.s., and with --zero_stage 3 no other number, as 1, can go on"):
+    with pytest.raises(InputError, match="with --zero_stage 3 no other number, as 1, can go on"):
         load_state(engine, tmp_path, ALONE)
     assert load_state(engine, tmp_path, replace(ALONE, rank=1, world_size=2)) == {"rank": 1}
 

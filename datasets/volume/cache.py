@@ -44,7 +44,8 @@ class VolumeLoader:
     anew.
     Files appear by rename, so concurrent writers cannot leave half of one, and a damaged one is made again.  Patches
     are kept in 16 bits (`datasets.volume.rounded_patches`), and with a cache a volume is always handed out so rounded,
-    whether it was there, was made or found no room: a run does not depend on what the folder held.
+    whether it was there, was made or found no room: a run does not depend on what the folder held.  Entries that an
+    earlier version wrote in float32 are not rounded.
     """
 
     def __init__(

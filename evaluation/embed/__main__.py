@@ -26,7 +26,7 @@ from evaluation.embed.probe import FEWEST, probe, read_labels
 from evaluation.embed.search import search
 from evaluation.predictions import write_json
 from evaluation.report.tables import NO_VALUE, Table, print_table
-from models.precision import AnswerPrecision
+from models.precision import AnswerPrecision, answer_dtype
 from training import distributed
 from training.distributed import Ranks
 
@@ -85,7 +85,10 @@ def _device(name: str) -> torch.device:
 def _embed(values: argparse.Namespace, ranks: Ranks) -> None:
     refuse_folder(values.output)  # before a model of gigabytes is loaded
     images = find_volumes(values.images)
-    embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes, values.precision)
+    # one type for all ranks, whose processors may differ
+    dtype = distributed.from_main(lambda: answer_dtype(values.precision, ranks.device))
+    precision: AnswerPrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    embedder = load_embedder(values.checkpoint, ranks.device, values.array_axes, precision)
     embeddings, failed = embed_all(embedder, images, values.output, ranks.rank, ranks.world_size)
     distributed.barrier()  # every rank has read the parts
     if ranks.is_main:
