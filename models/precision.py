@@ -36,5 +36,5 @@ def cpu_multiplies_bf16() -> bool:
 
     oneDNN by itself says yes to any AVX-512, where it computes bf16 by float32, slower than float32 is.
     """
-    found = torch.cpu.get_capabilities()
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # which an older torch of one's own does not have
     return any(found.get(name, False) for name in _MATRIX_INSTRUCTIONS) and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -67,6 +67,12 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, folder, capabilit
     assert measure.precision() == dtype
 
 
+def test_a_torch_that_does_not_tell_answers_in_float32(monkeypatch):
+    pretend(monkeypatch, "amx_bf16")
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert answer_dtype("auto", "cpu") == torch.float32
+
+
 def test_what_is_asked_for_is_taken_on_any_cpu(monkeypatch):
     for capabilities in ((), ("amx_bf16",)):
         pretend(monkeypatch, *capabilities)
