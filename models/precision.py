@@ -7,7 +7,8 @@ is compared with a threshold is made float32 before (confidences, mask logits).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
@@ -36,5 +37,6 @@ def cpu_multiplies_bf16() -> bool:
 
     oneDNN by itself says yes to any AVX-512, where it computes bf16 by float32, slower than float32 is.
     """
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # which an older torch of one's own does not have
+    # an older torch of one's own does not tell
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name, False) for name in _MATRIX_INSTRUCTIONS) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
