@@ -33,7 +33,7 @@ def test_too_much_is_a_fault_and_so_is_an_error(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("slope", [1.0, 0.7])
 def test_a_volume_loads_within_its_share_of_memory(slope: float, tmp_path: Path) -> None:
-    found = in_a_child(lambda: loading_share(tmp_path, (256, 256, 250), slope))
+    found = in_a_child(lambda: loading_share(tmp_path, (512, 256, 250), slope))
     assert isinstance(found, float) and 1.0 <= found <= memory.MOST_OF_SIZE
 
 
