@@ -18,7 +18,7 @@ DATA=$FOLDER/prepared
     --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" \
     --cache "$FOLDER/cache" --run_dir "$FOLDER/tuned" --resume auto
 "$PYTHON" evaluate_CTInstruct.py --checkpoint "$FOLDER/tuned" --manifest "$DATA/instruction/open_kbp_val.json" \
-    --num_beams 1 --control none shuffled no_image --cache "$FOLDER/cache" --output "$FOLDER/evaluation"
+    --num_beams 1 --precision fp32 --control none shuffled no_image --cache "$FOLDER/cache" --output "$FOLDER/evaluation"
 "$PYTHON" -m evaluation.learning.by_kind --evaluation "$FOLDER/evaluation" \
     --train "$DATA/instruction/open_kbp_train.json" --shuffled "$FOLDER/evaluation_shuffled"
 "$PYTHON" -m benchmarks.beside_peer --ours "$FOLDER/evaluation"
