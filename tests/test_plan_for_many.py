@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 
 from benchmarks import loader
-from benchmarks.many_volumes import (
+from benchmarks.plan_for_many import (
     Assumptions,
     best_save_interval,
     failures_a_day,

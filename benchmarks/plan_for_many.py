@@ -1,6 +1,6 @@
 """Pretraining on 50,000 and on 1,000,000 CTs, on paper: days, storage, what has to flow, loaders, failures.
 
-    python -m benchmarks.many_volumes --gpus 64
+    python -m benchmarks.plan_for_many --gpus 64
 
 The operations of a volume are those of docs/scaling.md; every other assumption is an argument, and every formula is a
 function below.
