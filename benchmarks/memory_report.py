@@ -4,9 +4,9 @@
     python -m benchmarks.memory_report --lora
     python -m benchmarks.memory_report --rehearsal        # tiny sizes, resident memory where there is no GPU
 
-The language model has Qwen2-VL-2B's shapes and random weights, vision is the published size.  A step is an update by two
-micro-batches, so that gradients are accumulated as in a run.  Patches of one volume, then volumes in a micro-batch, are
-raised until the peak of memory passes each limit; every step makes one mask on all slices.
+The language model has Qwen2-VL-2B's shapes and random weights, vision is the published size.  A step is an update by
+two micro-batches, so that gradients are accumulated as in a run.  Patches of one volume, then volumes in a micro-batch,
+are raised until the peak of memory passes each limit; every sample has one mask on all slices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Single steps of train_CTInstruct.py on volumes of any size: all that the script makes before its loop, and its update.
+"""Single steps of train_CTInstruct.py on volumes of any size, by all that the script makes before its loop.
 
 The script runs as it does from a shell, up to the loop, in whose place comes what hands over the model, the engine and
 the data.  Nothing is saved: a checkpoint of 2B shapes takes longer to write than all steps that are measured.
@@ -28,7 +28,7 @@ from training.deepspeed_config import build_engine
 from training.distributed import Ranks
 from training.look_ahead import StepBatches
 from training.loss_spikes import LossSpikes
-from training.precision import LossScale, cast_model
+from training.precision import LossScale, cast_model, resolve_precision
 from training.progress import Averages
 from training.stopping import Stopping
 from training.update import update_weights
@@ -43,7 +43,7 @@ class TuningStep:
         self.model, self.settings, self.ranks = model, settings, ranks
         self.dataset: InstructionDataset = given["dataset"]
         self.collate: Callable[[list[InstructionSample]], Any] = given["collate"]
-        cast_model(model, "fp32" if ranks.device.type == "cpu" else settings.cuda_precision)
+        cast_model(model, resolve_precision(settings, ranks.device))
         self.engine = build_engine(model, settings, ranks.device, given["parameter_groups"])
         self.engine.module.train()
         self.loss_scale, self.steps = LossScale(self.engine), 0

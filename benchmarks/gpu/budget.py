@@ -1,4 +1,4 @@
-"""How the minutes are shared out among the parts: each gets what it wishes, as long as those behind it keep their least."""
+"""How the time is shared out among the parts: each gets its wish, as long as those behind it keep their least."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 MFU (model FLOPs utilisation) is what the model's operations would take at the speed of a large matrix product, measured
 in the same process, over what they take.  In training, operations that are made again for gradient checkpointing are
-none of the model's: with them counted, the share is called HFU (hardware FLOPs utilisation), as by Chowdhery et al. 2022.
+none of the model's; with them counted the share is called HFU (hardware FLOPs utilisation; Chowdhery et al. 2022).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def utilisation(gflop: float, seconds: float, flops: float) -> float:
 
 
 class Measuring:
-    """One process that measures stage after stage; what does not fit into the card's memory is said, and passed over."""
+    """Stage after stage in one process; what does not fit into the card's memory is said, and passed over."""
 
     def __init__(self, run: Given) -> None:
         self.figures: FigureFile = run.figures

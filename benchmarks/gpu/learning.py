@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,7 +70,7 @@ def learn(run: Given, phantoms: Path, seconds: float) -> Path:
     command = [sys.executable, "train_encoder_2D1D.py"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     print(" ".join(command), flush=True)
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT)  # of this part's process group, which is ended as a whole
     try:
         status = process.wait(timeout=seconds - 2)
         run.figures.keep(training_status=status)
@@ -79,7 +78,7 @@ def learn(run: Given, phantoms: Path, seconds: float) -> Path:
         run.figures.keep(training_status="ended while it saved its checkpoint, or was late")
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
     return folder / "history.jsonl"
 
