@@ -54,6 +54,23 @@ if [ -n "${WHEELS:-}" ]; then
     timeout 120 "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
         --disable-pip-version-check --find-links "$WHEELS" --target "$site" "$WHEELS"/*.whl 2>&1 | tee "$output/setup.log"
     export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
+    if ! "$python" -c "import SimpleITK" 2>/dev/null; then
+        # 50 MB that read NRRD, MHA and DICOM, of which there is nothing here: names that stand for nothing do
+        cat > "$site/SimpleITK.py" <<'STUB'
+class _Nothing:
+    def __getattr__(self, name):
+        return _Nothing()
+
+    def __call__(self, *values, **options):
+        return _Nothing()
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Nothing()
+STUB
+    fi
 elif [ -n "${PYTHON:-}" ]; then
     python=$PYTHON
 else
