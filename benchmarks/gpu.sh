@@ -14,10 +14,12 @@
 # output folder, where --output names none.  Without a GPU, or with --rehearsal, everything runs at tiny size.
 # The table is in results.md; the exit status is 0 where all parts were done.
 set -euo pipefail
+here=$PWD
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ "${1:-}" = --collect ]; then
-    folder=${2:?--collect needs a folder} version=${3:-3.12}
+    folder=$(absolute "${2:?--collect needs a folder}") version=${3:-3.12}
     platforms=()
     for glibc in _2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 1; do
         platforms+=(--platform "manylinux${glibc}_x86_64")
@@ -42,11 +44,12 @@ while [ $# -gt 0 ]; do
         *) rest+=("$1"); shift ;;
     esac
 done
+output=$(absolute "$output")
 mkdir -p "$output"
-output=$(cd "$output" && pwd)
 begun=$SECONDS
 
 if [ -n "${WHEELS:-}" ]; then
+    WHEELS=$(absolute "$WHEELS")
     python=${PYTHON:-python3}
     # not into a venv: torch may lie in one itself, and would be hidden from another
     site=$(mktemp -d)
@@ -98,6 +101,4 @@ else:
     print(f"torch {torch.__version__} sees no GPU: a rehearsal at tiny size")
 CHECK
 
-status=0
-"$python" -m benchmarks.gpu --output "$output" --spent $((SECONDS - begun)) "${rest[@]}" || status=$?
-exit "$status"
+"$python" -m benchmarks.gpu --output "$output" --spent $((SECONDS - begun)) "${rest[@]}"

@@ -84,19 +84,27 @@ def measure(run: Given, lora: bool, cards: list[float] | None, end: float) -> No
     def by_volumes(size: int) -> float:
         return trainer.step(patches, size)[1]
 
-    half = monotonic() + 0.6 * (end - monotonic())
-    _search(run, "largest volume", "patches", by_patches, limits, scale.most_patches, half)
-    _search(
-        run, f"largest micro-batch of {patches} patches each", "volumes", by_volumes, limits, scale.most_volumes, end
-    )
+    def until(end: float) -> Callable[[], bool]:
+        return lambda: not trainer.broken and monotonic() < end - LAST_SECONDS
+
+    first = until(monotonic() + 0.6 * (end - monotonic()))
+    _search(run, "largest volume", "patches", by_patches, limits, scale.most_patches, first)
+    what = f"largest micro-batch of {patches} patches each"
+    _search(run, what, "volumes", by_volumes, limits, scale.most_volumes, until(end))
 
 
 def _search(
-    run: Given, what: str, unit: str, peak_of: Callable[[int], float], limits: dict[str, float], most: int, end: float
+    run: Given,
+    what: str,
+    unit: str,
+    peak_of: Callable[[int], float],
+    limits: dict[str, float],
+    most: int,
+    go_on: Callable[[], bool],
 ) -> None:
     card = memory_gib() or float("inf")
     there = {name: limit for name, limit in limits.items() if limit < card}
-    found, peaks = largest_within(peak_of, list(there.values()), most, lambda: monotonic() < end - LAST_SECONDS)
+    found, peaks = largest_within(peak_of, list(there.values()), most, go_on)
     by_limit = {one.limit: one for one in found}
     for name, limit in limits.items():
         if limit not in by_limit:

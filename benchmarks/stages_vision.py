@@ -81,7 +81,7 @@ def shared_work(size: str = "full") -> tuple[list[Row], list[Aim]]:
     volume = volume_of(2, model.config.crop_size[2], size)
     queries = queries_of(model, 1)
     theirs_in = torch.float32 if device().type == "cpu" else precision()
-    gain = gemm_flops_per_second() / gemm_flops_per_second(theirs_in)
+    gain = 1.0 if theirs_in == precision() else gemm_flops_per_second() / gemm_flops_per_second(theirs_in)
 
     def ours() -> None:
         encoded = model.encode(*volume)

@@ -47,6 +47,7 @@ class TuningStep:
         self.engine = build_engine(model, settings, ranks.device, given["parameter_groups"])
         self.engine.module.train()
         self.loss_scale, self.steps = LossScale(self.engine), 0
+        self.broken = False  # memory ran out within a step, whose gradients are half summed up
 
     def sample(self, patches: int) -> InstructionSample:
         """A question about a volume of so many patches along z, which is answered with a mask."""
@@ -92,7 +93,7 @@ class TuningStep:
             with nullcontext() if on_cuda else PeakMemory() as memory:
                 self._update(ahead)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
+            self.broken = True
             raise DoesNotFit(str(error).splitlines()[0]) from error
         seconds = now() - begun
         if memory is None:

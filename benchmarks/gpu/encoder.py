@@ -13,6 +13,7 @@ import gc
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import torch
 
@@ -26,6 +27,7 @@ from training.script import run_script
 
 INFERENCE, TRAINING, PUBLISHED = 50.0, 40.0, 2.0  # aims: per cent of MFU, and times the speed of the published way
 Stage = Callable[[], tuple[list[Row], list[Aim]]]
+Result = TypeVar("Result")
 
 
 def forget_peak() -> None:
@@ -97,7 +99,7 @@ class Measuring:
         found = [value for number in volumes if (value := self._tried(name, partial(measure, number))) is not None]
         self.figures.add(name, max(found, default=None), "%", target=target, note="the best of the batches above")
 
-    def _tried(self, name: str, function: Callable[[], object]) -> object | None:
+    def _tried(self, name: str, function: Callable[[], Result]) -> Result | None:
         if monotonic() > self.end:
             self.figures.add(name, None, note="no time was left")
             return None
