@@ -5,7 +5,7 @@
 #
 # On a machine with a CUDA torch of its own and no network, with wheels that were collected elsewhere:
 #
-#     bash benchmarks/gpu.sh --collect wheels 3.12      # on a machine with a network, for Python 3.12 on Linux x86-64
+#     bash benchmarks/gpu.sh collect wheels 3.12      # on a machine with a network, for Python 3.12 on Linux x86-64
 #     WHEELS=wheels bash benchmarks/gpu.sh --output out
 #
 # WHEELS: a folder of wheels that are put before what Python has, without their needs: those of benchmarks/gpu/packages.txt
@@ -18,8 +18,8 @@ here=$PWD
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [ "${1:-}" = --collect ]; then
-    folder=$(absolute "${2:?--collect needs a folder}") version=${3:-3.12}
+if [ "${1:-}" = collect ]; then
+    folder=$(absolute "${2:?collect needs a folder}") version=${3:-3.12}
     platforms=()
     for glibc in _2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 1; do
         platforms+=(--platform "manylinux${glibc}_x86_64")

@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu.learning [--rehearsal] [--seconds 215]
 
-The recipe is that of the demo (`--recipe phantom`), at full size, with float32 weights under bf16 autocast.  The run's
-own history is what is read, so that a run that is ended by force has told what it learned.
+The recipe is that of the demo (`--recipe phantom`), at full size, with float32 weights under bf16 autocast; the text
+encoder is the tiny one, and so the queries of masks are narrower than published ones.  The run's own history is what is
+read, so that a run that is ended by force has told what it learned.
 """
 
 from __future__ import annotations
