@@ -127,7 +127,7 @@ def main() -> None:
         parser.add_argument("--gigabytes", type=float, nargs="+", help="of the cards (default: 24 40 80)")
 
     run, options = given("tuning", __doc__, more)
-    print(about()[0], flush=True)
+    run.figures.keep(machine=about()[0])
     measure(run, options.lora, options.gigabytes, begun + run.seconds)
 
 

@@ -91,7 +91,8 @@ def report(
 ) -> str:
     """Write results.md and results.json; the first is given back."""
     aims = [figure for figure in figures if figure.target is not None]
-    text = f"{more.get('encoder', {}).get('machine', 'the machine was not told: see the logs')}\n\n"
+    machine = next((kept["machine"] for kept in more.values() if "machine" in kept), "no part told of the machine")
+    text = f"{machine}\n\n"
     if rehearsal:
         text += (
             "**A rehearsal at tiny size: it shows that everything runs; no figure or aim in it means anything.**\n\n"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.card import about
 from benchmarks.gpu.random_language import language_folder
 from benchmarks.gpu.scale import Given, given
 from benchmarks.measure import device, now, peak_gib
@@ -138,6 +139,7 @@ def precisions(run: Given, model: CTInstruct) -> None:
 def main() -> None:
     """Command line; also a part of benchmarks/gpu.sh."""
     run, _ = given("answers", __doc__)
+    run.figures.keep(machine=about()[0])
     model = model_of(run)
     speed(run, model)
     precisions(run, model)
