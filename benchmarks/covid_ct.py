@@ -34,6 +34,8 @@ OPTIONS: dict[str, Any] = {
     "orientation": "RAS",
     "patch_max": 1,
     "override_preprocessing": True,
+    "normalisation": "window",  # a grey level is what the journal's window made of some HU, so levels are kept
+    "clip_hu": "-1350 150",  # that window, for the CTs of a start; images themselves have levels from black to white
     "validation_samples": 1000,
     "workers": 0,
     "augment_flip": 0.5,

@@ -29,6 +29,7 @@ from benchmarks import (
     stages_language,
     stages_packed,
     stages_prompts,
+    stages_quantized,
     stages_reading,
     stages_tiny,
     stages_vision,
@@ -63,6 +64,8 @@ STAGES: dict[str, Stage] = {
     "backward4": _whatever(stages_vision.backward, 4),
     "language": partial(lambda size, quick: stages_language.generation(size, 64 if quick else 128), "tiny"),
     "language135M": partial(lambda size, quick: stages_language.generation(size, 32 if quick else 64), "135M"),
+    "int8": _whatever(stages_quantized.quantized_decoding, "135M", 32),
+    "int8_2B": _whatever(stages_quantized.quantized_decoding, "2B", 16),
     "prompts": partial(_prompts, "small"),
     "prompts135M": partial(_prompts, "135M"),
     "prompts2B": partial(_prompts, "2B"),
@@ -70,7 +73,7 @@ STAGES: dict[str, Stage] = {
     "packed": _whatever(stages_packed.packed_questions),
     "tiny": stages_tiny.tiny,
 }
-ON_REQUEST = ("prompts2B",)  # heavier than the others together on two cores: by --stages alone
+ON_REQUEST = ("prompts2B", "int8_2B")  # heavier than the others together on two cores: by --stages alone
 TRAINING = ("backward1", "backward2", "backward4", "packed", "tiny")
 QUICK = ("loading", "reading", "vision1", "shared", "labels1", "language", "prompts", "packed", "tiny")
 

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationMixin
 
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib, precision
-from datasets.instruction import InstructionCollator, InstructionSample
+from datasets.instruction import InstructionBatch, InstructionCollator, InstructionSample
 from datasets.vocabulary import IMAGE
 from models.checkpoints.folder import build_ctinstruct
 from models.configuration import vision_preset
@@ -33,11 +33,9 @@ def model_of(size: str) -> CTInstruct:
     return build_ctinstruct(vision_preset("tiny"), language_model, tokenizer).to(device(), precision()).eval()
 
 
-def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
-    """A prompt of text alone, so that what is compared is generation and nothing else."""
-    model = model_of(size)
-    language_model, tokenizer = model.language_model, model.tokenizer
-    assert isinstance(language_model, GenerationMixin)
+def prompt_of(model: CTInstruct) -> InstructionBatch:
+    """A prompt of text alone, so that what is compared is generation and nothing else; no answer may stop early."""
+    tokenizer = model.tokenizer
     prompt = (tokenizer(TEXTS[0] * 8)["input_ids"])[:256]
     assert tokenizer.convert_tokens_to_ids(IMAGE) not in prompt
     sample = InstructionSample(
@@ -50,8 +48,16 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
         label_set=None,
         mask_image=0,
     )
-    batch = InstructionCollator(tokenizer.pad_token_id)([sample]).to(device())
-    tokenizer.eos_token = tokenizer.pad_token  # neither side may stop early
+    tokenizer.eos_token = tokenizer.pad_token
+    return InstructionCollator(tokenizer.pad_token_id)([sample]).to(device())
+
+
+def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
+    """Prefill, and decoding beside transformers' own."""
+    model = model_of(size)
+    language_model, tokenizer = model.language_model, model.tokenizer
+    assert isinstance(language_model, GenerationMixin)
+    batch = prompt_of(model)
 
     def plain() -> None:
         language_model.generate(
@@ -69,7 +75,7 @@ def generation(size: str, new_tokens: int) -> tuple[list[Row], list[Aim]]:
         prefill = partial(
             language_model, input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1
         )
-        rows = [measured(f"prefill of {len(prompt)} tokens, {size}", prefill)]
+        rows = [measured(f"prefill of {batch.input_ids.shape[1]} tokens, {size}", prefill)]
         ours = best_seconds(lambda: generate(model, batch, 1, new_tokens), repeats=2)
         theirs = best_seconds(plain, repeats=2)
         generated = len(generate(model, batch, 1, new_tokens)[0].token_ids)
