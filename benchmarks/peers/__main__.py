@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
 def extent_of(options: argparse.Namespace) -> Extent:
     """How much is measured; InputError for a number of windows that the CT has not."""
     windows: int | None = options.windows
-    if windows is not None and not 1 <= windows <= (most := window_count(options.quick)):
+    most = window_count(options.quick)
+    if windows is not None and not 1 <= windows <= most:
         raise InputError(f"--windows {windows}: nnU-Net has {most} on this CT; give 1 to {most}")
     return Extent(options.quick, windows)
 
