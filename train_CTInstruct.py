@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -232,7 +233,7 @@ def main() -> None:
         sampler=sampler_of(settings, records, weights, ranks),
         dataset=dataset,
         collate=collate,
-        save_model=lambda folder: save_checkpoint(model, folder, training=about),
+        save_model=partial(save_checkpoint, training=about),
         parameter_groups=parameter_groups(model, settings.learning_rate, settings.vision_learning_rate),
         evaluate=(lambda step: held_out_losses(model, dataset, held_out, collate, ranks)) if held_out else None,
         record={"arguments": to_dict(shown), "training": about},

@@ -27,19 +27,21 @@ from models.vision import VisionModel
 MANY_LABELS = 60
 
 
-def full_model(**options: bool) -> VisionModel:
-    """The published size with random weights, on the accelerator if there is one."""
+def full_model(size: str = "full", training: bool = False) -> VisionModel:
+    """A preset, by default the published size, with random weights, on the accelerator if there is one."""
     torch.manual_seed(0)
-    return VisionModel(vision_preset("full")).to(device(), precision()).train(options.get("training", False))
+    with device():  # where a billion random numbers are soonest drawn
+        model = VisionModel(vision_preset(size))
+    return model.to(device(), precision()).train(training)
 
 
-def volume_of(patches: int, padded_slices: int = 0) -> VolumePatches:
-    """A full-size volume of patches along z whose last slices are padding."""
-    depth = 32
+def volume_of(patches: int, padded_slices: int = 0, size: str = "full") -> VolumePatches:
+    """A volume of a preset's patches along z, by default of the published size, whose last slices are padding."""
+    width, height, depth = vision_preset(size).crop_size
     marks = torch.ones(patches * depth)
     marks[patches * depth - padded_slices :] = 0
     marks = marks.view(patches, depth)
-    voxels = torch.randn(patches, 256, 256, depth) * marks[:, None, None, :]
+    voxels = torch.randn(patches, width, height, depth) * marks[:, None, None, :]
     return VolumePatches(voxels.to(device(), precision()), marks.to(device()), (patches, 1, 1))
 
 
@@ -48,9 +50,9 @@ def queries_of(model: VisionModel, count: int) -> torch.Tensor:
     return torch.randn(count, model.config.llm_width, device=device(), dtype=precision())
 
 
-def encode_and_mask(patches: int) -> tuple[list[Row], list[Aim]]:
+def encode_and_mask(patches: int, size: str = "full") -> tuple[list[Row], list[Aim]]:
     """Encoding a volume, and one mask on it."""
-    model, volume = full_model(), volume_of(patches)
+    model, volume = full_model(size), volume_of(patches, size=size)
     voxels, aims = volume.patches.numel(), []
     with torch.inference_mode():
         rows = [measured(f"encode, {patches} patch(es)", partial(model.encode, *volume), voxels=voxels)]
@@ -69,16 +71,17 @@ def encode_and_mask(patches: int) -> tuple[list[Row], list[Aim]]:
     return rows, aims
 
 
-def shared_work() -> tuple[list[Row], list[Aim]]:
+def shared_work(size: str = "full") -> tuple[list[Row], list[Aim]]:
     """One answer with a mask on a volume of which half is padding, beside the published way of answering it.
 
     On a CPU the published way is in float32, as the release runs there; where bf16 is faster, so should we be, beyond
     what work is saved.
     """
-    model, volume = full_model(), volume_of(2, padded_slices=32)
+    model = full_model(size)
+    volume = volume_of(2, model.config.crop_size[2], size)
     queries = queries_of(model, 1)
     theirs_in = torch.float32 if device().type == "cpu" else precision()
-    gain = gemm_flops_per_second() / gemm_flops_per_second(theirs_in)
+    gain = 1.0 if theirs_in == precision() else gemm_flops_per_second() / gemm_flops_per_second(theirs_in)
 
     def ours() -> None:
         encoded = model.encode(*volume)
@@ -92,7 +95,7 @@ def shared_work() -> tuple[list[Row], list[Aim]]:
 
     with torch.inference_mode():
         row = measured("answer and mask, 2 patches, half padding", ours, repeats=2)
-        whole = volume_of(2)
+        whole = volume_of(2, size=size)
         full = best_seconds(partial(model.encode, *whole), repeats=3)
         half = best_seconds(partial(model.encode, *volume), repeats=3)
         theirs = best_seconds(published, repeats=1, warm_up=False)  # last: it may change the model's type
@@ -121,9 +124,9 @@ def many_labels(patches: int) -> tuple[list[Row], list[Aim]]:
     return [row], aims
 
 
-def backward(patches: int) -> tuple[list[Row], list[Aim]]:
+def backward(patches: int, size: str = "full") -> tuple[list[Row], list[Aim]]:
     """Forward and backward of encoder and one mask, with gradient checkpointing."""
-    model = full_model(training=True)
+    model = full_model(size, training=True)
     model.gradient_checkpointing_enable()
     queries = queries_of(model, 1)
 
@@ -131,15 +134,15 @@ def backward(patches: int) -> tuple[list[Row], list[Aim]]:
         encoded = model.encode(*volume)
         masks = model.decode_masks(encoded, queries)
         target = torch.zeros_like(masks, dtype=torch.int8)
-        target[:, 64:192, 64:192] = 1
+        target[:, masks.shape[1] // 4 : -masks.shape[1] // 4, masks.shape[2] // 4 : -masks.shape[2] // 4] = 1
         cross_entropy, dice = mask_loss(masks, target)
         (cross_entropy + dice).backward()
 
     def gflop() -> float:
         """Of one patch, times the patches: what is not linear, attention along the slices, is below a thousandth."""
-        return count_gflop(partial(step, volume_of(1))) * patches
+        return count_gflop(partial(step, volume_of(1, size=size))) * patches
 
-    volume = volume_of(patches)
+    volume = volume_of(patches, size=size)
     step_row = measured(
         f"forward + backward, {patches} patch(es)", partial(step, volume), 1, volume.patches.numel(), gflop
     )

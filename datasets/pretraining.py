@@ -25,7 +25,7 @@ from datasets.volume.anyres import PatchedVolume, PatchGeometry, content_of, pad
 from datasets.volume.augmentation import STANDARD_AUGMENTATION, Augmentation, AugmentationOptions
 from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import VolumeGeometry
-from datasets.volume.images import load_image
+from datasets.volume.images import load_image, load_image_by_window
 from datasets.volume.mirror import is_mirrored, mirrored, other_side, side_axis
 from datasets.volume.preprocessed_crops import check_shape, load_crop
 from datasets.volume.preprocessing import Preprocessing
@@ -104,7 +104,8 @@ class PretrainingDataset(Dataset):
         self.labels_per_step, self.absent_labels, self.window_slices = labels_per_step, absent_labels, window_slices
         preprocessing = preprocessing or Preprocessing.standard(vision.crop_size, vision.patch_max)
         self.volumes = VolumeLoader(preprocessing, cache, array_axes=array_axes)
-        self.images = VolumeLoader(preprocessing, cache, load_image)
+        by_window = preprocessing.normalisation == "window"
+        self.images = VolumeLoader(preprocessing, cache, load_image_by_window if by_window else load_image)
         self.crops = VolumeLoader(preprocessing, cache, load_crop)
         square = vision.crop_size[0] == vision.crop_size[1]
         self.augmentations = {

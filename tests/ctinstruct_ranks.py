@@ -98,7 +98,7 @@ def main() -> None:
         sampler=FixedSampler(kinds, ranks),
         dataset=Samples(model.tokenizer, options.steps if options.of else None),
         collate=lambda samples: collate(samples, model.tokenizer),
-        save_model=lambda folder: save_checkpoint(model, folder),
+        save_model=save_checkpoint,
         parameter_groups=parameter_groups(model, 1e-4, 1e-4),
     )
 

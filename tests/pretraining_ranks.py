@@ -83,7 +83,7 @@ def main() -> None:
         sampler=FixedSampler(ranks),
         dataset=References(),
         collate=lambda references: make_batch(references[0].task, [reference.index for reference in references]),
-        save_model=lambda folder: save_pretraining(model, folder),
+        save_model=save_pretraining,
     )
 
 

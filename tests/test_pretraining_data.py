@@ -10,22 +10,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets.catalog import PretrainingTask, load_records
 from datasets.errors import InputError
-from datasets.label_choice import choose_labels
 from datasets.label_descriptions import describe
 from datasets.pretraining import EvaluationReference, PretrainingCollator, PretrainingDataset
 from datasets.sampling import SampleReference
 from datasets.vocabulary import UNKNOWN_CLASS
 from datasets.volume.anyres import assemble_patches, place_mask
 from datasets.volume.augmentation import AugmentationOptions
-from datasets.volume.images import load_image
 from datasets.volume.loading import load_volume, read_mask
 from datasets.volume.rounded_patches import ERROR
-from datasets.volume.sparse_masks import SparseMasks
 from models.configuration import VISION_PRESETS
 from tests.ct_files import as_orientation
 
@@ -182,41 +178,6 @@ def test_loader_processes_give_what_the_main_process_gives(folder):
     assert torch.equal(copied[references[0][0]].volume.patches, expected[0].volumes[0].patches)
 
 
-def test_a_step_asks_for_all_labels_or_for_sixty_at_random():
-    assert choose_labels([0, 5, 0, 0, 7], 60, 1) == [0, 1, 2, 3, 4]
-    assert choose_labels([], 60, 1) == []
-    voxels, counts = [1] * 20 + [0] * 100, np.zeros(120)
-    for seed in range(200):
-        chosen = choose_labels(voxels, 60, seed)
-        assert len(set(chosen)) == 60 and chosen == sorted(chosen) == choose_labels(voxels, 60, seed)
-        counts[chosen] += 1
-    assert counts.min() >= 70 and counts.max() <= 130  # each label in half of the 200 steps, present or not
-
-
-def test_balanced_present_labels_come_first_and_absent_ones_are_few():
-    def choose(voxels, limit, seed):
-        return choose_labels(voxels, limit, seed, "balanced")
-
-    voxels = [0, 5, 0, 0, 7, 0, 0, 0]
-    seen = set()
-    for seed in range(100):
-        chosen = choose(voxels, 60, seed)
-        assert chosen[:2] == [1, 4] and len(chosen) == 4 and not {1, 4} & set(chosen[2:])
-        assert len(set(chosen)) == 4
-        seen.update(chosen[2:])
-        assert chosen == choose(voxels, 60, seed)
-    assert seen == {0, 2, 3, 5, 6, 7}
-    crowded = choose([1] * 70 + [0] * 70, 60, 0)
-    assert len(crowded) == len(set(crowded)) == 60 and max(crowded) < 70
-    nearly = choose([1] * 58 + [0] * 70, 60, 0)
-    assert nearly[:58] == list(range(58)) and len(nearly) == 60
-    assert len(choose([0] * 5, 60, 1)) == 1
-    assert choose([3], 60, 1) == [0]
-    # as it was drawn before there was a choice
-    assert choose(voxels, 60, 5) == [1, 4, 3, 6]
-    assert choose([1] * 9 + [0] * 9, 5, 3) == [3, 4, 6, 7, 8]
-
-
 @pytest.mark.parametrize("absent", ["all", "balanced"])
 def test_the_labels_of_a_training_step(folder, absent):
     """The pancreas is absent: at two labels a step it is asked for at times as published, and never if balanced."""
@@ -237,74 +198,6 @@ def test_an_evaluation_sees_every_structure_of_every_record_in_parts(folder):
     whole = dataset_of(folder)[EvaluationReference("organs", 0)].masks
     assert torch.equal(torch.cat([samples[0].masks, samples[1].masks]), whole)
     assert data.evaluation_references("text", limit=1) == [EvaluationReference("text", 0)]
-
-
-def test_sparse_masks_come_back_from_memory_and_from_disk(tmp_path):
-    masks = torch.rand(4, 7, 6, 5) > torch.tensor([0.2, 0.97, 2.0, -1.0]).view(4, 1, 1, 1)
-    packed = SparseMasks.pack(iter(masks), (7, 6, 5))
-    packed.save(tmp_path / "a" / "masks.safetensors")
-    for given in (packed, SparseMasks.open(tmp_path / "a" / "masks.safetensors")):
-        assert given.voxels.tolist() == masks.flatten(1).sum(1).tolist()
-        assert torch.equal(given.dense([3, 0, 2, 1]).bool(), masks[[3, 0, 2, 1]])
-        assert given.dense([]).shape == (0, 7, 6, 5)
-    assert len(packed.bits) <= 2 * (7 * 6 * 5 + 8) // 8 + len(np.packbits(masks[1].numpy()))
-    with pytest.raises(ValueError, match="a mask of shape"):
-        SparseMasks.pack([masks[0]], (5, 6, 7))
-
-
-@pytest.mark.parametrize("name", ["slice.png", "slice.jpg"])
-def test_a_2d_image_lies_like_a_slice_of_a_volume(tmp_path, name):
-    # as radiologists look at it: the patient's right is on the left, the front is on top
-    ras = np.zeros((40, 30), np.uint8) + 20
-    ras[30:, 20:] = 250  # right and front
-    Image.fromarray(ras[::-1, ::-1].T.copy()).convert("RGB").save(tmp_path / name, quality=95)
-    array, geometry = load_image(tmp_path / name)
-    assert array.shape == (1, 40, 30, 1) and array.dtype == np.float32
-    assert array[0, 32:, 22:].mean() > 2 and array[0, :28].max() < 0
-    assert abs(array.mean()) < 1e-4 and abs(array.std() - 1) < 1e-4
-    stored, _ = load_image(tmp_path / name, "as_stored")
-    assert stored.shape == (1, 30, 40, 1) and stored[0, :8, :8].mean() > 2  # on top, on the viewer's left
-    nib.save(nib.Nifti1Image(ras[..., None].astype(np.float32), np.eye(4)), tmp_path / "volume.nii")
-    volume, _ = load_volume(tmp_path / "volume.nii")
-    assert np.abs(volume - array).max() < (1e-5 if name.endswith("png") else 0.5)
-    assert geometry.spacing == (1, 1, 1)
-
-
-def test_a_2d_task_has_patches_of_depth_1(tmp_path):
-    pixels = np.random.default_rng(0).integers(1, 60000, (70, 40)).astype(np.uint16)
-    Image.fromarray(pixels).save(tmp_path / "deep.png")
-    (tmp_path / "flat_train.json").write_text(
-        json.dumps([{"image_path": "deep.png", "disease_label": "affected COVID"}])
-    )
-    labels = ("not affected COVID", "affected COVID")
-    task = PretrainingTask("flat", "classification", 1, f"{tmp_path}/flat_{{split}}.json", labels, "CE", is_2d=True)
-    sample = dataset_of(tmp_path, [task], augmentation=AugmentationOptions(flip=1.0))[SampleReference("flat", 0, 1)]
-    assert sample.volume.patches.shape[1:] == (32, 32, 1) and sample.volume.slice_marks.shape[1] == 1
-    assert sample.target.item() == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (None, "no such file"),
-        (b"no image", "not a PNG or JPEG image"),
-        ("cut", "damaged or truncated"),
-        ("flat", "every pixel is 7"),
-    ],
-)
-def test_an_unusable_image_is_named(tmp_path, content, complaint):
-    path = tmp_path / "a.png"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content:
-        pixels = np.full((64, 64), 7, np.uint8)
-        if content == "cut":
-            pixels = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
-        Image.fromarray(pixels).save(path)
-        if content == "cut":
-            path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=rf"a\.png.*{complaint}"):
-        load_image(path)
 
 
 @pytest.fixture

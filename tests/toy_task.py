@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> TrainingResult:
         draw_ranks=settings.draw_ranks or None,
     )
 
-    def save_model(folder: Path) -> None:
+    def save_model(model: torch.nn.Module, folder: Path) -> None:
         save_file(model.state_dict(), folder / "model.safetensors")
         if settings.kill_in_save and f"{settings.kill_in_save:06d}" in folder.parent.name:
             os.kill(os.getpid(), signal.SIGKILL)

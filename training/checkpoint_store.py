@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from training import distributed
 from training.distributed import Ranks
 
 __all__ = [
+    "PartialCheckpoint",
     "delete_all",
     "find_checkpoint",
     "find_problem",
@@ -47,10 +49,79 @@ __all__ = [
     "resolve_model_folder",
     "saved_ranks",
     "step_of",
+    "together",
     "write_checkpoint",
 ]
 
 _NOT_WRITTEN = r"PytorchStreamWriter|unexpected pos|file write failed"  # what torch says of a full disk
+
+
+@dataclass(frozen=True)
+class PartialCheckpoint:
+    """A checkpoint that is being written: one rank prepares it, every rank writes its part, the first one finishes.
+
+    keep: how many of the newest checkpoints stay; 0 for all.
+    """
+
+    run_dir: Path
+    step: int
+    ranks: Ranks
+    keep: int
+
+    @property
+    def final(self) -> Path:
+        """Its folder once it is whole."""
+        return checkpoints_of(self.run_dir) / f"step_{self.step:06d}"
+
+    @property
+    def folder(self) -> Path:
+        """Its folder until then."""
+        return self.final.with_name(f".partial_{self.final.name}")
+
+    def prepare(self) -> None:
+        """Make the folder, and clear away what a process that died has left; for the first rank."""
+        for leftover in [*self.final.parent.glob(".partial_*"), *self.final.parent.glob(".deleted_*")]:
+            shutil.rmtree(leftover)
+        (self.folder / "model").mkdir(parents=True)
+        (self.folder / "training").mkdir()
+
+    def write_own_part(
+        self, save_model: Callable[[Path], Any], rank_state: dict[str, Any], description: dict[str, Any]
+    ) -> None:
+        """This rank's state; by the first rank the model and the description too.
+
+        Raises CheckpointError where the disk has no room for the state.
+        """
+        if self.ranks.is_main:
+            (self.folder / "training" / "description.json").write_text(
+                json.dumps(description, indent=1, sort_keys=True)
+            )
+            save_model(self.folder / "model")
+        own = self.part_of(self.ranks.rank)
+        unfinished = own.with_suffix(".unfinished")
+        try:
+            torch.save(rank_state, unfinished)
+        except RuntimeError as error:
+            if not re.search(_NOT_WRITTEN, str(error)):
+                raise
+            raise CheckpointError(f"{own}: cannot be written ({str(error).splitlines()[0]}); make room") from error
+        os.replace(unfinished, own)  # as the last act: the file says that this rank is done
+
+    def part_of(self, rank: int) -> Path:
+        """The file of a rank's state."""
+        return self.folder / "training" / _rank_file(rank)
+
+    def finish(self) -> None:
+        """Make the checkpoint whole, and delete those that are to go; for the first rank, after all have written."""
+        _write_manifest(self.folder, self.step)
+        # checkpoints from here on are of a history that was left by resuming from an earlier step
+        for folder in step_folders(self.run_dir):
+            if step_of(folder) >= self.step:
+                _delete(folder)
+        os.replace(self.folder, self.final)
+        _flush(self.final.parent)
+        for old in step_folders(self.run_dir)[self.keep :] if self.keep else ():
+            _delete(old)
 
 
 def write_checkpoint(
@@ -58,7 +129,7 @@ def write_checkpoint(
     step: int,
     ranks: Ranks,
     *,
-    save_model: Callable[[Path], None],
+    save_model: Callable[[Path], Any],
     rank_state: dict[str, Any],
     description: dict[str, Any],
     keep: int,
@@ -69,42 +140,11 @@ def write_checkpoint(
     `torch.load(weights_only=True)` reads.  Raises on every rank, leaving the older checkpoints as they are, if one rank
     cannot write.
     """
-    final = checkpoints_of(run_dir) / f"step_{step:06d}"
-    partial = final.with_name(f".partial_{final.name}")
-
-    def prepare() -> None:
-        for leftover in [*checkpoints_of(run_dir).glob(".partial_*"), *checkpoints_of(run_dir).glob(".deleted_*")]:
-            shutil.rmtree(leftover)
-        (partial / "model").mkdir(parents=True)
-        (partial / "training").mkdir()
-
-    def write_own_part() -> None:
-        own = partial / "training" / _rank_file(ranks.rank)
-        try:
-            torch.save(rank_state, own)
-        except RuntimeError as error:
-            if not re.search(_NOT_WRITTEN, str(error)):
-                raise
-            raise CheckpointError(f"{own}: cannot be written ({str(error).splitlines()[0]}); make room") from error
-        if ranks.is_main:
-            (partial / "training" / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))
-            save_model(partial / "model")
-
-    def finish() -> None:
-        _write_manifest(partial, step)
-        # checkpoints from here on are of a history that was left by resuming from an earlier step
-        for folder in step_folders(run_dir):
-            if step_of(folder) >= step:
-                _delete(folder)
-        os.replace(partial, final)
-        _flush(final.parent)
-        for old in step_folders(run_dir)[keep:] if keep else ():
-            _delete(old)
-
-    _together(prepare if ranks.is_main else None)
-    _together(write_own_part)
-    _together(finish if ranks.is_main else None)
-    return final
+    partial = PartialCheckpoint(run_dir, step, ranks, keep)
+    together(partial.prepare if ranks.is_main else None)
+    together(lambda: partial.write_own_part(save_model, rank_state, description))
+    together(partial.finish if ranks.is_main else None)
+    return partial.final
 
 
 def find_checkpoint(run_dir: str | Path, resume: str) -> Path | None:
@@ -159,7 +199,7 @@ def _rank_file(rank: int) -> str:
     return f"rank_{rank:03d}.pt"
 
 
-def _together(action: Callable[[], None] | None) -> None:
+def together(action: Callable[[], None] | None) -> None:
     """Run `action` where there is one, wait for the other ranks, and raise on all of them if it failed on any."""
     error = None
     if action is not None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,6 +22,7 @@ import torch
 from datasets.errors import InputError
 from training import checkpoint_store, distributed, random_state, recut, resumed_settings, training_state, zero3
 from training.arguments import to_dict
+from training.background_saves import BackgroundSaves
 from training.batches import Sampler, SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
@@ -60,7 +62,7 @@ def train(
     sampler: Sampler,
     dataset: Any,
     collate: Callable[[list[Any]], Any],
-    save_model: Callable[[Path], Any],
+    save_model: Callable[[torch.nn.Module, Path], Any],
     parameter_groups: list[dict[str, Any]] | None = None,
     evaluate: Callable[[int], dict[str, float] | None] | None = None,
     record: Mapping[str, Any] | None = None,
@@ -72,12 +74,13 @@ def train(
     collate: a list of samples -> a batch with `task` (a name) and `sample_ids` (list of str).
     model(batch) returns an object with `loss` (a scalar tensor, the mean over the batch) and `metrics` (name ->
     number); they are logged as `task/loss` and `task/metric`, or as they stand where a metric's name has a slash.
-    save_model(folder): writes the model's final format into an existing folder; called on rank 0. parameter_groups: as
-    torch's optimisers take them; the learning rate of a group is its peak. evaluate(step): called on every rank, in
-    eval mode and without gradients; rank 0's scores are logged.  record: what a checkpoint's description.json tells of
-    the run besides, as JSON types; None for the settings.
+    save_model(model, folder): writes the model, or a copy of it, in its final format into an existing folder; called on
+    rank 0.  parameter_groups: as torch's optimisers take them; the learning rate of a group is its peak.
+    evaluate(step): called on every rank, in eval mode and without gradients; rank 0's scores are logged.  record: what
+    a checkpoint's description.json tells of the run besides, as JSON types; None for the settings.
 
-    The run's folder is locked meanwhile.  A checkpoint is saved every `save_interval` steps and at the end.  SIGTERM,
+    The run's folder is locked meanwhile.  A checkpoint is saved every `save_interval` steps and at the end; with
+    `background_saves` training goes on once its state has been copied, and an error of writing ends it later.  SIGTERM,
     and `max_minutes`, end the run after the micro-batch in hand with a checkpoint, and so does a sample that cannot be
     read (the step that it belongs to is not made).  With `settings.skip_bad_samples` another is taken in its place, as
     `dataset.instead_of(reference)` names it.  A resumed run says which settings have changed, and keeps both values
@@ -122,22 +125,25 @@ def train(
     skipped_samples, spikes = SkippedSamples(), LossSpikes()
     saved = resumed_from
 
-    def save(step: int) -> Path:
+    saves = BackgroundSaves(run_dir, ranks, settings.keep_checkpoints)
+
+    def save(step: int, wait: bool = True) -> Path:
         with random_state.preserved(), zero3.whole_weights(engine, ranks.is_main):
+            given = {"rank_state": training_state.capture(engine)}
+            given["description"] = {**description, **record, resumed_settings.CHANGES: changes}
+            if settings.background_saves and not wait:
+                return saves.begin(step, model=engine.module, save_model=save_model, **given)
+            saves.settle()
+            write = partial(save_model, engine.module)
             return checkpoint_store.write_checkpoint(
-                run_dir,
-                step,
-                ranks,
-                save_model=save_model,
-                rank_state=training_state.capture(engine),
-                description={**description, **record, resumed_settings.CHANGES: changes},
-                keep=settings.keep_checkpoints,
+                run_dir, step, ranks, save_model=write, keep=settings.keep_checkpoints, **given
             )
 
     with ExitStack() as stack:
         wandb = wandb_log(settings.wandb, run_dir, record.get("arguments"), ranks.is_main)
         progress = Progress(run_dir, settings.max_iters, start, ranks.is_main, wandb)
         stack.callback(progress.close)
+        stack.callback(saves.close)
         terminated = stack.enter_context(_termination_flag())
 
         def to_end() -> str:
@@ -186,7 +192,7 @@ def train(
             if step % settings.log_interval == 0 or step == settings.max_iters:
                 progress.report(step, averages.take())
             if settings.save_interval and step % settings.save_interval == 0:
-                saved = save(step)
+                saved = save(step, wait=False)
                 watchdog.step_ended(step)
             if evaluate is not None and settings.eval_interval and step % settings.eval_interval == 0:
                 with following(engine.module):
@@ -197,6 +203,7 @@ def train(
         status = cast(Status, ended or "finished")
         if saved is None or checkpoint_store.step_of(saved) != step:
             saved = save(step)
+        saves.settle()
         if skipped_samples.count:
             progress.say(f"{skipped_samples.count} samples could not be used and were replaced (on the first rank)")
         progress.say(f"{status} at step {step}/{settings.max_iters}: {saved}")

@@ -23,6 +23,7 @@ class TrainingSettings:
         | {
             "log_interval",
             "save_interval",
+            "background_saves",
             "eval_interval",
             "keep_checkpoints",
             "max_minutes",
@@ -78,6 +79,7 @@ class TrainingSettings:
 
     log_interval: int = 10  # optimiser steps between two lines of the log
     save_interval: int = 500  # optimiser steps between two checkpoints; 0 saves at the end only
+    background_saves: bool = False  # write them while training goes on, from a copy in the host's memory
     eval_interval: int = 0  # optimiser steps between two evaluations; 0 never evaluates
     keep_checkpoints: int = 2  # how many of the newest checkpoints stay on disk; 0 for all
     wandb: Literal["off", "offline"] = "off"  # offline: also keep what TensorBoard gets for `wandb sync`, in run_dir

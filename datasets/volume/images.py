@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets.volume.geometry import VolumeError, VolumeGeometry, foreground_box
-from datasets.volume.normalisation import normalize
+from datasets.volume.normalisation import normalised_in_place, normalize
+from datasets.volume.preprocessing import SourceSteps
 from datasets.volume.slice_folder import grey
 
 # Rows run to the patient's back and columns to the left, as radiologists look at a slice: axis codes PLS.
@@ -23,9 +24,35 @@ def load_image(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, 
 
     Raises VolumeError where the file is missing, damaged, not an image, or one constant value.
     """
+    pixels, _ = _read(path)
+    array, geometry = _laid_out(path, pixels, orientation)
+    try:
+        return normalize(array), geometry
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
+
+
+def load_image_by_window(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, VolumeGeometry]:
+    """As `load_image`, but the same grey level is the same number in every image.
+
+    For `normalisation="window"`: the window is that of all levels that the file's type has, since an image has no HU.
+    Raises VolumeError also for levels without a largest one, as of a TIFF of floating-point numbers.
+    """
+    pixels, white = _read(path)
+    if white is None:
+        raise VolumeError(f"{path}: its grey levels have no largest one; leave out --normalisation window")
+    array, geometry = _laid_out(path, pixels, orientation)
+    steps = SourceSteps(clip=(0.0, white), normalisation="window")
+    return normalised_in_place(np.array(array, dtype=np.float32), steps), geometry
+
+
+def _read(path: str | Path) -> tuple[np.ndarray, float | None]:
+    """Grey levels (rows, columns), and the largest that the type has, None for floating-point numbers."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(grey(ImageOps.exif_transpose(image)), dtype=np.float32)
+            one_channel = grey(ImageOps.exif_transpose(image))
+            white = None if one_channel.mode == "F" else 255.0 if one_channel.mode == "L" else 65535.0
+            pixels = np.asarray(one_channel, dtype=np.float32)
     except FileNotFoundError as error:
         raise VolumeError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
@@ -34,10 +61,12 @@ def load_image(path: str | Path, orientation: str = "RAS") -> tuple[np.ndarray, 
         raise VolumeError(f"{path}: cannot be read as an image, damaged or truncated? ({error})") from error
     if pixels.min() == pixels.max():
         raise VolumeError(f"{path}: every pixel is {pixels.min():g}; there is nothing to see")
+    return pixels, white
+
+
+def _laid_out(path: str | Path, pixels: np.ndarray, orientation: str) -> tuple[np.ndarray, VolumeGeometry]:
+    """Oriented and cropped: (1, H, W, 1)."""
     array = pixels[..., None]
     geometry = VolumeGeometry.of_source(str(path), array.shape, ROWS_AND_COLUMNS, orientation)
     geometry = geometry.cropped(*foreground_box(geometry.from_source(array)))
-    try:
-        return normalize(geometry.from_source(array)[None]), geometry
-    except VolumeError as error:
-        raise VolumeError(f"{path}: {error}") from error
+    return geometry.from_source(array)[None], geometry

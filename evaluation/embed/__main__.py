@@ -29,6 +29,7 @@ from evaluation.report.tables import NO_VALUE, Table, print_table
 from models.precision import AnswerPrecision, answer_dtype
 from training import distributed
 from training.distributed import Ranks
+from training.launchers import launched_by
 
 
 @told
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if values.top < 1:
         raise InputError(f"--top {values.top}: give the number of CTs to show, at least 1")
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = int(launched_by(os.environ, free_port=0).variables["WORLD_SIZE"]) > 1
     ranks = distributed.initialize() if several else Ranks(0, 1, 0, _device(values.device))
     if values.images:
         _embed(values, ranks)

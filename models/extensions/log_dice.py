@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.vocabulary import IGNORED_VOXEL
+from models.masks.losses import by_structure
 
 
 def log_dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -23,11 +24,12 @@ def log_dice(logits: Tensor, target: Tensor) -> Tensor:
     Dice of `models.masks.losses`.  Logits and target (S, n, *voxels of a part), target 0, 1 or -1 (ignored), as
     `part_mask_loss` takes them.
     """
-    logits, target = (values.transpose(0, 1).flatten(1) for values in (logits.float(), target))
+    logits, target = (values.flatten(1) for values in by_structure(logits.float(), target))
     truth = target == 1
-    # the logarithm of sum(p t), also where p is too small for a float
-    overlap = F.logsigmoid(logits).masked_fill(~truth, -torch.inf)
     present = truth.any(1)
+    # the logarithm of sum(p t), also where p is too small for a float; of a mask without truth any finite number
+    overlap = F.logsigmoid(logits).masked_fill(present[:, None] & ~truth, -torch.inf).logsumexp(1)
     size = (logits.sigmoid() * (target != IGNORED_VOXEL)).square().sum(1) + truth.sum(1)
-    losses = size[present].log() - overlap[present].logsumexp(1) - math.log(2)
+    size = torch.where(present, size, 1.0)  # its logarithm would have no gradient at 0
+    losses = torch.where(present, size.log() - overlap - math.log(2), 0.0)  # chosen so, no device is waited for
     return losses.sum() / max(len(target), 1)

@@ -16,6 +16,7 @@ from models.extensions.running_centre import RunningCentre
 from models.extensions.settings import PretrainingExtensions
 from models.extensions.slice_sampling import sample_slices
 from models.extensions.token_classification import TokenClassification
+from models.masks.losses import by_structure, masked_bce
 from models.pretraining import PretrainingModel, PretrainingOutput, classification_loss
 from models.text.checks import check_queries
 from models.text.contrastive import INITIAL_LABEL_SCALE, INITIAL_TEMPERATURE
@@ -124,8 +125,9 @@ class ExtendedPretrainingModel(PretrainingModel):
 
     def mask_terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """With the logarithm of Dice, if that is on."""
-        bce, dice = super().mask_terms(logits, target)
-        return bce, log_dice(logits, target) if self.training and self.extensions.log_dice else dice
+        if self.training and self.extensions.log_dice:
+            return masked_bce(*by_structure(logits, target)), log_dice(logits, target)
+        return super().mask_terms(logits, target)
 
     def weight_of(self, loss: str) -> float:
         """Deep supervision has a weight of its own, and the cross-entropy of the mask decoder's masks."""

@@ -54,7 +54,13 @@ def part_mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     The voxels of a structure are those of all its parts together, so the result is that of the whole volume.
     """
-    return mask_loss(*(values.transpose(0, 1).flatten(2).unsqueeze(2) for values in (logits, target)))
+    return mask_loss(*by_structure(logits, target))
+
+
+def by_structure(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (S, n, *voxels of a part) -> (n, S, 1, voxels), with all parts of a structure behind its number."""
+    first, second = (values.transpose(0, 1).flatten(2).unsqueeze(2) for values in (logits, target))
+    return first, second
 
 
 def weighted_bce(logits: Tensor, targets: Tensor, pos_weight: Tensor) -> Tensor:

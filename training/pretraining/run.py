@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         sampler=sampler_of(loop, data, dataset.sizes, ranks),
         dataset=dataset,
         collate=PretrainingCollator(),
-        save_model=lambda folder: save_pretraining(model, folder, training=about),
+        save_model=partial(save_pretraining, training=about),
         parameter_groups=parameter_groups(
             model,
             settings.learning_rate,
