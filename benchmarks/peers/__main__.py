@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--quick", action="store_true", help="a smaller CT and fewer repeats: 4 minutes on two cores")
+    options.add_argument("--quick", action="store_true", help="a smaller CT and single passes")
     options.add_argument("--parts", nargs="+", choices=PARTS, help="these alone; the larger language models are so had")
     options.add_argument("--windows", type=int, help="of nnU-Net's, of each network, to time; the rest is reckoned")
     options.add_argument("--precision", choices=get_args(AnswerPrecision), default="auto", help="of all contestants")
