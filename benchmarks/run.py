@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -34,7 +32,9 @@ from benchmarks import (
     stages_tiny,
     stages_vision,
 )
-from benchmarks.measure import Aim, Row, choose_precision, device, gemm_flops_per_second, precision
+from benchmarks.machine import machine
+from benchmarks.measure import Aim, Row, choose_precision, device
+from benchmarks.own_process import json_of_process
 from benchmarks.table import aims_table, cost_plot, rows_table
 from models.precision import AnswerPrecision
 
@@ -82,22 +82,11 @@ def in_own_process(name: str, quick: bool, precision: AnswerPrecision) -> tuple[
     """Results of one stage, or the last line of what it died of."""
     if name in TRAINING and device().type == "cpu":
         precision = "fp32"
-    command = [sys.executable, "-m", "benchmarks.run", "--one", name, "--precision", precision]
-    command += ["--quick"] if quick else []
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode:
-        return (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
-    result = json.loads(finished.stdout.splitlines()[-1])
+    arguments = ["--one", name, "--precision", precision, *(["--quick"] if quick else [])]
+    result, error = json_of_process("benchmarks.run", arguments)
+    if error:
+        return error
     return [Row(**row) for row in result["rows"]], [Aim(**aim) for aim in result["aims"]]
-
-
-def machine() -> str:
-    """One line on what the figures were measured on."""
-    name = torch.cuda.get_device_name() if device().type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    speeds = [
-        f"{gemm_flops_per_second(dtype) / 1e9:.0f} GFLOP/s in {dtype}" for dtype in (torch.float32, torch.bfloat16)
-    ]
-    return f"{name}, matrix product {' and '.join(speeds)}, torch {torch.__version__}; answers in {precision()}"
 
 
 def main() -> None:

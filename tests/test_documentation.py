@@ -15,7 +15,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 # DeepSpeed's launcher, torchrun, TensorBoard, pip
-OF_OTHERS = {"include", "module", "num_accelerators", "master_port", "logdir", "require-hashes"}
+OF_OTHERS = {"include", "module", "num_accelerators", "master_port", "logdir", "require-hashes", "no-deps"}
 OF_OTHERS |= {"hostfile", "no_ssh", "node_rank", "master_addr", "nnodes", "nproc_per_node"}
 MADE_BY_THE_USER = {"data/pretraining", "data/benchmarks"}  # folders that this project has not
 SETTINGS = ("train_*.py", "evaluate_CTInstruct.py", "serve_CTInstruct.py", "training/**/*.py", "benchmarks/*.py")
