@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.measure import Aim, Row, best_seconds, device, measured, peak_gib
+from datasets.cores import usable_cores
 from datasets.instruction import InstructionCollator, InstructionDataset
 from datasets.manifest import load_manifest, manifest_texts
 from datasets.phantom.dataset import DatasetOptions, write_dataset
@@ -31,7 +32,7 @@ def tiny(quick: bool) -> tuple[list[Row], list[Aim]]:
     """All of it on a few phantoms."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_dataset(DatasetOptions(folder / "phantoms", 8 if quick else 12), workers=os.cpu_count() or 1)
+        write_dataset(DatasetOptions(folder / "phantoms", 8 if quick else 12), workers=usable_cores())
         rows, aims = in_process(folder / "phantoms")
         more_rows, more_aims = through_the_script(folder, STEPS // 4 if quick else STEPS)
     return rows + more_rows, aims + more_aims

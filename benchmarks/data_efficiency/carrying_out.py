@@ -18,6 +18,7 @@ from benchmarks.data_efficiency.results import SCORES, Result
 from benchmarks.data_efficiency.scoring import score_run
 from benchmarks.data_efficiency.subsets import write_subset
 from benchmarks.encoder_runs import is_finished, train, write_json
+from datasets.cores import usable_cores
 from datasets.errors import InputError
 from datasets.label_descriptions import descriptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
@@ -96,7 +97,7 @@ class Work:
             return True
         if self._minutes_left() <= 0:
             return False
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        threads = max(1, usable_cores() // self.jobs)
         train(command, folder / "training.log", {"OMP_NUM_THREADS": str(threads)})
         return is_finished(folder / "run", steps)
 

@@ -10,7 +10,6 @@ read, so that a run that is ended by force has told what it learned.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from benchmarks.encoder_runs import ROOT
 from benchmarks.gpu.scale import Given, given
+from datasets.cores import usable_cores
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from training.script import run_script
@@ -66,7 +66,7 @@ def learn(run: Given, phantoms: Path, seconds: float) -> Path:
         "log_interval": "1",
         "eval_interval": "0",
         "check_data": "off",
-        "workers": str(min(12, os.cpu_count() or 1) if not run.rehearsal else 0),
+        "workers": str(min(12, usable_cores()) if not run.rehearsal else 0),
     }
     command = [sys.executable, "train_encoder_2D1D.py"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -113,7 +113,7 @@ def main() -> None:
     phantoms = run.work / "phantoms"
     if not (phantoms / "train.json").is_file():
         case = CaseOptions(in_plane=(3.0, 4.0), between=(4.0, 6.0)) if run.rehearsal else CaseOptions()
-        write_dataset(DatasetOptions(phantoms, run.scale.phantoms, case=case), workers=os.cpu_count() or 1)
+        write_dataset(DatasetOptions(phantoms, run.scale.phantoms, case=case), workers=usable_cores())
     print(f"{run.scale.phantoms} phantoms after {monotonic() - begun:.0f} s", flush=True)
     tell(run, rows_of(learn(run, phantoms, run.seconds - (monotonic() - begun))))
 

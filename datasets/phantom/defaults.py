@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.cores import usable_cores
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 
 DEFAULT_PHANTOMS = "runs/phantoms"  # the folder they go to
@@ -18,4 +18,4 @@ def ensure_phantoms(folder: str | Path, manifests: Sequence[str]) -> None:
     wanted = [Path(name) for name in manifests if Path(name).parent == folder]
     if wanted and not all(path.is_file() for path in wanted):
         print(f"no manifest in {folder} yet: writing {DEFAULT_COUNT} phantom CTs there", flush=True)
-        write_dataset(DatasetOptions(folder, DEFAULT_COUNT), workers=os.cpu_count() or 1)
+        write_dataset(DatasetOptions(folder, DEFAULT_COUNT), workers=usable_cores())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
+from datasets.cores import usable_cores
 from datasets.errors import InputError
 from datasets.mask_files import mask_file
 from datasets.prepare.case import Case
@@ -150,4 +150,4 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
 
 def default_workers() -> int:
     """As many as the machine has cores, at most 16: more only wait for the disk."""
-    return min(os.cpu_count() or 1, 16)
+    return min(usable_cores(), 16)
