@@ -38,6 +38,7 @@ from benchmarks.stages_language import model_of
 from models.configuration import ENCODER_NAMES, vision_preset
 
 SMALL = NnUNetPlan(window=(16, 16, 16), channels=(4, 8, 8), structures=(2, 3))
+WIDTHS, STRIDES = (64, 256, 512, 1024, 2048), (2, 4, 8, 16, 32)  # of ResNet-50's maps
 needs_nnunet = pytest.mark.skipif(not installed(), reason="dynamic-network-architectures is not installed")
 
 
@@ -163,6 +164,19 @@ def test_peers_are_of_their_published_size() -> None:
     resnet, _ = contestant("MONAI ResNet-50", "tiny")
     assert parameter_count(swin) == pytest.approx(8.06e6, rel=0.01)
     assert parameter_count(resnet) == pytest.approx(46.2e6, rel=0.01)
+
+
+def test_resnets_of_both_sides_give_the_same_maps() -> None:
+    network, theirs = contestant("MONAI ResNet-50", "tiny")
+    network.to(measure.precision())
+    encoder, ours = contestant("ResNet3D", "tiny")
+    encoder.to(measure.precision())
+    edge = vision_preset("tiny", "ViT3D").crop_size[0]
+    shapes = [(1, channels, *(edge // stride,) * 3) for channels, stride in zip(WIDTHS, STRIDES, strict=True)]
+    for _ in range(2):  # a second pass must not add to the first one's
+        assert [tuple(one.shape) for one in theirs()] == shapes
+    assert [tuple(one.shape)[2:] for one in ours()[1:]] == [shape[2:] for shape in shapes]
+    assert all(one.requires_grad for one in theirs())
 
 
 def test_ratios_are_to_the_first_row_of_a_group() -> None:

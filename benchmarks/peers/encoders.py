@@ -2,6 +2,7 @@
 
 Each gives all of its feature maps, and the backward pass is of their mean squares, in training mode and without
 checkpointing.  Forward alone is in evaluation mode.  Multiply-adds are of the forward pass, half of what torch counts.
+MONAI's ResNet-50 gives a pooled vector; its maps are taken where they arise, the same five as our ResNet3D's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ Maps = Sequence[Tensor]
 Contestant = tuple[nn.Module, Callable[[], Maps]]  # a network, and a forward pass that gives its feature maps
 
 LONG_SECONDS = 5.0  # beside which a first call's own work does not count
+RESNET_MAPS = ("act", "layer1", "layer2", "layer3", "layer4")  # modules that give the maps of stride 2 to 32
 PEERS = ("MONAI SwinUNETR", "MONAI ResNet-50", "MONAI ResNet-50, stride 1")
 
 
@@ -48,17 +50,20 @@ def peer(name: str, edge: int) -> Contestant:
 
     ResNet-50 is measured with the first stride of 2 that ResNet3D and MedicalNet have, and with MONAI's own of 1.
     """
-    network: nn.Module
-    if name == "MONAI SwinUNETR":
-        network = SwinUNETR(in_channels=1, out_channels=1, feature_size=48).swinViT
-    else:
-        stride = 1 if name.endswith("stride 1") else 2
-        network = resnet50(spatial_dims=3, n_input_channels=1, feed_forward=False, conv1_t_stride=stride)
     cube = torch.randn(1, 1, edge, edge, edge, device=device(), dtype=precision())
+    if name == "MONAI SwinUNETR":
+        swin: nn.Module = SwinUNETR(in_channels=1, out_channels=1, feature_size=48).swinViT
+        return swin, lambda: list(swin(cube))
+    stride = 1 if name.endswith("stride 1") else 2
+    network = resnet50(spatial_dims=3, n_input_channels=1, feed_forward=False, conv1_t_stride=stride)
+    maps: list[Tensor] = []
+    for module in RESNET_MAPS:
+        network.get_submodule(module).register_forward_hook(lambda _module, _inputs, output: maps.append(output))
 
     def forward() -> Maps:
-        maps = network(cube)
-        return [maps] if isinstance(maps, Tensor) else list(maps)
+        maps.clear()
+        network(cube)
+        return list(maps)
 
     return network, forward
 
