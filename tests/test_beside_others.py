@@ -8,6 +8,7 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 import torch
@@ -22,12 +23,14 @@ from benchmarks.peers.generation import agreement, our_answer, question, their_a
 from benchmarks.peers.measurements import MEASUREMENTS, NNUNET, Extent, names_of
 from benchmarks.peers.nnunet import (
     MISSING,
+    LogitSums,
     NnUNetPlan,
+    add_logits,
     build_network,
+    empty_sums,
     installed,
     offsets_of,
     on_grid,
-    summed_logits,
     to_source,
     windows_of,
 )
@@ -70,9 +73,12 @@ def test_means_of_windows_are_what_each_window_says_where_all_agree() -> None:
     def network(window: Tensor) -> Tensor:
         return torch.cat([window, 3 - 2 * window], dim=1)
 
-    total, weight = summed_logits(network, voxels, (16, 16, 16), windows_of(voxels.shape, (16, 16, 16)), 2)
-    assert weight.min() > 0
-    torch.testing.assert_close((total / weight).float(), torch.stack([voxels, 3 - 2 * voxels]), atol=0.02, rtol=0.01)
+    sums = empty_sums(voxels, (16, 16, 16), 2)
+    add_logits(network, voxels, windows_of(voxels.shape, (16, 16, 16)), sums)
+    assert sums.weight.min() > 0
+    torch.testing.assert_close(
+        (sums.logits / sums.weight).float(), torch.stack([voxels, 3 - 2 * voxels]), atol=0.02, rtol=0.01
+    )
 
 
 def test_the_ct_comes_to_voxels_of_the_plan_and_labels_go_back() -> None:
@@ -110,7 +116,26 @@ def test_what_is_scaled_is_said(small_ct: None) -> None:
     assert whole.note.startswith(f"2 networks, {count} windows each") and "scaled" not in whole.note
     assert share.note.endswith(f"3 of {count} windows, scaled")
     assert "5 structures" in whole.name and whole.group == "36 × 36 × 30 mm"
-    assert share.figures["seconds"] > 0
+
+
+@needs_nnunet
+def test_windows_alone_are_scaled(small_ct: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of 1 s a reading, and 10 s for making a network's sums: six spans beside two of three windows each."""
+    passed = [0.0]
+
+    def now() -> float:
+        passed[0] += 1
+        return passed[0]
+
+    def slow_sums(*given: Any) -> LogitSums:
+        passed[0] += 10
+        return empty_sums(*given)
+
+    monkeypatch.setattr(organs, "now", now)
+    monkeypatch.setattr(organs, "empty_sums", slow_sums)
+    count = len(starts_of(24, 16)) ** 2 * len(starts_of(20, 16))
+    assert organs.by_nnunet(True, 3, SMALL).figures["seconds"] == pytest.approx(6 + 2 * 10 + 2 * count / 3)
+    assert organs.by_nnunet(True, None, SMALL).figures["seconds"] == pytest.approx(6 + 2 * 10 + 2)
 
 
 def tiny_peers() -> tuple:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,25 +88,30 @@ def windows_of(shape: Sequence[int], window: tuple[int, int, int]) -> list[tuple
     return dense_patch_slices(shape, window, [edge // 2 for edge in window])
 
 
-def summed_logits(
-    network: Callable[[Tensor], Tensor],
-    voxels: Tensor,
-    window: tuple[int, int, int],
-    places: Sequence[tuple[slice, ...]],
-    channels: int,
-) -> tuple[Tensor, Tensor]:
-    """Logits (channels, h, w, d) of the windows of (h, w, d), each weighed and summed, and the weights' sum, both fp16.
+class LogitSums(NamedTuple):
+    """Weighed logits (channels, h, w, d) and their weights' sum (h, w, d), whose quotient is the mean, and the weights
+    of one window; all fp16.  Where no window reached, both sums are 0."""
 
-    Their quotient is the mean; where no window reached, both are 0.
-    """
-    weights = compute_importance_map(window, mode="gaussian", sigma_scale=GAUSSIAN, device=voxels.device).half()
-    total = torch.zeros((channels, *voxels.shape), dtype=torch.half, device=voxels.device)
-    weight = torch.zeros(tuple(voxels.shape), dtype=torch.half, device=voxels.device)
+    logits: Tensor
+    weight: Tensor
+    of_window: Tensor
+
+
+def empty_sums(voxels: Tensor, window: tuple[int, int, int], channels: int) -> LogitSums:
+    """Sums of no window for a CT (h, w, d)."""
+    of_window = compute_importance_map(window, mode="gaussian", sigma_scale=GAUSSIAN, device=voxels.device).half()
+    logits = torch.zeros((channels, *voxels.shape), dtype=torch.half, device=voxels.device)
+    return LogitSums(logits, torch.zeros(tuple(voxels.shape), dtype=torch.half, device=voxels.device), of_window)
+
+
+def add_logits(
+    network: Callable[[Tensor], Tensor], voxels: Tensor, places: Sequence[tuple[slice, ...]], sums: LogitSums
+) -> None:
+    """Add what the network says of the windows of (h, w, d)."""
     for place in places:
         logits = network(voxels[place][None, None])[0].half()
-        total[(slice(None), *place)] += logits * weights
-        weight[place] += weights
-    return total, weight
+        sums.logits[(slice(None), *place)] += logits * sums.of_window
+        sums.weight[place] += sums.of_window
 
 
 def offsets_of(plan: NnUNetPlan) -> Iterator[tuple[int, int]]:

@@ -16,10 +16,11 @@ from benchmarks.measure import device, now, peak_gib, precision
 from benchmarks.peers.nnunet import (
     TOTAL_SEGMENTATOR,
     NnUNetPlan,
+    add_logits,
     build_network,
+    empty_sums,
     offsets_of,
     on_grid,
-    summed_logits,
     to_source,
     windows_of,
 )
@@ -53,7 +54,10 @@ def window_count(quick: bool, plan: NnUNetPlan = TOTAL_SEGMENTATOR) -> int:
 
 
 def by_nnunet(quick: bool, windows: int | None, plan: NnUNetPlan = TOTAL_SEGMENTATOR) -> PeerRow:
-    """Labels of all structures.  windows: of each network that are timed, the rest reckoned; None: all."""
+    """Labels of all structures.  windows: of each network that are timed, the rest reckoned; None: all.
+
+    What is done once a network, whatever the number of windows, is not scaled.
+    """
     hounsfield = hounsfield_volume(shape_of(quick))
     with torch.inference_mode():
         begun = now()
@@ -69,14 +73,18 @@ def by_nnunet(quick: bool, windows: int | None, plan: NnUNetPlan = TOTAL_SEGMENT
             if not offset:  # what is timed may be a share of the windows, and the first one has more to do
                 network(grid.to(precision())[places[0]][None, None])
             begun = now()
-            logits, weight = summed_logits(network, grid.to(precision()), plan.window, timed, 1 + structures)
+            cast, sums = grid.to(precision()), empty_sums(grid, plan.window, 1 + structures)
+            other += now() - begun
+            begun = now()
+            add_logits(network, cast, timed, sums)
             of_windows += now() - begun
             begun = now()
+            logits, weight, _ = sums
             logits /= weight.clamp_min(torch.finfo(weight.dtype).tiny)
             found = logits.argmax(0).to(torch.uint8)
             labels = torch.where(found > 0, found + offset, labels)
             other += now() - begun
-            del network, logits, weight, found
+            del network, cast, sums, logits, weight, found
         begun = now()
         to_source(labels, hounsfield.shape, SPACING, plan).cpu()
         other += now() - begun
