@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.gpu.card import about
 from benchmarks.gpu.random_language import language_folder
 from benchmarks.gpu.scale import Given, given
-from benchmarks.measure import device, now, peak_gib
+from benchmarks.measure import device, forget_peak, now, peak_gib
 from datasets.conversation import Conversation
 from datasets.instruction import InstructionBatch, InstructionCollator, InstructionSample
 from datasets.manifest import QuestionPart
@@ -71,6 +71,7 @@ def speed(run: Given, model: CTInstruct) -> None:
         with torch.inference_mode():
             encoded = model.encode(batch)
             for beams, name in ((1, "greedily"), (BEAMS, f"by {BEAMS} beams")):
+                forget_peak()  # of what came before
                 first = _seconds(model, batch, encoded, beams, 1)[0]
                 seconds, tokens = _seconds(model, batch, encoded, beams, run.scale.new_tokens)
                 rate = (tokens - 1) / max(seconds - first, 1e-9)

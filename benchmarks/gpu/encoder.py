@@ -9,7 +9,6 @@ none of the model's; with them counted the share is called HFU (hardware FLOPs u
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -21,21 +20,13 @@ from benchmarks import stages_vision
 from benchmarks.gpu.card import about
 from benchmarks.gpu.figures import FigureFile, of_row
 from benchmarks.gpu.scale import Given, given
-from benchmarks.measure import Aim, Row, best_seconds, count_gflop, device, peak_gib
+from benchmarks.measure import Aim, Row, best_seconds, count_gflop, forget_peak, peak_gib
 from models.encoders.contract import VolumePatches
 from training.script import run_script
 
 INFERENCE, TRAINING, PUBLISHED = 50.0, 40.0, 2.0  # aims: per cent of MFU, and times the speed of the published way
 Stage = Callable[[], tuple[list[Row], list[Aim]]]
 Result = TypeVar("Result")
-
-
-def forget_peak() -> None:
-    """Have the accelerator's peak begin anew; that of a process cannot."""
-    gc.collect()
-    if device().type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def utilisation(gflop: float, seconds: float, flops: float) -> float:
