@@ -6,27 +6,34 @@
 
 The language model has Qwen2-VL-2B's shapes and random weights, vision is the published size.  A step is an update by
 two micro-batches, so that gradients are accumulated as in a run.  Patches of one volume, then volumes in a micro-batch,
-are raised until the peak of memory passes each limit; every sample has one mask on all slices.
+are raised until the peak of memory passes each limit; every sample has one mask on all slices.  The largest limit comes
+last in both: where memory runs out within a step, nothing after it can be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
 from time import monotonic
+
+import torch
 
 from benchmarks.gpu.card import about, memory_gib
 from benchmarks.gpu.random_language import language_folder
 from benchmarks.gpu.scale import Given, given
 from benchmarks.measure import device
-from benchmarks.memory_search import largest_within
-from benchmarks.tuning_step import prepared
+from benchmarks.memory_search import DoesNotFit, Largest, largest_within
+from benchmarks.tuning_step import TuningStep, prepared
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from training.script import run_script
 
 CARDS = (24.0, 40.0, 80.0)  # GB
 BESIDE = 1.5  # GB that the CUDA context, libraries and unused rests of blocks take beside what is allocated
+TOO_LARGE = "does not fit into this card's memory"
 LAST_SECONDS = 8.0  # no trial is begun with less left
 
 
@@ -59,18 +66,43 @@ def limits_of(first: float, cards: list[float] | None) -> dict[str, float]:
 
 
 def measure(run: Given, lora: bool, cards: list[float] | None, end: float) -> None:
-    """All figures of one way to train."""
-    figures, scale = run.figures, run.scale
-    trainer = prepared(arguments(run, lora))
-    trainer.step(1)  # makes the optimiser's moments
+    """All figures of one way to train; `end` on the monotonic clock."""
+    figures, patches = run.figures, run.scale.patches
     repeats = 1 if run.rehearsal else 2
-    seconds, peak = min(trainer.step(1) for _ in range(repeats))
+    try:
+        trainer = prepared(arguments(run, lora))
+        trainer.step(1)  # makes the optimiser's moments
+        seconds, peak = min(trainer.step(1) for _ in range(repeats))
+    except (torch.OutOfMemoryError, DoesNotFit):
+        figures.add("step on volumes of 1 patch", None, "s", note=TOO_LARGE)
+        return
     figures.add("step on volumes of 1 patch", seconds, "s", note=f"peak {peak:.1f} GiB")
     limits = limits_of(peak, cards)
+    try:
+        _usual_step(run, trainer, repeats)
+    except DoesNotFit:
+        figures.add(f"step on volumes of {patches} patches", None, "s", note=TOO_LARGE)
 
-    patches = scale.patches
+    def go_on(until: float) -> bool:
+        return not trainer.broken and monotonic() < until - LAST_SECONDS
+
+    what = f"largest micro-batch of {patches} patches each"
+    searches = [
+        _Search(run, "largest volume", "patches", lambda size: trainer.step(size)[1], run.scale.most_patches),
+        _Search(run, what, "volumes", lambda size: trainer.step(patches, size)[1], run.scale.most_volumes),
+    ]
+    smaller, largest = _largest_last(limits)
+    turns = [(search, asked) for asked in (smaller, largest) for search in searches if asked]
+    for behind, (search, asked) in zip(reversed(range(len(turns))), turns, strict=True):
+        begun = monotonic()
+        search.within(asked, partial(go_on, begun + (end - begun) / (1 + behind)))
+
+
+def _usual_step(run: Given, trainer: TuningStep, repeats: int) -> None:
+    """Figures of steps on volumes of the usual size; raises DoesNotFit."""
+    figures, patches = run.figures, run.scale.patches
     updates = [trainer.step(patches) for _ in range(repeats)]
-    seconds, peak = min(updates)
+    seconds = min(updates)[0]
     visual, tokens = trainer.tokens(patches)
     samples = trainer.settings.accumulation_steps
     note = f"{samples} samples of {visual} visual tokens and {tokens - visual} others, with one mask each"
@@ -78,44 +110,45 @@ def measure(run: Given, lora: bool, cards: list[float] | None, end: float) -> No
     figures.add(f"peak memory of a step on volumes of {patches} patches", max(peak for _, peak in updates), "GiB")
     figures.add("tokens trained on", samples * tokens / seconds, "/s", note=f"{samples / seconds:.2f} volumes a second")
 
-    def by_patches(size: int) -> float:
-        return trainer.step(size)[1]
 
-    def by_volumes(size: int) -> float:
-        return trainer.step(patches, size)[1]
-
-    def until(end: float) -> Callable[[], bool]:
-        return lambda: not trainer.broken and monotonic() < end - LAST_SECONDS
-
-    first = until(monotonic() + 0.6 * (end - monotonic()))
-    _search(run, "largest volume", "patches", by_patches, limits, scale.most_patches, first)
-    what = f"largest micro-batch of {patches} patches each"
-    _search(run, what, "volumes", by_volumes, limits, scale.most_volumes, until(end))
-
-
-def _search(
-    run: Given,
-    what: str,
-    unit: str,
-    peak_of: Callable[[int], float],
-    limits: dict[str, float],
-    most: int,
-    go_on: Callable[[], bool],
-) -> None:
+def _largest_last(limits: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """All limits but the largest that this card can reach, and that one alone."""
     card = memory_gib() or float("inf")
-    there = {name: limit for name, limit in limits.items() if limit < card}
-    found, peaks = largest_within(peak_of, list(there.values()), most, go_on)
-    by_limit = {one.limit: one for one in found}
-    for name, limit in limits.items():
-        if limit not in by_limit:
-            run.figures.add(f"{what} on a card of {name}", None, unit, note="this card is smaller")
-            continue
-        one = by_limit[limit]
-        note = "" if one.exact else "at least: the search ended there"
-        if not one.size and one.exact:
-            note = "not even one fits"
-        run.figures.add(f"{what} on a card of {name}", one.size, unit, note=note)
-    run.figures.keep(**{f"{what}, GiB by {unit}": {str(size): round(peak, 3) for size, peak in peaks.items()}})
+    largest = max((name for name, limit in limits.items() if limit < card), key=limits.__getitem__, default=None)
+    smaller = {name: limit for name, limit in limits.items() if name != largest}
+    return smaller, {} if largest is None else {largest: limits[largest]}
+
+
+@dataclass
+class _Search:
+    """A size that is raised until memory is full, and the peaks (GiB) of those that were tried."""
+
+    run: Given
+    what: str
+    unit: str
+    peak_of: Callable[[int], float]
+    most: int
+    peaks: dict[int, float] = field(default_factory=dict)
+
+    def within(self, limits: dict[str, float], go_on: Callable[[], bool]) -> None:
+        """A figure for each limit, by its card's name."""
+        figures, card = self.run.figures, memory_gib() or float("inf")
+        reached = [limit for limit in limits.values() if limit < card]
+        found, self.peaks = largest_within(self.peak_of, reached, self.most, go_on, self.peaks)
+        by_limit = {one.limit: one for one in found}
+        for name, limit in limits.items():
+            value, note = None, "this card is smaller"
+            if limit in by_limit:
+                value, note = _told(by_limit[limit])
+            figures.add(f"{self.what} on a card of {name}", value, self.unit, note=note)
+        told = {str(size): round(peak, 3) if isfinite(peak) else None for size, peak in self.peaks.items()}
+        figures.keep(**{f"{self.what}, GiB by {self.unit}": told})
+
+
+def _told(found: Largest) -> tuple[int | None, str]:
+    if found.exact:
+        return found.size, "" if found.size else "not even one fits"
+    return (found.size, "at least: the search ended there") if found.size else (None, "not tried")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,14 +21,18 @@ class Largest:
 
 
 def largest_within(
-    peak_of: Callable[[int], float], limits: Sequence[float], most: int, go_on: Callable[[], bool] = lambda: True
+    peak_of: Callable[[int], float],
+    limits: Sequence[float],
+    most: int,
+    go_on: Callable[[], bool] = lambda: True,
+    known: Mapping[int, float] | None = None,
 ) -> tuple[list[Largest], dict[int, float]]:
     """The largest size of at most `most` whose peak is within each limit, and the peaks of all sizes that were tried.
 
     peak_of: the peak of a size of 1 or more, in the unit of the limits; raises DoesNotFit.  It is asked once a size.
-    go_on: asked before each trial; once it is False, what is known is given.
+    go_on: asked before each trial; once it is False, what is known is given.  known: peaks of an earlier search.
     """
-    peaks: dict[int, float] = {}
+    peaks = dict(known or {})
 
     def bounds(limit: float) -> tuple[int, int | None]:
         """The largest size that is known to fit, and the smallest that is known not to."""
