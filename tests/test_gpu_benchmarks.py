@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import learning
-from benchmarks.gpu.__main__ import LIMIT, PARTS, report, run_part
+from benchmarks.gpu.__main__ import LIMIT, PARTS, Ended, exit_status, report, run_part
 from benchmarks.gpu.answers import first_difference, relative_error
 from benchmarks.gpu.budget import Part, granted
 from benchmarks.gpu.card import nominal_flops
@@ -22,6 +22,7 @@ from benchmarks.gpu.encoder import utilisation
 from benchmarks.gpu.figures import Figure, FigureFile, line_of, of_row, read_figures, table
 from benchmarks.measure import Row
 from benchmarks.memory_search import DoesNotFit, largest_within
+from datasets.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -178,6 +179,7 @@ def is_running(process: int) -> bool:
 def test_a_part_that_hangs_is_ended_with_its_children_and_leaves_its_figures(part: Part, tmp_path: Path):
     ended = run_part(part, 3, tmp_path, tmp_path, rehearsal=False)
     assert ended.status is None and ended.seconds < 30 and "ended there" in ended.said
+    assert exit_status([ended]) == 1
     assert [figure.value for figure in read_figures(tmp_path / "fake.json")[0]] == [1.0]
     child = int((tmp_path / "fake.log").read_text().split()[1])
     for _ in range(100):
@@ -191,10 +193,40 @@ def test_a_part_that_fails_is_told_with_its_last_line(part: Part, tmp_path: Path
     failing = Part(part.name, part.module, ("--fail",))
     ended = run_part(failing, 20, tmp_path, tmp_path, rehearsal=False)
     assert ended.status == 1 and ended.said.endswith("failed with status 1: no such weights")
+    assert exit_status([ended]) == 1
+    done, left_out = Ended("a", 1.0, 2.0, 0, ""), Ended("b", 0.0, 0.0, None, "")
+    assert exit_status([done, done]) == 0 and exit_status([done, left_out]) == 1
     aims = [Figure("fake", "n", 1.0, target=2.0), Figure("fake", "m", 3.0, target=2.0)]
     text = report(tmp_path, aims, [ended], {"encoder": {"machine": "a card"}}, rehearsal=True)
     assert text.startswith("a card\n") and "1 of 2 aims are met" in text and "rehearsal" in text
     assert json.loads((tmp_path / "results.json").read_text())["parts"][0]["last_line"] == "no such weights"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_training_that_fails_fails_its_part_after_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+):
+    (tmp_path / "train_encoder_2D1D.py").write_text(
+        "import json, pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('--run_dir') + 1])\n"
+        "folder.mkdir()\n"
+        "rows = [{'train/loss': 4 / n, 'train/seconds': 1, 'train/data_seconds': 0} for n in range(1, 11)]\n"
+        "(folder / 'history.jsonl').write_text(''.join(json.dumps(row) + chr(10) for row in rows))\n"
+        f"sys.exit({status})\n"
+    )
+    work = tmp_path / "work"
+    (work / "phantoms").mkdir(parents=True)
+    (work / "phantoms" / "train.json").touch()
+    monkeypatch.setattr(learning, "ROOT", tmp_path)
+    words = ["learning", "--rehearsal", "--work", str(work), "--figures", str(tmp_path / "figures.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    if status:
+        with pytest.raises(InputError, match="training failed; see the log"):
+            learning.main()
+    else:
+        learning.main()
+    figures, more = read_figures(tmp_path / "figures.json")
+    assert figures[0].name == "training steps" and figures[0].value == 1 and more["training_status"] == status
 
 
 @pytest.mark.slow

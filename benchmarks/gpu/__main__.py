@@ -79,6 +79,11 @@ def run_part(part: Part, seconds: float, output: Path, work: Path, rehearsal: bo
     return Ended(part.name, monotonic() - begun, seconds, status, lines[-1][:300])
 
 
+def exit_status(ends: Sequence[Ended]) -> int:
+    """0 where all parts were done, else 1: one failed, was ended, or had no time left."""
+    return int(any(end.status != 0 for end in ends))
+
+
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End a part and all that it has started; a part in good order has ended these itself."""
     with contextlib.suppress(ProcessLookupError):
@@ -146,7 +151,7 @@ def main() -> int:
             figures += own
             text = report(output, figures, ends, more, rehearsal)
     print(f"\n{text}\n{output}/results.md, after {monotonic() - begun:.0f} s")
-    return int(any(end.status for end in ends) or not all(end.granted for end in ends))
+    return exit_status(ends)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.encoder_runs import ROOT
 from benchmarks.gpu.scale import Given, given
 from datasets.cores import usable_cores
+from datasets.errors import InputError
 from datasets.phantom.case import CaseOptions
 from datasets.phantom.dataset import DatasetOptions, write_dataset
 from training.script import run_script
@@ -49,8 +50,8 @@ def begin_and_end(values: Sequence[float]) -> tuple[float, float]:
     return sum(values[:count]) / count, sum(values[-count:]) / count
 
 
-def learn(run: Given, phantoms: Path, seconds: float) -> Path:
-    """Train for what is left of `seconds`, and give the history."""
+def learn(run: Given, phantoms: Path, seconds: float) -> tuple[Path, bool]:
+    """Train for what is left of `seconds`: the history, and whether all went well, being late included."""
     folder = run.work / "learning"
     minutes = min(MOST_MINUTES, max(seconds - STARTING - SAVING, 5.0) / 60)
     options = {
@@ -71,6 +72,7 @@ def learn(run: Given, phantoms: Path, seconds: float) -> Path:
     command = [sys.executable, "train_encoder_2D1D.py"]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     print(" ".join(command), flush=True)
+    status = 0
     process = subprocess.Popen(command, cwd=ROOT)  # of this part's process group, which is ended as a whole
     try:
         status = process.wait(timeout=seconds - 2)
@@ -81,7 +83,7 @@ def learn(run: Given, phantoms: Path, seconds: float) -> Path:
         if process.poll() is None:
             process.kill()
             process.wait()
-    return folder / "history.jsonl"
+    return folder / "history.jsonl", status == 0
 
 
 def tell(run: Given, rows: Sequence[dict[str, Any]]) -> None:
@@ -115,7 +117,10 @@ def main() -> None:
         case = CaseOptions(in_plane=(3.0, 4.0), between=(4.0, 6.0)) if run.rehearsal else CaseOptions()
         write_dataset(DatasetOptions(phantoms, run.scale.phantoms, case=case), workers=usable_cores())
     print(f"{run.scale.phantoms} phantoms after {monotonic() - begun:.0f} s", flush=True)
-    tell(run, rows_of(learn(run, phantoms, run.seconds - (monotonic() - begun))))
+    history, done = learn(run, phantoms, run.seconds - (monotonic() - begun))
+    tell(run, rows_of(history))
+    if not done:
+        raise InputError("training failed; see the log")
 
 
 if __name__ == "__main__":
