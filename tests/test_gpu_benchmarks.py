@@ -165,7 +165,7 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
         "print('child', child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     return Part("fake", "fake_part")
 
 
@@ -181,12 +181,37 @@ def test_a_part_that_hangs_is_ended_with_its_children_and_leaves_its_figures(par
     assert ended.status is None and ended.seconds < 30 and "ended there" in ended.said
     assert exit_status([ended]) == 1
     assert [figure.value for figure in read_figures(tmp_path / "fake.json")[0]] == [1.0]
-    child = int((tmp_path / "fake.log").read_text().split()[1])
+    assert ends_soon(int((tmp_path / "fake.log").read_text().split()[1]))
+
+
+def ends_soon(process: int) -> bool:
     for _ in range(100):
-        if not is_running(child):
-            break
+        if not is_running(process):
+            return True
         time.sleep(0.05)
-    assert not is_running(child)
+    return False
+
+
+def test_a_command_that_is_told_to_end_ends_its_part(part: Part, tmp_path: Path):
+    code = (
+        "import sys; from benchmarks.gpu import __main__ as command; from benchmarks.gpu.budget import Part; "
+        "command.PARTS = (Part('fake', 'fake_part'),); sys.argv[1:] = ['--rehearsal', '--output', sys.argv[1]]; "
+        "sys.exit(command.main())"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+    log = tmp_path / "fake.log"
+    try:
+        for _ in range(600):
+            if log.is_file() and log.read_text().endswith("\n"):
+                break
+            time.sleep(0.05)
+        child = int(log.read_text().split()[1])
+        assert is_running(child)
+        command.terminate()
+        assert command.wait(timeout=20) == 143
+    finally:
+        command.kill()
+    assert ends_soon(child)
 
 
 def test_a_part_that_fails_is_told_with_its_last_line(part: Part, tmp_path: Path):

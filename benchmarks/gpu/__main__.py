@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -91,6 +91,11 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _told_to_end(*_: object) -> NoReturn:
+    """SIGTERM as an exception, so that the part in progress, of a process group of its own, is ended too."""
+    sys.exit(128 + signal.SIGTERM)
+
+
 def report(
     output: Path, figures: Sequence[Figure], ends: Sequence[Ended], more: dict[str, Any], rehearsal: bool
 ) -> str:
@@ -121,6 +126,7 @@ def _figures(part: Part, work: Path) -> Path:
 def main() -> int:
     """Command line; 1 where a part failed or the time was not enough for all of them."""
     begun = monotonic()
+    signal.signal(signal.SIGTERM, _told_to_end)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks_output/gpu"), help="folder of table and logs")
     parser.add_argument("--rehearsal", action="store_true", help="tiny sizes; always so without a GPU")
