@@ -16,6 +16,7 @@
 set -euo pipefail
 here=$PWD
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac }
+case ${PYTHON:-} in */*) PYTHON=$(absolute "$PYTHON") ;; esac # one without a slash is looked up in PATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ "${1:-}" = collect ]; then
@@ -25,7 +26,10 @@ if [ "${1:-}" = collect ]; then
         platforms+=(--platform "manylinux${glibc}_x86_64")
     done
     while read -r name; do
-        pinned=$(grep -oE "^$name==[^ ;]+" requirements.lock)
+        if ! pinned=$(grep -oE "^$name==[^ ;]+" requirements.lock); then
+            echo "error: $name is not in requirements.lock" >&2
+            exit 1
+        fi
         case $name in
             # these come as source alone; DeepSpeed's kernels would be compiled at their first use, and none is used
             deepspeed | hjson) DS_BUILD_OPS=0 "${PYTHON:-python3}" -m pip wheel --quiet --no-deps -w "$folder" "$pinned" ;;
@@ -41,6 +45,7 @@ output=${OUT:-benchmarks_output/gpu} rest=()
 while [ $# -gt 0 ]; do
     case $1 in
         --output) output=${2:?--output needs a folder}; shift 2 ;;
+        --output=*) output=${1#*=}; : "${output:?--output needs a folder}"; shift ;;
         *) rest+=("$1"); shift ;;
     esac
 done
@@ -101,4 +106,9 @@ else:
     print(f"torch {torch.__version__} sees no GPU: a rehearsal at tiny size")
 CHECK
 
-"$python" -m benchmarks.gpu --output "$output" --spent $((SECONDS - begun)) "${rest[@]}"
+"$python" -m benchmarks.gpu --output "$output" --spent $((SECONDS - begun)) ${rest[@]+"${rest[@]}"} &
+parts=$! status=0
+trap 'kill -TERM "$parts" 2>/dev/null' TERM INT # bash alone would leave them running
+wait "$parts" || status=$?
+while kill -0 "$parts" 2>/dev/null; do wait "$parts" || status=$?; done # a signal ends the first wait
+exit "$status"

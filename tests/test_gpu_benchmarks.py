@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -252,6 +253,19 @@ def test_training_that_fails_fails_its_part_after_its_figures(
         learning.main()
     figures, more = read_figures(tmp_path / "figures.json")
     assert figures[0].name == "training steps" and figures[0].value == 1 and more["training_status"] == status
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["collect"], "collect needs a folder"), (["collect", "wheels"], "error: nothing is not in requirements.lock")],
+)
+def test_what_cannot_be_collected_is_told(tmp_path: Path, words: list[str], said: str):
+    (tmp_path / "benchmarks" / "gpu").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "benchmarks" / "gpu.sh", tmp_path / "benchmarks")
+    (tmp_path / "benchmarks" / "gpu" / "packages.txt").write_text("nothing\n")
+    (tmp_path / "requirements.lock").write_text("nothing-else==1.0 ; python_version > '3'\n")
+    done = subprocess.run(["bash", "benchmarks/gpu.sh", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(f"{said}\n")
 
 
 @pytest.mark.slow
