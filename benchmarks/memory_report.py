@@ -21,9 +21,9 @@ from time import monotonic
 
 import torch
 
-from benchmarks.gpu.card import about, memory_gib
 from benchmarks.gpu.random_language import language_folder
 from benchmarks.gpu.scale import Given, given
+from benchmarks.machine import about, memory_gib
 from benchmarks.measure import device
 from benchmarks.memory_search import DoesNotFit, Largest, largest_within
 from benchmarks.tuning_step import TuningStep, prepared
@@ -160,7 +160,7 @@ def main() -> None:
         parser.add_argument("--gigabytes", type=float, nargs="+", help="of the cards (default: 24 40 80)")
 
     run, options = given("tuning", __doc__, more)
-    run.figures.keep(machine=about()[0])
+    run.figures.keep(machine=about().line)
     measure(run, options.lora, options.gigabytes, begun + run.seconds)
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import (
+    machine,
     stages_data,
     stages_language,
     stages_packed,
@@ -32,7 +33,6 @@ from benchmarks import (
     stages_tiny,
     stages_vision,
 )
-from benchmarks.machine import machine
 from benchmarks.measure import Aim, Row, choose_precision, device
 from benchmarks.own_process import json_of_process
 from benchmarks.table import aims_table, cost_plot, rows_table
@@ -105,7 +105,7 @@ def main() -> None:
         return
 
     console, rows, aims, failures = Console(), [], [], []
-    about = machine()
+    about = machine.about().line
     names = options.stages or (QUICK if options.quick else [name for name in STAGES if name not in ON_REQUEST])
     for name in track(names, description="stages", console=console):
         result = in_own_process(name, options.quick, options.precision)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
+from benchmarks.machine import Machine
 from benchmarks.own_process import json_of_process
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import organs
 from benchmarks.peers.encoders import contestant, encoder_row
-from benchmarks.peers.generation import agreement, our_answer, question, their_answer, transformers_own
+from benchmarks.peers.generation import our_answer, question, their_answer, transformers_own
 from benchmarks.peers.measurements import MEASUREMENTS, NNUNET, Extent, names_of
 from benchmarks.peers.nnunet import (
     MISSING,
@@ -36,6 +37,7 @@ from benchmarks.peers.nnunet import (
 )
 from benchmarks.peers.rows import PeerRow
 from benchmarks.peers.table import bar_plot, part_table
+from benchmarks.same_tokens import agreement
 from benchmarks.segmentation_peer.network import parameter_count
 from benchmarks.stages_language import model_of
 from models.configuration import ENCODER_NAMES, vision_preset
@@ -152,19 +154,18 @@ def test_both_searches_find_the_same_tokens() -> None:
     model, peer = tiny_peers()
     batch = question(model, 40)
     for beams in (1, 5):
-        theirs = their_answer(peer, batch, beams, 8, model.tokenizer.eos_token_id)
-        assert len(set(theirs.tolist())) > 4
-        assert agreement(our_answer(model, batch, beams, 8), theirs) == "the same 8 tokens"
+        theirs = their_answer(peer, batch, beams, 8, model.tokenizer.eos_token_id).tolist()
+        assert len(set(theirs)) > 4
+        assert agreement(our_answer(model, batch, beams, 8).tolist(), theirs) == "the same 8 tokens"
     model.language_model.lm_head.weight.neg_()
-    assert (
-        agreement(our_answer(model, batch, 1, 8), their_answer(peer, batch, 1, 8, 0)) == "the same first 0 of 8 tokens"
-    )
+    answers = our_answer(model, batch, 1, 8).tolist(), their_answer(peer, batch, 1, 8, 0).tolist()
+    assert agreement(*answers) == "the same first 0 of 8 tokens"
 
 
 def test_agreement_in_words() -> None:
-    answer = torch.tensor([4, 5, 6, 7])
+    answer = [4, 5, 6, 7]
     assert agreement(answer, answer) == "the same 4 tokens"
-    assert agreement(answer, torch.tensor([4, 5, 9, 7])) == "the same first 2 of 4 tokens"
+    assert agreement(answer, [4, 5, 9, 7]) == "the same first 2 of 4 tokens"
     assert agreement(answer[:3], answer) == "the same first 3 of 4 tokens"
 
 
@@ -229,7 +230,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return [vars(PeerRow("CT", arguments[1], True, {"seconds": 1.0}))], ""
 
     monkeypatch.setattr(command, "json_of_process", answered)
-    monkeypatch.setattr(command, "machine", lambda: "a machine")
+    monkeypatch.setattr(command.machine, "about", lambda: Machine("a machine", 1e12, None))
     return names
 
 

@@ -16,13 +16,14 @@ import torch
 
 from benchmarks.gpu import learning
 from benchmarks.gpu.__main__ import LIMIT, PARTS, Ended, exit_status, report, run_part
-from benchmarks.gpu.answers import first_difference, relative_error
+from benchmarks.gpu.answers import relative_error
 from benchmarks.gpu.budget import Part, granted
-from benchmarks.gpu.card import nominal_flops
 from benchmarks.gpu.encoder import utilisation
 from benchmarks.gpu.figures import Figure, FigureFile, line_of, of_row, read_figures, table
+from benchmarks.machine import nominal_flops
 from benchmarks.measure import Row
 from benchmarks.memory_search import DoesNotFit, largest_within
+from benchmarks.same_tokens import first_difference
 from datasets.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

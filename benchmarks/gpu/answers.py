@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.card import about
 from benchmarks.gpu.random_language import language_folder
 from benchmarks.gpu.scale import Given, given
+from benchmarks.machine import about
 from benchmarks.measure import device, forget_peak, now, peak_gib
+from benchmarks.same_tokens import first_difference
 from datasets.conversation import Conversation
 from datasets.instruction import InstructionBatch, InstructionCollator, InstructionSample
 from datasets.manifest import QuestionPart
@@ -111,14 +112,6 @@ def relative_error(values: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
     return float((difference / torch.stack([other.square().sum() for other in exact]).sum()).sqrt())
 
 
-def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """Place of the first token that differs, or None for two answers that are the same."""
-    for place, (own, others) in enumerate(zip(one, other, strict=False)):
-        if own != others:
-            return place
-    return None if len(one) == len(other) else min(len(one), len(other))
-
-
 def precisions(run: Given, model: CTInstruct) -> None:
     """bf16 beside float32; the model is float32 afterwards."""
     torch.backends.cudnn.allow_tf32 = False
@@ -140,7 +133,7 @@ def precisions(run: Given, model: CTInstruct) -> None:
 def main() -> None:
     """Command line; also a part of benchmarks/gpu.sh."""
     run, _ = given("answers", __doc__)
-    run.figures.keep(machine=about()[0])
+    run.figures.keep(machine=about().line)
     model = model_of(run)
     speed(run, model)
     precisions(run, model)

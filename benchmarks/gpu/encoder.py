@@ -17,9 +17,9 @@ from typing import TypeVar
 import torch
 
 from benchmarks import stages_vision
-from benchmarks.gpu.card import about
 from benchmarks.gpu.figures import FigureFile, of_row
 from benchmarks.gpu.scale import Given, given
+from benchmarks.machine import about
 from benchmarks.measure import Aim, Row, best_seconds, count_gflop, forget_peak, peak_gib
 from models.encoders.contract import VolumePatches
 from training.script import run_script

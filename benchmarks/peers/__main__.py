@@ -22,7 +22,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.machine import machine
+from benchmarks import machine
 from benchmarks.measure import Clock, choose_clock, choose_precision
 from benchmarks.own_process import json_of_process
 from benchmarks.peers.measurements import MEASUREMENTS, ON_REQUEST, PARTS, Extent, names_of, title
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "organs" in parts and not installed():
         notes.append(MISSING)
         console.print(MISSING, markup=False, highlight=False, soft_wrap=True)
-    about = machine() + (", seconds of processor time" if options.clock == "cpu" else "")
+    about = machine.about().line + (", seconds of processor time" if options.clock == "cpu" else "")
     found: dict[str, Sequence[PeerRow]] = {}
     for part in parts:
         rows, failures = measure(names_of(part, extent, installed()), options, console)

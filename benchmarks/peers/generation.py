@@ -14,6 +14,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from benchmarks.measure import device, now
 from benchmarks.peers.rows import PeerRow
+from benchmarks.same_tokens import agreement
 from benchmarks.stages_language import TEXTS, model_of
 from datasets.instruction import InstructionBatch, InstructionCollator, InstructionSample
 from models.ctinstruct import CTInstruct
@@ -80,16 +81,6 @@ def our_answer(model: CTInstruct, batch: InstructionBatch, beams: int, tokens: i
     return generate(model, batch, beams, tokens)[0].token_ids.cpu()
 
 
-def agreement(ours: Tensor, theirs: Tensor) -> str:
-    """How far two answers are the same, in words."""
-    least = min(len(ours), len(theirs))
-    different = (ours[:least] != theirs[:least]).nonzero()
-    same = int(different[0]) if len(different) else least
-    if same == len(ours) == len(theirs):
-        return f"the same {same} tokens"
-    return f"the same first {same} of {max(len(ours), len(theirs))} tokens"
-
-
 @torch.inference_mode()
 def generation_rows(size: str, quick: bool, prompt: int = PROMPT_TOKENS) -> list[PeerRow]:
     """Both sides, greedy and with beams, of a size of `stages_language.SIZES`."""
@@ -114,7 +105,7 @@ def generation_rows(size: str, quick: bool, prompt: int = PROMPT_TOKENS) -> list
                     begun = now()
                     answers[name] = answer(count)
                     seconds[name] = min(seconds[name], now() - begun)
-        same = agreement(answers["ours"], answers["transformers"])
+        same = agreement(answers["ours"].tolist(), answers["transformers"].tolist())
         for name in sides:
             rate = (len(answers[name]) - 1) / max(whole[name] - first[name], 1e-9)
             figures = {"first_token": first[name], "tokens_a_second": rate}
