@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from torch import nn
 from training.background_saves import BackgroundSaves
 from training.checkpoint_store import write_checkpoint
 from training.distributed import Ranks
+from training.snapshot import copied
 
 _LAYER = 1 << 24  # weights: 64 MiB
 
@@ -32,7 +34,7 @@ def layers_of(gigabytes: float) -> nn.ModuleList:
     """Linear layers of so many bytes in float32."""
     count = max(1, round(gigabytes * 1e9 / (4 * _LAYER)))
     layers = nn.ModuleList(nn.Linear(4096, 4096, bias=False) for _ in range(count))
-    return layers.requires_grad_(False)
+    return layers
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -82,7 +84,8 @@ def main() -> None:
             at_once = time.perf_counter() - begun
             saves = BackgroundSaves(run, alone, keep=1)
             begun = time.perf_counter()
-            final = saves.begin(2 * repeat + 2, model=model, save_model=save_model, rank_state=state, description={})
+            capture = partial(copied, state)
+            final = saves.begin(2 * repeat + 2, model=model, save_model=save_model, capture=capture, description={})
             copying = time.perf_counter() - begun
             steps, seconds = steps_until(final.is_dir, options.size)
             saves.settle()

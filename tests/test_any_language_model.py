@@ -24,6 +24,7 @@ from models.generation import generate
 from models.language.loading import load_language_model
 from models.language.lora import LoraSettings, add_lora
 from tests.tiny_model import VISION, collate, make_sample, tiny_tokenizer
+from training.snapshot import snapshot
 
 FAMILIES = {
     "Llama": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True}),  # as SmolLM2
@@ -103,6 +104,9 @@ def test_lora_with_tied_and_untied_embeddings_merges(folder, tmp_path):
         model(batch).loss.backward()
         optimiser.step()
     save_checkpoint(model, tmp_path / "adapter")
+    save_checkpoint(snapshot(model), tmp_path / "copy")  # as a save in the background does
+    for file in (tmp_path / "adapter").iterdir():
+        assert file.read_bytes() == (tmp_path / "copy" / file.name).read_bytes(), file.name
     with torch.no_grad():
         expected = model(batch).loss.item()
         assert load_checkpoint(tmp_path / "adapter")(batch).loss.item() == pytest.approx(expected, rel=1e-5)

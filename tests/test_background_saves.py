@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from datasets.errors import CheckpointError
+from datasets.errors import CheckpointError, InputError
 from models.checkpoints.pretrained_vision import load_pretraining, save_pretraining
 from models.configuration import vision_preset
 from models.pretraining import PretrainingModel
@@ -57,7 +58,8 @@ def test_a_snapshot_is_written_as_the_model_is(tmp_path: Path) -> None:
     held = snapshot(model)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.zero_()
+            if weight.requires_grad:  # training changes no other
+                weight.zero_()
     save_pretraining(held, tmp_path / "held")
     files = sorted(path.name for path in (tmp_path / "model").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "held").iterdir())
@@ -76,8 +78,10 @@ def test_a_copied_state_has_tensors_of_its_own_and_shares_what_was_shared() -> N
 
 
 def begin(saves: BackgroundSaves, step: int, model: nn.Module, save_model) -> Path:
-    state = {"weight": model.first.weight.detach()}
-    return saves.begin(step, model=model, save_model=save_model, rank_state=state, description={"step": step})
+    def capture() -> dict[str, torch.Tensor]:
+        return copied({"weight": model.first.weight})
+
+    return saves.begin(step, model=model, save_model=save_model, capture=capture, description={"step": step})
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
@@ -121,12 +125,42 @@ def test_an_error_is_raised_at_the_next_and_harms_no_older_one(tmp_path: Path, c
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000001", "step_000003"]
 
 
+def test_no_memory_for_a_copy_is_one_line(tmp_path: Path) -> None:
+    def capture() -> dict[str, torch.Tensor]:
+        return {"weight": torch.empty(2**60)}
+
+    saves = BackgroundSaves(tmp_path, ALONE, keep=2)
+    with pytest.raises(InputError, match=r"no room for a second copy of weights.*leave out --background_saves"):
+        saves.begin(1, model=Tied(), save_model=lambda *_: None, capture=capture, description={})
+    saves.settle()
+
+
+def toy(run_dir: Path, *options: str) -> subprocess.CompletedProcess:
+    return run("tests/toy_task.py", "--run_dir", str(run_dir), "--max_iters", "12", *options, ranks=2)
+
+
+def test_one_rank_that_cannot_write_ends_both_with_its_line(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    ended = toy(tmp_path, "--background_saves", "--unwritable_at", "4")
+    assert ended.returncode != 0 and "error: " in ended.stderr and "cannot be written; make room" in ended.stderr
+    assert "warning: checkpoint of step 4: " in ended.stdout
+    assert latest_complete(tmp_path) is None
+    assert time.monotonic() - begun < 50, "nobody waits for the part that does not come"
+
+
+def test_an_error_while_a_checkpoint_is_written_leaves_it_whole(tmp_path: Path) -> None:
+    ended = toy(tmp_path, "--background_saves", "--slow_finish", "4", "--nan_at", "5")
+    assert ended.returncode != 0 and "loss nan" in ended.stderr
+    newest = latest_complete(tmp_path)
+    assert newest is not None and newest.name == "step_000004"
+
+
 def test_two_ranks_save_in_the_background_what_they_save_at_once(tmp_path: Path) -> None:
     """Killed in the thread that writes step 8, resumed from step 4, and at the end the bits of a run that waited."""
-    options = ["--tasks", "two", "--accumulation_steps", "2", "--dropout", "0.2", "--max_iters", "12"]
+    options = ["--tasks", "two", "--accumulation_steps", "2", "--dropout", "0.2"]
 
     def train(name: str, *more: str) -> subprocess.CompletedProcess:
-        return run("tests/toy_task.py", "--run_dir", str(tmp_path / name), *options, *more, ranks=2)
+        return toy(tmp_path / name, *options, *more)
 
     whole = train("whole")
     assert whole.returncode == 0, whole.stderr
@@ -137,6 +171,8 @@ def test_two_ranks_save_in_the_background_what_they_save_at_once(tmp_path: Path)
     assert resumed.returncode == 0, resumed.stderr
     for step in (8, 12):
         folders = [tmp_path / name / "checkpoints" / f"step_{step:06d}" for name in ("whole", "broken")]
+        threads = [(folder / "model" / "thread.txt").read_text() for folder in folders]
+        assert threads == ["MainThread", f"checkpoint of step {step}"]
         models = [load_file(folder / "model" / "model.safetensors") for folder in folders]
         assert models[0].keys() == models[1].keys()
         assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

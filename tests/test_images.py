@@ -110,8 +110,9 @@ def test_a_brighter_image_is_brighter(tmp_path: Path) -> None:
     assert np.allclose(*(load_image(tmp_path / f"{name}.png")[0] for name in ("dark", "bright")), atol=1e-4)
 
 
-def test_levels_without_a_largest_one_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).random((20, 20)).astype(np.float32)).save(tmp_path / "a.tif")
+@pytest.mark.parametrize("type_", [np.float32, np.int32])
+def test_levels_without_a_largest_one_are_refused(tmp_path: Path, type_: type) -> None:
+    Image.fromarray((1000 * np.random.default_rng(0).random((20, 20))).astype(type_)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"a\.tif: its grey levels have no largest one; leave out --normalisation"):
         load_image_by_window(tmp_path / "a.tif")
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from datasets.errors import InputError
+from datasets.errors import CheckpointError, InputError
 from datasets.sampling import MixtureSampler, SampleReference, instead_of
-from training import distributed, random_state
+from training import background_saves, checkpoint_store, distributed, random_state
 from training.arguments import parse
 from training.loop import TrainingResult, train
 from training.script import run_script
@@ -58,6 +58,9 @@ class ToySettings(TrainingSettings):
     evaluation_seconds: float = 0.0  # an evaluation goes on so long, with a little computed every tenth of a second
     draw_ranks: int = 0  # micro-batches of a draw; 0: the ranks that there are
     groups: bool = False  # the head gets a tenth of the learning rate
+    nan_at: int = 0  # the step whose loss is not finite
+    unwritable_at: int = 0  # the step whose checkpoint the last rank cannot write
+    slow_finish: float = 0.0  # seconds that the first rank takes longer to make a checkpoint whole
 
 
 @dataclass
@@ -81,6 +84,7 @@ class ToyModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList([nn.Linear(8, 1), nn.Linear(8, 1)])
         self.forwards = 0
+        self.factor = 1.0
 
     def forward(self, batch: ToyBatch) -> SimpleNamespace:
         self.forwards += 1
@@ -96,7 +100,7 @@ class ToyModel(nn.Module):
         else:
             predictions = self.heads[int(batch.heads[0])](hidden)[:, 0]
         error = (predictions.float() - batch.targets) ** 2
-        return SimpleNamespace(loss=error.mean(), metrics={"largest": error.detach().max()})
+        return SimpleNamespace(loss=self.factor * error.mean(), metrics={"largest": error.detach().max()})
 
     def on_forward(self, number: int) -> None:
         """Replaced by the tests that kill the process."""
@@ -160,6 +164,7 @@ def main(argv: list[str] | None = None) -> TrainingResult:
 
     def save_model(model: torch.nn.Module, folder: Path) -> None:
         save_file(model.state_dict(), folder / "model.safetensors")
+        (folder / "thread.txt").write_text(threading.current_thread().name)
         if settings.kill_in_save and f"{settings.kill_in_save:06d}" in folder.parent.name:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -167,6 +172,7 @@ def main(argv: list[str] | None = None) -> TrainingResult:
         step = (number - 1) // settings.accumulation_steps + 1
         if step == settings.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        model.factor = float("nan") if step == settings.nan_at else 1.0
         if step == settings.sleep_at:
             time.sleep(settings.sleep_seconds)
         if step == settings.terminate_at:
@@ -179,6 +185,18 @@ def main(argv: list[str] | None = None) -> TrainingResult:
             model.body(torch.zeros(1, 6))
         return {"noise": torch.rand(()).item(), "forwards": float(model.forwards)}
 
+    class Checkpoint(checkpoint_store.PartialCheckpoint):
+        def write_own_part(self, *arguments: Any) -> None:
+            if self.step == settings.unwritable_at and ranks.rank == ranks.world_size - 1:
+                raise CheckpointError(f"{self.part_of(ranks.rank)}: cannot be written; make room")
+            super().write_own_part(*arguments)
+
+        def finish(self) -> None:
+            time.sleep(settings.slow_finish)
+            super().finish()
+
+    if settings.unwritable_at or settings.slow_finish:
+        background_saves.PartialCheckpoint = Checkpoint
     model.on_forward = on_forward
     groups = None
     if settings.groups:

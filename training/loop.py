@@ -128,23 +128,28 @@ def train(
     saves = BackgroundSaves(run_dir, ranks, settings.keep_checkpoints)
 
     def save(step: int, wait: bool = True) -> Path:
+        saves.settle()  # before anything is copied for the next
+        about = {**description, **record, resumed_settings.CHANGES: changes}
         with random_state.preserved(), zero3.whole_weights(engine, ranks.is_main):
-            given = {"rank_state": training_state.capture(engine)}
-            given["description"] = {**description, **record, resumed_settings.CHANGES: changes}
             if settings.background_saves and not wait:
-                return saves.begin(step, model=engine.module, save_model=save_model, **given)
-            saves.settle()
-            write = partial(save_model, engine.module)
+                capture = partial(training_state.capture, engine, own=True)
+                return saves.begin(step, model=engine.module, save_model=save_model, capture=capture, description=about)
             return checkpoint_store.write_checkpoint(
-                run_dir, step, ranks, save_model=write, keep=settings.keep_checkpoints, **given
+                run_dir,
+                step,
+                ranks,
+                save_model=partial(save_model, engine.module),
+                rank_state=training_state.capture(engine),
+                description=about,
+                keep=settings.keep_checkpoints,
             )
 
     with ExitStack() as stack:
         wandb = wandb_log(settings.wandb, run_dir, record.get("arguments"), ranks.is_main)
         progress = Progress(run_dir, settings.max_iters, start, ranks.is_main, wandb)
         stack.callback(progress.close)
-        stack.callback(saves.close)
         terminated = stack.enter_context(_termination_flag())
+        stack.callback(saves.close)  # SIGTERM is still taken for a wish meanwhile
 
         def to_end() -> str:
             if terminated():
@@ -178,12 +183,14 @@ def train(
                 ended = given_up.reason
                 continue
             except NonFiniteLossError:
+                saves.settle_before_error()
                 raise
             except InputError as error:
-                every_rank_is_here = ranks.world_size == 1 or distributed.is_shared(error)
-                if every_rank_is_here and step > (checkpoint_store.step_of(saved) if saved else 0):
-                    before.restore(engine.module)
-                    progress.say(f"stopped at step {step}/{settings.max_iters}: {save(step)}")
+                if ranks.world_size == 1 or distributed.is_shared(error):  # every rank is here
+                    saves.settle_before_error()
+                    if step > (checkpoint_store.step_of(saved) if saved else 0):
+                        before.restore(engine.module)
+                        progress.say(f"stopped at step {step}/{settings.max_iters}: {save(step)}")
                 raise
             averages.add("train/learning_rate", settings.learning_rate * factor)
             step += 1

@@ -16,10 +16,11 @@ def copied(state: Any) -> Any:
 
 
 def snapshot(model: nn.Module) -> nn.Module:
-    """The model as it is now, with weights and buffers of its own on the CPU, to be written and nothing else.
+    """The model as it is now, with trained weights and buffers of its own on the CPU, to be written and nothing else.
 
-    Shared weights stay shared.  What is neither weight, buffer nor module is the original's, such as a configuration
-    or a tokenizer; hooks are left behind, since a training engine's belong to the model that it trains.
+    Weights that are not trained are the model's, since nothing changes them.  Shared weights stay shared.  What is
+    neither weight, buffer nor module is the original's, such as a configuration or a tokenizer; hooks are left behind,
+    since a training engine's belong to the model that it trains.
     """
     return _shell(model, {}, {})
 
@@ -59,10 +60,10 @@ def _tensor(tensor: Tensor, copies: dict[int, Tensor]) -> Tensor:
 
 
 def _weight(weight: nn.Parameter | None, copies: dict[int, Tensor]) -> nn.Parameter | None:
-    if weight is None:
-        return None
+    if weight is None or not weight.requires_grad:
+        return weight
     if id(weight) not in copies:
-        copies[id(weight)] = nn.Parameter(weight.detach().to("cpu", copy=True), requires_grad=weight.requires_grad)
+        copies[id(weight)] = nn.Parameter(weight.detach().to("cpu", copy=True))
     found = copies[id(weight)]
     assert isinstance(found, nn.Parameter)
     return found

@@ -17,6 +17,7 @@ import torch
 from datasets.errors import InputError
 from training import zero3
 from training.precision import LossScale
+from training.snapshot import copied
 
 _IN_WORDS = {  # of what is kept as a hash
     "architecture": "the model is built otherwise, or other parts of it are trained",
@@ -30,16 +31,21 @@ _BATCH = {  # of what follows from the number of ranks
 }
 
 
-def capture(engine: Any) -> dict[str, Any]:
-    """This rank's state, of types that `torch.load(weights_only=True)` reads."""
+def capture(engine: Any, own: bool = False) -> dict[str, Any]:
+    """This rank's state, of types that `torch.load(weights_only=True)` reads.
+
+    own: with tensors of its own, on the CPU, that training does not change.
+    """
     optimizer = engine.optimizer
-    return {
+    weights = [weight.detach() for weight in _optimized_weights(optimizer)]
+    state = {
         "optimizer": _optimizer_state(optimizer),
         # copies: a partition is a view, and saving it would save all that it is a view of
-        "weights": [weight.detach().to("cpu", copy=True) for weight in _optimized_weights(optimizer)],
+        "weights": weights if own else copied(weights),
         "buffers": {name: buffer.detach() for name, buffer in engine.module.named_buffers()},
         "loss_scale": LossScale(engine).state(),
     }
+    return copied(state) if own else state
 
 
 class BeforeStep:

@@ -149,5 +149,5 @@ def _difference(image_path: Path, image: FileHeader, mask: FileHeader, apart: fl
 
 
 def default_workers() -> int:
-    """As many as the machine has cores, at most 16: more only wait for the disk."""
+    """As many as this process may use cores, at most 16: more only wait for the disk."""
     return min(usable_cores(), 16)

@@ -36,7 +36,7 @@ def load_image_by_window(path: str | Path, orientation: str = "RAS") -> tuple[np
     """As `load_image`, but the same grey level is the same number in every image.
 
     For `normalisation="window"`: the window is that of all levels that the file's type has, since an image has no HU.
-    Raises VolumeError also for levels without a largest one, as of a TIFF of floating-point numbers.
+    Raises VolumeError also for levels without a largest one, as of a TIFF of 32 bits.
     """
     pixels, white = _read(path)
     if white is None:
@@ -47,11 +47,11 @@ def load_image_by_window(path: str | Path, orientation: str = "RAS") -> tuple[np
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, float | None]:
-    """Grey levels (rows, columns), and the largest that the type has, None for floating-point numbers."""
+    """Grey levels (rows, columns), and the largest that the type has, None for types of 32 bits."""
     try:
         with Image.open(path) as image:
             one_channel = grey(ImageOps.exif_transpose(image))
-            white = None if one_channel.mode == "F" else 255.0 if one_channel.mode == "L" else 65535.0
+            white = _largest(one_channel.mode, image.format)
             pixels = np.asarray(one_channel, dtype=np.float32)
     except FileNotFoundError as error:
         raise VolumeError(f"{path}: no such file") from error
@@ -62,6 +62,13 @@ def _read(path: str | Path) -> tuple[np.ndarray, float | None]:
     if pixels.min() == pixels.max():
         raise VolumeError(f"{path}: every pixel is {pixels.min():g}; there is nothing to see")
     return pixels, white
+
+
+def _largest(mode: str, file_format: str | None) -> float | None:
+    """Grey level of white; PNG's 16 bits come as I;16 or as I, which in other files are 32 bits."""
+    if mode == "L":
+        return 255.0
+    return 65535.0 if mode.startswith("I;16") or (mode == "I" and file_format == "PNG") else None
 
 
 def _laid_out(path: str | Path, pixels: np.ndarray, orientation: str) -> tuple[np.ndarray, VolumeGeometry]:
