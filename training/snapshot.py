@@ -27,9 +27,7 @@ def snapshot(model: nn.Module) -> nn.Module:
 
 def _copied(value: Any, known: dict[int, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        if id(value) not in known:
-            known[id(value)] = value.detach().to("cpu", copy=True)
-        return known[id(value)]
+        return _tensor(value, known)
     if isinstance(value, dict):
         return {name: _copied(entry, known) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
