@@ -76,7 +76,8 @@ def test_pieces_of_each_weight_are_cut_anew_by_themselves(before, after):
             return torch.cat([weight, torch.zeros(size * ranks - len(weight))])[rank * size : (rank + 1) * size]
 
         flat = [torch.cat([piece(weights[index]) for index in members]) for members in tensors]
-        moments = {i: {"step": torch.tensor(5.0), "exp_avg": -tensor} for i, tensor in enumerate(flat)}
+        steps = {tensor: 5.0 + number for number, members in enumerate(groups) for tensor in members}
+        moments = {i: {"step": torch.tensor(steps[i]), "exp_avg": -tensor} for i, tensor in enumerate(flat)}
         options = [{"lr": 0.1 * number, "params": members} for number, members in enumerate(groups)]
         return {"weights": flat, "optimizer": {"state": moments, "param_groups": options}, "buffers": {}}
 
@@ -85,6 +86,8 @@ def test_pieces_of_each_weight_are_cut_anew_by_themselves(before, after):
         found = recut_by_weight(states, rank, after, [[5], [4], [7, 1]], [0, 0, 1])
         expected = state(rank, after, [[0], [1], [2, 3]], [[0, 1], [2]])
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        steps = [moments["step"] for moments in found["optimizer"]["state"].values()]
+        assert len({step.data_ptr() for step in steps}) == 3, "each is counted on by itself"
 
 
 @pytest.mark.parametrize("mode", ["one_task", "mixed"])

@@ -9,6 +9,7 @@ a rank's pieces of many weights out end to end.  Under ZeRO 0 each rank has ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +90,20 @@ def recut_by_weight(
         cuts = iter([cut(pieces, rank, -(-length // ranks)) for pieces, length in zip(by_weight, flat, strict=True)])
         return [torch.cat([next(cuts) for _ in of_tensor]) for of_tensor in lengths]
 
-    optimizer = [state["optimizer"]["state"] for state in states]
+    optimizer, saved_groups = [state["optimizer"]["state"] for state in states], first["optimizer"]["param_groups"]
     moments: dict[int, dict[str, Any]] = {}
     if optimizer[0]:
-        moments = {number: dict(optimizer[0][0]) for number in range(len(lengths))}  # with the number of steps
-        for name, value in optimizer[0][0].items():
-            if isinstance(value, Tensor) and value.shape == first["weights"][0].shape:
-                moved = anew([[state[number][name] for number in sorted(state)] for state in optimizer])
-                for number, moment in enumerate(moved):
-                    moments[number][name] = moment
+        shape = first["weights"][0].shape
+        names = [name for name, value in optimizer[0][0].items() if isinstance(value, Tensor) and value.shape == shape]
+        moved = {name: anew([[state[i][name] for i in sorted(state)] for state in optimizer]) for name in names}
+        for number, group in enumerate(groups):
+            of_group = optimizer[0][saved_groups[group]["params"][0]]
+            # the number of steps, which each counts on by itself
+            rest = {name: deepcopy(value) for name, value in of_group.items() if name not in moved}
+            moments[number] = {**rest, **{name: tensors[number] for name, tensors in moved.items()}}
     options = [
         {**group, "params": [tensor for tensor, of in enumerate(groups) if of == number]}
-        for number, group in enumerate(first["optimizer"]["param_groups"])
+        for number, group in enumerate(saved_groups)
     ]
     return {
         **first,
