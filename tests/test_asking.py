@@ -159,6 +159,27 @@ def test_many_questions_are_answered_as_single_ones_on_one_encoding(model):
     assert [answer.text for answer in answers] == [model.ask(IMAGE, question).text for question in questions]
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_questions_at_once_are_one_batch_with_the_answers_of_single_ones(model, beams):
+    questions = ["Where is the liver?", "What changed since then, and how much?", "Is it left?", "Where is the spleen?"]
+    with counting(model) as counts:
+        answers = model.ask_many(IMAGE, questions, at_once=3, num_beams=beams, max_new_tokens=12)
+    assert counts["volumes"] == 1
+    assert [answer.question for answer in answers] == questions
+    alone = [model.ask(IMAGE, question, num_beams=beams, max_new_tokens=12) for question in questions]
+    assert [answer.text for answer in answers] == [answer.text for answer in alone]
+    with pytest.raises(InputError, match="at_once is 0"):
+        model.ask_many(IMAGE, questions, at_once=0)
+
+
+def test_masks_of_questions_at_once_bear_their_own_names(model):
+    with saying(model, "It is <SEG>."):
+        liver, spleen = model.ask_many(IMAGE, ["Where is the liver?", "Where is the spleen?"], at_once=2)
+        single = model.ask(IMAGE, "Where is the spleen?")
+    assert list(liver.masks) == ["liver"] and list(spleen.masks) == ["spleen"]
+    assert (spleen.masks["spleen"].array == single.masks["spleen"].array).mean() > 0.999
+
+
 def test_diagnosis_and_report_ask_in_the_words_of_training(model):
     with saying(model, ANSWERS["diagnosis"]):
         answer = model.diagnose(IMAGE)

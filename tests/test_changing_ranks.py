@@ -20,7 +20,7 @@ from training import checkpoint_store
 from training.distributed import Ranks, free_port
 from training.pretraining.run import sampler_of
 from training.pretraining.settings import in_updates
-from training.recut import cut, load_state, recut
+from training.recut import cut, load_state, recut, recut_by_weight
 from training.resumed_settings import in_present_form
 from training.script import leave
 from training.training_state import check_same
@@ -63,6 +63,31 @@ def test_moments_go_with_their_weights_and_statistics_are_averaged():
     assert alone["buffers"] == {"mean": torch.tensor([0.5]), "seen": torch.tensor(7), "same": torch.tensor([0.1])}
     assert alone["loss_scale"] == {"cur_scale": 8.0} and alone["optimizer"]["param_groups"] == [{"lr": 0.1}]
     assert torch.equal(recut(states, 0, [])["weights"][1], states[0]["weights"][1]), "ZeRO 0 has all of it everywhere"
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
+def test_pieces_of_each_weight_are_cut_anew_by_themselves(before, after):
+    """Weights of 5, 4, 7 and 1 elements, in two flat tensors before and three after, as ZeRO 3 may lay them out."""
+    weights = [torch.arange(1.0, 6), torch.arange(10.0, 14), torch.arange(20.0, 27), torch.tensor([30.0])]
+
+    def state(rank: int, ranks: int, tensors: list[list[int]], groups: list[list[int]]) -> dict:
+        def piece(weight: torch.Tensor) -> torch.Tensor:
+            size = -(-len(weight) // ranks)
+            return torch.cat([weight, torch.zeros(size * ranks - len(weight))])[rank * size : (rank + 1) * size]
+
+        flat = [torch.cat([piece(weights[index]) for index in members]) for members in tensors]
+        steps = {tensor: 5.0 + number for number, members in enumerate(groups) for tensor in members}
+        moments = {i: {"step": torch.tensor(steps[i]), "exp_avg": -tensor} for i, tensor in enumerate(flat)}
+        options = [{"lr": 0.1 * number, "params": members} for number, members in enumerate(groups)]
+        return {"weights": flat, "optimizer": {"state": moments, "param_groups": options}, "buffers": {}}
+
+    states = [state(rank, before, [[0, 1], [2, 3]], [[0], [1]]) for rank in range(before)]
+    for rank in range(after):
+        found = recut_by_weight(states, rank, after, [[5], [4], [7, 1]], [0, 0, 1])
+        expected = state(rank, after, [[0], [1], [2, 3]], [[0, 1], [2]])
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        steps = [moments["step"] for moments in found["optimizer"]["state"].values()]
+        assert len({step.data_ptr() for step in steps}) == 3, "each is counted on by itself"
 
 
 @pytest.mark.parametrize("mode", ["one_task", "mixed"])
@@ -138,8 +163,8 @@ def test_what_cannot_be_cut_anew_is_refused(tmp_path):
     (tmp_path / "training").mkdir()
     for rank in range(2):
         torch.save({"rank": rank}, tmp_path / "training" / f"rank_{rank:03d}.pt")
-    engine = SimpleNamespace(optimizer=SimpleNamespace(fp32_partitioned_groups_flat=[]))
-    with pytest.raises(InputError, match="with --zero_stage 3 no other number, as 1, can go on"):
+    engine = SimpleNamespace(optimizer=SimpleNamespace(round_robin_gradients=True))
+    with pytest.raises(InputError, match="with round_robin_gradients of --deepspeed_config no other number, as 1, can"):
         load_state(engine, tmp_path, ALONE)
     assert load_state(engine, tmp_path, replace(ALONE, rank=1, world_size=2)) == {"rank": 1}
 
@@ -177,8 +202,13 @@ def losses(run_dir: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [("--zero_stage", "0", "--optimizer", "Muon"), ("--zero_stage", "1"), ("--zero_stage", "2", "--groups")],
-    ids=["zero 0, Muon", "zero 1", "zero 2"],
+    [
+        ("--zero_stage", "0", "--optimizer", "Muon"),
+        ("--zero_stage", "1"),
+        ("--zero_stage", "2", "--groups"),
+        ("--zero_stage", "3", "--groups"),
+    ],
+    ids=["zero 0, Muon", "zero 1", "zero 2", "zero 3"],
 )
 def test_one_two_three_and_one_rank_go_on_as_one(tmp_path, options):
     train(tmp_path / "whole", 1, 12, *options)

@@ -90,6 +90,12 @@ def whole_weights(engine: Any, is_main: bool) -> Iterator[None]:
             module._parameters[name] = weight
 
 
+def layout(optimizer: Any) -> tuple[list[list[int]], list[int]]:
+    """Of each flat partition: the elements of the weights that it has pieces of, and the optimiser's group it is in."""
+    lengths = [[weight.ds_numel for weight in weights] for weights in optimizer.fp16_groups]
+    return lengths, [optimizer.sub_group_to_group_id[number] for number in range(len(lengths))]
+
+
 def optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The state of torch's optimiser, over this rank's flat float32 partitions."""
     optimizer._set_fp32_optimizer_param_groups()  # outside of a step DeepSpeed leaves its groups empty

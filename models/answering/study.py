@@ -17,7 +17,7 @@ from datasets.volume.guards import range_doubts
 from models.answering.answer import Answer, Mask, SourceVolume
 from models.answering.familiarity import Familiarity, describe
 from models.answering.mask_labels import mask_names
-from models.answering.predicting import GenerationOptions, predict
+from models.answering.predicting import GenerationOptions, SampleAnswer, predict
 from models.answering.recent_volumes import RecentEncodings
 from models.answering.streaming import OnText, TextCallback
 from models.ctinstruct import CTInstruct
@@ -93,14 +93,30 @@ class Study:
             InputError: the question is empty, holds the image token, or does not fit beside the volumes; or the label
                 set is not known.
         """
-        if label_set not in diagnosis_facts():
-            raise InputError(f"label_set {label_set!r} is not known; choose one of {', '.join(diagnosis_facts())}")
+        _check_label_set(label_set)
         sample = self.sample(question, label_set, earlier)
         streamer = None
         if on_text is not None:
             options = replace(options, num_beams=1)
             streamer = TextCallback(self.model.tokenizer, end_tokens(self.model, options.protocol), on_text)
-        found = predict(self.model, [sample], options, self._encodings, streamer)[0]
+        return self._answer(question, predict(self.model, [sample], options, self._encodings, streamer)[0])
+
+    def ask_together(
+        self, questions: Sequence[str], options: GenerationOptions, label_set: str = "CT-RATE"
+    ) -> list[Answer]:
+        """Answer questions that know nothing of one another as one batch: their tokens are searched for side by side.
+
+        Raises as `ask`.
+        """
+        _check_label_set(label_set)
+        samples = [
+            replace(self.sample(question, label_set), id=f"question {number}")
+            for number, question in enumerate(questions)
+        ]
+        found = predict(self.model, samples, options, self._encodings) if samples else []
+        return [self._answer(question, answer) for question, answer in zip(questions, found, strict=True)]
+
+    def _answer(self, question: str, found: SampleAnswer) -> Answer:
         text = found.prediction.text
         names = mask_names(question, text, len(found.masks), self.labels)
         masks = {name: Mask(name, mask, self.geometries[0]) for name, mask in zip(names, found.masks, strict=True)}
@@ -136,6 +152,11 @@ class Study:
 
     def _without_question(self) -> InstructionSample:
         return InstructionSample("volumes", "open_vqa", [], [], self.volumes, self.keys, self.geometries)
+
+
+def _check_label_set(label_set: str) -> None:
+    if label_set not in diagnosis_facts():
+        raise InputError(f"label_set {label_set!r} is not known; choose one of {', '.join(diagnosis_facts())}")
 
 
 def task_of(question: str) -> str:
