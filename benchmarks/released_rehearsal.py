@@ -31,7 +31,7 @@ import torch
 from benchmarks.checkpoint_memory import GB, PeakMemory
 from benchmarks.synthetic_release import SCALES, release_shapes, weight_bytes, write_release
 from datasets.conversation import Conversation
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import QuestionPart
 from datasets.phantom.case import build_case, nifti_bytes
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 same = ["--scale", options.scale, "--image", str(image), "--precision", options.precision]
                 rows = in_own_process([str(folder), *same, "--quantize", quantize])
                 print(f"\n--quantize {quantize}\n\n{table(rows)}", flush=True)
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

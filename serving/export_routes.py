@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from serving.findings_files import export_findings
 from serving.mask_files import export_masks
 from serving.safe_names import download_name
@@ -97,7 +97,7 @@ async def _made(session: Session, service: Service, write: Callable[[Path], Path
         path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, InputError) and not isinstance(error, WriteError):
+        if isinstance(error, InputError):
             raise InputError(_without_paths(error, folder, session)) from error
         raise
     removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError, OneLineError, WriteError
 from datasets.vocabulary import diagnosis_facts
 from datasets.volume.overlay import WINDOWS
 from serving.findings_files import findings_formats_of
@@ -150,7 +150,7 @@ async def _open_all(
         reading = (path, f"{digest}/{relative}", name, session.folder / key / "image.nii", service.array_axes)
         try:
             file = await asyncio.get_running_loop().run_in_executor(service.readers, open_volume, *reading)
-        except InputError as error:
+        except OneLineError as error:
             shutil.rmtree(session.folder / key, ignore_errors=True)
             if isinstance(error, WriteError):
                 raise  # the next would find no room either

@@ -23,7 +23,7 @@ from benchmarks.phantom_transfer.arms import Arm, arms_of, ensure_arm_phantoms
 from benchmarks.phantom_transfer.real_truth import RealCase, open_kbp_cases, real_ct_cases
 from benchmarks.phantom_transfer.scoring import mean_by_organ, score_cases
 from datasets.catalog import phantom_tasks
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 
 
 def training_command(phantoms: Path, run: Path, steps: int, minutes: float, more: Sequence[str]) -> list[str]:
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
         if read_scores(values.out):
             print(text)
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0 if done else 3

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmarks.phantom_transfer.real_truth import open_kbp_cases, real_ct_cases
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.phantom.people.structures import read_structures
 
 EDGES = np.arange(-1030, 3080, 10)
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"neither --real_ct {values.real_ct} nor --open_kbp {values.open_kbp} is a folder; name one"
             )
         print(table(tallies(phantom_volumes(values.phantoms)), real))
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
