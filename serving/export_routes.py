@@ -16,6 +16,7 @@ from datasets.errors import InputError
 from serving.findings_files import export_findings
 from serving.mask_files import export_masks
 from serving.safe_names import download_name
+from serving.server_disk import writing
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
 from serving.session_report import report_html, session_archive
 from serving.sessions import OpenedVolume, Session, StoredMask
@@ -92,7 +93,8 @@ def _without_paths(error: InputError, folder: Path, session: Session) -> str:
 async def _made(session: Session, service: Service, write: Callable[[Path], Path]) -> FileResponse:
     """A file that is made for one request, and removed after it."""
     folder = session.folder / f"export_{secrets.token_hex(8)}"
-    folder.mkdir()
+    with writing(folder):
+        folder.mkdir()
     try:
         path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
     except BaseException as error:
