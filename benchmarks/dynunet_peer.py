@@ -1,7 +1,9 @@
 """MONAI's DynUNet, the network of nnU-Net, trained and scored from the manifests that ours is trained and scored from.
 
-    python -m datasets.prepare open_kbp --source ../shared/data/open_kbp --out data/prepared
+    python -m datasets.prepare open_kbp --source OPEN_KBP_FOLDER --out data/prepared
     python -m benchmarks.dynunet_peer --manifest_dir data/prepared/pretraining --minutes 40
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 The clock runs from the start, reading the volumes included, and the rate of learning falls to nothing at its end.  Then
 the validation patients are answered and scored.  run_dir gets network.pt, result.json, cases.json and table.md;

@@ -41,7 +41,6 @@ from models.generation import generate
 
 QUESTION = "Where is the liver? Please output segmentation mask."
 NEW_TOKENS = 16
-REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_ct" / "example_ct.nii.gz"
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _READ = 2**24  # bytes of the plain read's buffer
 Row = dict[str, Any]  # part, seconds, peak (resident and anonymous bytes) and a note
@@ -169,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="small: about 1 GB; tiny: for a test")
-    parser.add_argument("--image", help="the CT; by default a real one beside the project, or a phantom")
+    parser.add_argument("--image", help="the CT; by default a phantom")
     parser.add_argument("--folder", default="runs", help="where the folder with the weights is made")
     parser.add_argument("--keep", action="store_true", help="do not delete it")
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="bf16")
@@ -183,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         with written_release(options.scale, Path(options.folder).resolve(), options.keep) as (folder, written):
-            image = Path(options.image).resolve() if options.image else _default_image(folder)
+            image = Path(options.image).resolve() if options.image else _phantom(folder)
             parts = Parts()
             parts.run(
                 "read the files plainly",
@@ -205,9 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _default_image(folder: Path) -> Path:
-    if REAL_CT.is_file():
-        return REAL_CT
+def _phantom(folder: Path) -> Path:
     case = build_case(0, 0)
     path = folder / "phantom.nii.gz"
     path.write_bytes(nifti_bytes(case.ct, case.affine))

@@ -1,7 +1,9 @@
 """How many patients does an encoder need, and does phantom pretraining save any?
 
-    python -m datasets.prepare open_kbp --source ../shared/data/open_kbp --out data/prepared
+    python -m datasets.prepare open_kbp --source OPEN_KBP_FOLDER --out data/prepared
     python -m benchmarks.data_efficiency --manifest_dir data/prepared/pretraining --minutes 240 --jobs 2
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 Dice of OpenKBP's validation patients against the number of training patients, for each encoder, from scratch and from
 phantom pretraining with segmentation, classification and image-text added one by one; all at the same number of steps.
