@@ -38,6 +38,7 @@ from datasets.phantom.case import build_case, nifti_bytes
 from datasets.volume.restore import restore_masks
 from models.checkpoints.loading import load_checkpoint
 from models.generation import generate
+from models.language.quantization import Quantization
 
 QUESTION = "Where is the liver? Please output segmentation mask."
 NEW_TOKENS = 16
@@ -64,7 +65,7 @@ class Parts:
 
 
 @torch.inference_mode()
-def rehearse(folder: Path, image: Path, precision: str, quantize: str | None, size: int) -> list[Row]:
+def rehearse(folder: Path, image: Path, precision: str, quantize: Quantization | None, size: int) -> list[Row]:
     """From the folder on disk to a mask on the grid of the CT's file.  size: bytes of the folder's weights."""
     parts = Parts()
 
