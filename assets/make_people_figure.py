@@ -1,7 +1,8 @@
 """Draw assets/people.png: person phantoms, and their masks, beside real CT.
 
-python assets/make_people_figure.py ../shared/data
+python assets/make_people_figure.py FOLDER
 
+FOLDER holds the real CTs as real_ct/example_ct.nii.gz and open_kbp/train/pt_101.nii.gz.
 Real CT: example of TotalSegmentator (Apache-2.0), patient pt_101 of OpenKBP (MIT); both may be shown with attribution.
 """
 
@@ -75,7 +76,9 @@ def row(volume: tuple[np.ndarray, np.ndarray, np.ndarray], title: str, masks: bo
 
 def main() -> None:
     """Write the figure."""
-    data = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[1] / "shared" / "data"
+    if len(sys.argv) != 2:
+        sys.exit("error: give the folder that holds real_ct/example_ct.nii.gz and open_kbp/train/pt_101.nii.gz")
+    data = Path(sys.argv[1])
     trunk, head = phantom("neck to hips", 12), phantom("head and neck", 5)
     rows = [
         row(real(data / "real_ct/example_ct.nii.gz", 0), "Real: TotalSegmentator's example"),

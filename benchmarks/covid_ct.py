@@ -1,8 +1,10 @@
 """2D1D as a classifier of single slices: COVID-CT (UCSD-AI4H), official split, several seeds.
 
-    python -m datasets.prepare ucsd_covid_ct --source ../shared/data/covid_ct --out data/prepared
+    python -m datasets.prepare ucsd_covid_ct --source COVID_CT_FOLDER --out data/prepared
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining --initial_vision runs/phantom_compact
+
+COVID_CT_FOLDER holds COVID-CT as downloaded: CT_COVID/, CT_NonCOVID/ and Data-split/, unpacked.
 
 Each run is a run of train_encoder_2D1D.py with the options below; `--folds` compares options within the training split.
 A run that is there is not made again, and the table has a row for each start that run_dir holds.

@@ -1,7 +1,9 @@
 """MONAI's DynUNet, the network of nnU-Net, trained and scored from the manifests that ours is trained and scored from.
 
-    python -m datasets.prepare open_kbp --source ../shared/data/open_kbp --out data/prepared
+    python -m datasets.prepare open_kbp --source OPEN_KBP_FOLDER --out data/prepared
     python -m benchmarks.dynunet_peer --manifest_dir data/prepared/pretraining --minutes 40
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 The clock runs from the start, reading the volumes included, and the rate of learning falls to nothing at its end.  Then
 the validation patients are answered and scored.  run_dir gets network.pt, result.json, cases.json and table.md;
@@ -88,8 +90,8 @@ def augmentation_of(settings: HyperParameters, organs: list[str]) -> PatchAugmen
     recipe = {name: value for name, value in OPEN_KBP_RECIPE.items() if name.startswith("augment_")}
     ours = replace(AugmentationOptions(), **{name.removeprefix("augment_"): value for name, value in recipe.items()})
     numbers = [field.name for field in fields(AugmentationOptions) if isinstance(field.default, float)]
-    options = replace(ours, **named_numbers(settings.augment, numbers, "--augment", ""))
-    return PatchAugmentation(options, organs, settings.patch[0] == settings.patch[1])
+    changes: dict[str, Any] = {**named_numbers(settings.augment, numbers, "--augment", "")}
+    return PatchAugmentation(replace(ours, **changes), organs, settings.patch[0] == settings.patch[1])
 
 
 def clock_of(settings: HyperParameters) -> Callable[[], float]:
@@ -128,8 +130,13 @@ def train(settings: HyperParameters) -> None:
     schedule = Schedule(settings.optimizer, settings.rate, settings.batch, settings.minutes, settings.bf16)
     end = train_by_clock(network, sampler, schedule, start, show, clock=clock)
     show(end)
-    about = {"settings": to_dict(settings), "organs": organs, "normalisation": asdict(normalisation)}
-    about |= {"training": asdict(end), "patients": len(volumes)}
+    about = {
+        "settings": to_dict(settings),
+        "organs": organs,
+        "normalisation": asdict(normalisation),
+        "training": asdict(end),
+        "patients": len(volumes),
+    }
     with written_whole([Path(settings.run_dir) / NETWORK]) as (part,):
         torch.save({"about": about, "weights": network.state_dict()}, part)
 

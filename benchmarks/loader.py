@@ -72,8 +72,9 @@ def measured(folder: Path, volumes: int, patches: int) -> tuple[float, dict[str,
 def _pass(data: CachedVolumes, volumes: int) -> Pass:
     begun, processor = perf_counter(), _processor_seconds()
     sampler = MixtureSampler({"all": volumes})
-    steps = {"first_step": 0, "last_step": volumes, "accumulation_steps": 1}
-    stream: Iterator[Any] = batches(data, sampler, _first, workers=1, pin_memory=False, **steps)
+    stream: Iterator[Any] = batches(
+        data, sampler, _first, first_step=0, last_step=volumes, accumulation_steps=1, workers=1, pin_memory=False
+    )
     for patches in stream:
         patches.sum()  # a mapped file is read where it is touched
     del stream  # waits for the worker, whose time counts from then on

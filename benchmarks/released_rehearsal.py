@@ -31,17 +31,17 @@ import torch
 from benchmarks.checkpoint_memory import GB, PeakMemory
 from benchmarks.synthetic_release import SCALES, release_shapes, weight_bytes, write_release
 from datasets.conversation import Conversation
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.instruction import InstructionCollator, InstructionDataset, InstructionSample
 from datasets.manifest import QuestionPart
 from datasets.phantom.case import build_case, nifti_bytes
 from datasets.volume.restore import restore_masks
 from models.checkpoints.loading import load_checkpoint
 from models.generation import generate
+from models.language.quantization import Quantization
 
 QUESTION = "Where is the liver? Please output segmentation mask."
 NEW_TOKENS = 16
-REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_ct" / "example_ct.nii.gz"
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _READ = 2**24  # bytes of the plain read's buffer
 Row = dict[str, Any]  # part, seconds, peak (resident and anonymous bytes) and a note
@@ -65,7 +65,7 @@ class Parts:
 
 
 @torch.inference_mode()
-def rehearse(folder: Path, image: Path, precision: str, quantize: str | None, size: int) -> list[Row]:
+def rehearse(folder: Path, image: Path, precision: str, quantize: Quantization | None, size: int) -> list[Row]:
     """From the folder on disk to a mask on the grid of the CT's file.  size: bytes of the folder's weights."""
     parts = Parts()
 
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help="small: about 1 GB; tiny: for a test")
-    parser.add_argument("--image", help="the CT; by default a real one beside the project, or a phantom")
+    parser.add_argument("--image", help="the CT; by default a phantom")
     parser.add_argument("--folder", default="runs", help="where the folder with the weights is made")
     parser.add_argument("--keep", action="store_true", help="do not delete it")
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="bf16")
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         with written_release(options.scale, Path(options.folder).resolve(), options.keep) as (folder, written):
-            image = Path(options.image).resolve() if options.image else _default_image(folder)
+            image = Path(options.image).resolve() if options.image else _phantom(folder)
             parts = Parts()
             parts.run(
                 "read the files plainly",
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 same = ["--scale", options.scale, "--image", str(image), "--precision", options.precision]
                 rows = in_own_process([str(folder), *same, "--quantize", quantize])
                 print(f"\n--quantize {quantize}\n\n{table(rows)}", flush=True)
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -205,9 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _default_image(folder: Path) -> Path:
-    if REAL_CT.is_file():
-        return REAL_CT
+def _phantom(folder: Path) -> Path:
     case = build_case(0, 0)
     path = folder / "phantom.nii.gz"
     path.write_bytes(nifti_bytes(case.ct, case.affine))

@@ -12,7 +12,6 @@ from transformers import GenerationMixin
 from benchmarks.measure import Aim, Row, best_seconds, device, peak_gib, precision
 from benchmarks.stages_language import TEXTS, model_of
 from datasets.instruction import InstructionCollator, InstructionSample
-from datasets.vocabulary import IMAGE
 from datasets.volume.anyres import patchify
 from models.ctinstruct import CTInstruct
 from models.generation import generate
@@ -28,7 +27,7 @@ def questions(model: CTInstruct) -> list[InstructionSample]:
     crop = model.config.crop_size
     volume = patchify(torch.randn(1, *crop[:2], crop[2] * PATCHES), crop, PATCHES)
     count = torch.Size(model.config.token_grid(volume.patch_grid, volume.patches.shape[-1])).numel()
-    image, words = model.tokenizer.convert_tokens_to_ids(IMAGE), model.tokenizer(TEXTS[0])["input_ids"]
+    image, words = model.image_id, model.tokenizer(TEXTS[0])["input_ids"]
     return [
         InstructionSample(
             id=f"question {number}",

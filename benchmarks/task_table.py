@@ -82,9 +82,8 @@ def _asked(benchmark: Benchmark) -> str:
         return f"`label_set` {benchmark.label_set}"
     if benchmark.tasks == ("segmentation",):
         return ", ".join(benchmark.structures) or "any structure"
-    return {("open_vqa",): "open questions alone", ("report_generation",): "reports"}.get(
-        benchmark.tasks, "reports and questions"
-    )
+    alone: dict[tuple[str, ...], str] = {("open_vqa",): "open questions alone", ("report_generation",): "reports"}
+    return alone.get(benchmark.tasks, "reports and questions")
 
 
 def label_sets() -> str:

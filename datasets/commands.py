@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from datasets.errors import InputError
+from datasets.errors import OneLineError
 from datasets.standard_output import finish_output, is_unread, tell
 
 Given = ParamSpec("Given")
@@ -22,16 +22,16 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # full, or broken: 
 def complaint(error: BaseException) -> str | None:
     """The line about an error that a user can put right, or None: wrong input, an unusable path, a full disk, and
     standard output that nobody reads any more."""
-    if isinstance(error, InputError):
+    if isinstance(error, OneLineError):
         return str(error)
     if isinstance(error, BrokenPipeError) and is_unread():
         return "standard output: nobody reads it any more, and what was still to be printed is lost; print to a file"
     if isinstance(error, OSError):
         if error.errno in DISK:
             where = error.filename or "a file of this run"
-            return str(InputError(f"{where}: {error.strerror}; mend that and start again"))
+            return str(OneLineError(f"{where}: {error.strerror}; mend that and start again"))
         if error.errno in _PLACES and error.filename:
-            return str(InputError(f"{error.filename}: {error.strerror}; give another path"))
+            return str(OneLineError(f"{error.filename}: {error.strerror}; give another path"))
     return None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import nibabel as nib
 import numpy as np
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from datasets.label_descriptions import canonical, findings
 from datasets.volume.nifti_files import save_nifti
 from datasets.volume.viewer_copy import thinned, thinned_affine
@@ -68,9 +68,7 @@ class Answerer:
                 study = self._study(volume.file)
                 job.check()
                 answer, masks = self._ask(study, volume, request, job)
-            except WriteError:
-                raise  # of the server, not of the user's file
-            except InputError as error:
+            except InputError as error:  # a WriteError is of the server, not of the user's file
                 raise InputError(plain_message(error, volume.file.path, volume.file.name)) from error
         odd = dict.fromkeys([*heard, *answer.warnings])
         notes = [plain_message(Warning(line), volume.file.path, volume.file.name) for line in odd]

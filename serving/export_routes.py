@@ -12,10 +12,11 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from serving.findings_files import export_findings
 from serving.mask_files import export_masks
 from serving.safe_names import download_name
+from serving.server_disk import writing
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
 from serving.session_report import report_html, session_archive
 from serving.sessions import OpenedVolume, Session, StoredMask
@@ -92,12 +93,13 @@ def _without_paths(error: InputError, folder: Path, session: Session) -> str:
 async def _made(session: Session, service: Service, write: Callable[[Path], Path]) -> FileResponse:
     """A file that is made for one request, and removed after it."""
     folder = session.folder / f"export_{secrets.token_hex(8)}"
-    folder.mkdir()
+    with writing(folder):
+        folder.mkdir()
     try:
         path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, InputError) and not isinstance(error, WriteError):
+        if isinstance(error, InputError):
             raise InputError(_without_paths(error, folder, session)) from error
         raise
     removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)

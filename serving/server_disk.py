@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from datasets.errors import WriteError
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an error of the system becomes a WriteError; it names `path` where the system names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{error.filename or path}: cannot be written ({error.strerror or error})") from error
 
 
 def told(error: WriteError) -> str:

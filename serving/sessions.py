@@ -18,6 +18,7 @@ from datasets.errors import InputError
 from datasets.volume.loading import read_mask
 from models.answering.answer import Mask
 from serving.limits import Limits
+from serving.server_disk import writing
 from serving.volume_files import VolumeFile
 
 
@@ -151,14 +152,15 @@ class Sessions:
             return session
 
     def begin(self) -> Session:
-        """A new session; raises InputError where there are too many."""
+        """A new session; raises InputError where there are too many, WriteError where it can have no folder."""
         self.end_idle()
         with self._lock:
             if len(self._held) >= self._limits.sessions:
                 raise InputError(f"{len(self._held)} sessions are open, no more are taken; try again later")
             key = secrets.token_urlsafe(32)
             folder = self._root / secrets.token_hex(8)
-            folder.mkdir(mode=0o700)
+            with writing(folder):
+                folder.mkdir(mode=0o700)
             self._held[key] = session = Session(key, folder)
             return session
 

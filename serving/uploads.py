@@ -12,6 +12,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 
+from datasets.commands import DISK
 from datasets.errors import InputError
 from serving.limits import Limits
 from serving.safe_names import safe_relative_path, shown
@@ -29,7 +30,7 @@ class UploadWriter:
     """Takes the body of one multipart request piece by piece and writes its files below `folder`.
 
     names: relative path -> the name that the user gave.  digest: of names and contents, for recognising the same
-    volume.  Parts without a file name are passed over.
+    volume.  Parts without a file name are passed over.  What the disk has no room for is an OSError.
     """
 
     def __init__(self, content_type: str, folder: Path, limits: Limits, room: int) -> None:
@@ -116,6 +117,8 @@ class UploadWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "xb")  # noqa: SIM115  closed when its part ends, or by `close`
         except OSError as error:  # a file where a folder belongs, or names that differ in case alone
+            if error.errno in DISK:
+                raise
             raise InputError(f"{shown(name)}: cannot be kept beside the other files; rename it") from error
         self.names[str(relative)] = name
         self._digest.update(f"\0{relative}\0".encode())

@@ -13,12 +13,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError, OneLineError, WriteError
 from datasets.vocabulary import diagnosis_facts
 from datasets.volume.overlay import WINDOWS
 from serving.findings_files import findings_formats_of
 from serving.foreign_files import check_references
 from serving.mask_files import formats_of
+from serving.server_disk import writing
 from serving.service import Service, ServiceOf, SessionOf, VolumeOf
 from serving.sessions import OpenedVolume, Session
 from serving.uploads import UploadTooLarge, UploadWriter
@@ -114,7 +115,10 @@ async def close(volume: VolumeOf, session: SessionOf) -> None:
 
 
 async def _receive(request: Request, session: Session, service: Service, files: Path) -> tuple[dict[str, str], str]:
-    """The files of a request, below a new folder: relative path -> the user's name; and their digest."""
+    """The files of a request, below a new folder: relative path -> the user's name; and their digest.
+
+    Raises WriteError where the disk has no room for them.
+    """
     room = service.limits.session_bytes - await run_in_threadpool(session.used_bytes)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > min(room, service.limits.upload_bytes) + 2**20:
@@ -122,14 +126,15 @@ async def _receive(request: Request, session: Session, service: Service, files: 
             f"the upload has {int(announced) / 1e9:.1f} GB; the server takes {service.limits.upload_bytes / 1e9:g} GB, "
             f"and this session has room for {max(room, 0) / 1e9:.1f} GB"
         )
-    files.mkdir()
-    writer = UploadWriter(request.headers.get("content-type", ""), files, service.limits, room)
-    try:
-        async for piece in request.stream():
-            await run_in_threadpool(writer.write, piece)
-        writer.finish()
-    finally:
-        writer.close()
+    with writing(files):
+        files.mkdir()
+        writer = UploadWriter(request.headers.get("content-type", ""), files, service.limits, room)
+        try:
+            async for piece in request.stream():
+                await run_in_threadpool(writer.write, piece)
+            writer.finish()
+        finally:
+            writer.close()
     return writer.names, writer.digest
 
 
@@ -150,7 +155,7 @@ async def _open_all(
         reading = (path, f"{digest}/{relative}", name, session.folder / key / "image.nii", service.array_axes)
         try:
             file = await asyncio.get_running_loop().run_in_executor(service.readers, open_volume, *reading)
-        except InputError as error:
+        except OneLineError as error:
             shutil.rmtree(session.folder / key, ignore_errors=True)
             if isinstance(error, WriteError):
                 raise  # the next would find no room either

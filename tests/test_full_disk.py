@@ -20,6 +20,7 @@ from models.checkpoints.whole_folder import whole_folder
 from tests.campaign.memory import in_a_child
 from tests.ct_files import write_nifti
 from tests.tiny_model import tiny_ctinstruct
+from training import distributed
 from training.checkpoint_store import latest_complete, write_checkpoint
 from training.distributed import Ranks
 from training.script import _run, _thread_failed
@@ -116,3 +117,15 @@ def test_a_map_of_labels_without_room_ends_a_run(tmp_path: Path, monkeypatch: py
     with pytest.raises(WriteError):
         stop_if_machine_fails(caught.value)
     stop_if_machine_fails(InputError("a.nii.gz: damaged"))  # of one sample: the others go on
+
+
+def test_one_ranks_full_disk_is_that_of_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_gather_object", lambda value: sent.append(value) or [None, value])
+    with pytest.raises(WriteError, match=r"^/runs/a: no room$"):
+        distributed.raise_together(WriteError("/runs/a: no room"))
+    monkeypatch.setattr(distributed, "all_gather_object", lambda _: [None, *sent])
+    with pytest.raises(WriteError, match=r"^/runs/a: no room$") as caught:  # on the rank that could write
+        distributed.raise_together(None)
+    assert distributed.is_shared(caught.value) and not isinstance(caught.value, InputError)

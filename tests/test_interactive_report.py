@@ -21,7 +21,7 @@ from evaluation.report.html_report import ReportOptions, write_report
 from evaluation.report.interactive import EmbeddedFiles
 from evaluation.report.mask_cases import CaseImages
 from tests.chromium import chromium
-from tests.test_html_report import Page, segmentation_records
+from tests.report_evaluation import Page, segmentation_records
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from evaluation.learning.figures import curves_figure
 from evaluation.learning.table import FOLDERS, learning_table, main, read_seed_run
 from evaluation.metrics.summarize import summarize
 from evaluation.predictions import write_json
-from tests.test_html_report import segmentation_records
+from tests.report_evaluation import segmentation_records
 
 ORGAN, LESION = 0.6, 0.1  # Dice of every mask of the first run's model
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import httpx2 as httpx
 import pytest
 
 from models import CTInstruct
+from serving import uploads
 from tests.page import IMAGE, ask, client, masks_of_truth, opened, page, send, tiny_answering_model
 from tests.test_asking import saying
 
@@ -79,6 +81,53 @@ def test_a_mask_that_cannot_be_kept(
     assert [event["message"] for event in events if event["event"] == "error"] == [TOLD]
     assert events[-1]["event"] == "end" and str(root) not in str(events)
     assert logged(root, caplog)
+
+
+def into_a_full_disk(path: Path, mode: str) -> IO[bytes]:
+    """The file of that name is there, and what is written to it is refused by the system."""
+    open(path, mode).close()
+    return open("/dev/full", "wb")
+
+
+def without_a_free_place(path: Path, mode: str) -> IO[bytes]:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+@pytest.mark.parametrize(
+    ("open_file", "content"),
+    [(into_a_full_disk, CT), (into_a_full_disk, CT[:100]), (without_a_free_place, CT)],
+    ids=["while it is written", "when it is closed", "when it is made"],
+)
+def test_an_upload_that_finds_no_room_leaves_nothing(
+    open_file: Callable[[Path, str], IO[bytes]],
+    content: bytes,
+    user: httpx.Client,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = kept(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads, "open", open_file, raising=False)
+        answer = send(user, ("ct.nii.gz", content))
+    assert (answer.status_code, answer.json()) == (507, {"detail": TOLD})
+    assert logged(root, caplog)
+    assert kept(root) == before
+    assert send(user, ("ct.nii.gz", CT)).status_code == 200
+
+
+def test_no_room_for_a_users_folder(address: str, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def full(folder: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    with httpx.Client(base_url=address, trust_env=False) as newcomer:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "mkdir", full)
+            answer = newcomer.post("/api/session")
+        assert (answer.status_code, answer.json()) == (507, {"detail": TOLD})
+        assert logged(root, caplog)
+        assert newcomer.post("/api/session").status_code == 200
+        newcomer.delete("/api/session")
 
 
 def upload(user: httpx.Client) -> httpx.Response:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from benchmarks.phantom_transfer import command, scoring
+from benchmarks.phantom_transfer import command, histograms, scoring
 from benchmarks.phantom_transfer.arms import CUMULATIVE, LEFT_OUT, Arm, arms_of
 from benchmarks.phantom_transfer.histograms import table as histogram_table
 from benchmarks.phantom_transfer.histograms import tallies
@@ -107,6 +107,23 @@ def test_the_command_goes_through_all_arms_and_again_from_where_it_stopped(
     assert "| real_ct slab: liver | 0.500 | 0.500 |" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert command.main([*arguments[:2], "--arms", "legs"]) == 2
     assert capsys.readouterr().err.startswith("error: --features legs")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ([], "error: no real CT: name the folder of TotalSegmentator's example as --real_ct, or --open_kbp\n"),
+        (["--real_ct", "no/where"], "error: --real_ct no/where: no such folder; name another, or leave it out\n"),
+        (["--open_kbp", "no/where"], "error: --open_kbp no/where: no such folder; name another, or leave it out\n"),
+    ],
+)
+def test_real_ct_that_is_not_there_is_told_before_any_work(
+    given: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for main, own in ((command.main, ["--out", str(tmp_path / "out")]), (histograms.main, ["--phantoms", "none"])):
+        assert main([*own, *given]) == 2
+        assert capsys.readouterr() == ("", complaint)
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_come_back_onto_the_files_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

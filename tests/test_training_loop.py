@@ -1,56 +1,24 @@
-"""The training loop on one process: against a loop written by hand, and interrupted in every way."""
+"""The training loop on one process: against a loop written by hand, and what it logs."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from datasets.errors import InputError
 from datasets.sampling import MixtureSampler
-from tests import launch, toy_task
+from tests import toy_task
+from tests.toy_runs import HARD, assert_equal_to_the_bit, run, weights
 from training import checkpoint_store, distributed, random_state
 from training.deepspeed_config import build_engine
-from training.loop import NonFiniteLossError
 from training.schedule import learning_rate_factor
 from training.settings import TrainingSettings
-from training.training_state import check_same
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-HARD = ["--dropout", "0.3", "--augment", "--tasks", "two", "--accumulation_steps", "2", "--micro_batch", "2"]
-
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
-
-
-def run(run_dir: Path, *options: str):
-    return toy_task.main(["--run_dir", str(run_dir), *options])
-
-
-def run_apart(run_dir: Path, *options: str) -> subprocess.CompletedProcess:
-    """The same as a process of its own, as a user starts it."""
-    return launch.run("tests/toy_task.py", "--run_dir", run_dir, *options)
-
-
-def weights(run_dir: Path, step: int = 12) -> dict[str, torch.Tensor]:
-    return load_file(run_dir / "checkpoints" / f"step_{step:06d}" / "model" / "model.safetensors")
-
-
-def assert_equal_to_the_bit(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
 
 
 def test_weights_equal_those_of_a_loop_written_by_hand(tmp_path):
@@ -100,43 +68,6 @@ def test_zero_stages_agree_and_resume(tmp_path, stage):
         torch.testing.assert_close(weights(tmp_path / "other")[name], tensor, rtol=0, atol=1e-6)
 
 
-def test_killed_run_and_killed_save_resume_to_the_same_bits(tmp_path):
-    run(tmp_path / "whole", *HARD)
-    killed = run_apart(tmp_path / "broken", *HARD, "--kill_at", "7")
-    assert killed.returncode == -signal.SIGKILL
-    killed = run_apart(tmp_path / "broken", *HARD, "--resume", "--kill_in_save", "8")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert "resumed from" in killed.stdout and "step_000004" in killed.stdout
-    left = sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir())
-    assert left == [".partial_step_000008", "step_000004"]
-    resumed = run_apart(tmp_path / "broken", *HARD, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_equal_to_the_bit(tmp_path / "broken", tmp_path / "whole")
-    rows = [[json.loads(line)["step"] for line in (run_dir / "history.jsonl").open()] for run_dir in tmp_path.iterdir()]
-    assert rows == [[4, 8, 12], [4, 8, 12]]  # what was logged and then lost is logged once
-    left = sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir())
-    assert left == ["step_000008", "step_000012"]
-
-
-def test_sigterm_gives_up_the_step_in_hand_and_resumes_to_the_same_bits(tmp_path):
-    run(tmp_path / "whole", *HARD)
-    result = run(tmp_path / "stopped", *HARD, "--terminate_at", "6", "--workers", "2")  # in its first of two batches
-    assert (result.status, result.step, result.checkpoint.name) == ("signal", 5, "step_000005")
-    result = run(tmp_path / "stopped", *HARD, "--resume")
-    assert (result.status, result.step) == ("finished", 12)
-    assert_equal_to_the_bit(tmp_path / "stopped", tmp_path / "whole")
-
-
-@pytest.mark.parametrize(("precision", "kept"), [("bf16", torch.bfloat16), ("autocast", torch.float32)])
-def test_half_precision_resumes_to_the_same_bits(tmp_path, precision, kept):
-    options = [*HARD, "--precision", precision]
-    run(tmp_path / "whole", *options)
-    run(tmp_path / "stopped", *options, "--terminate_at", "5")
-    run(tmp_path / "stopped", *options, "--resume")
-    assert {tensor.dtype for tensor in weights(tmp_path / "whole").values()} == {kept}
-    assert_equal_to_the_bit(tmp_path / "stopped", tmp_path / "whole")
-
-
 def test_bf16_casts_what_is_saved_and_no_derived_constant():
     ranks = distributed.initialize()
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
@@ -178,149 +109,10 @@ def test_time_limit_saves_and_reports(tmp_path):
     assert run(tmp_path, "--resume").status == "finished"
 
 
-def test_resuming_from_an_earlier_step_leaves_the_later_history(tmp_path):
-    run(tmp_path, "--keep_checkpoints", "5")
-    whole = weights(tmp_path)
-    result = run(tmp_path, "--keep_checkpoints", "5", "--resume", str(tmp_path / "checkpoints/step_000004"))
-    assert result.step == 12
-    assert all(torch.equal(weights(tmp_path)[name], tensor) for name, tensor in whole.items())
-    run(tmp_path, "--resume", str(tmp_path / "checkpoints/step_000004"), "--max_iters", "6")
-    assert checkpoint_store.latest_complete(tmp_path).name == "step_000006"
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_nan_stops_before_the_weights_change_and_names_the_sample(tmp_path, workers):
-    sampler = MixtureSampler({"sine": 24}, micro_batch=2, accumulation_steps=2)
-    bad = next(reference.index for reference in sampler.references(5, 0))  # in step 6, counted from 1
-    options = ["--accumulation_steps", "2", "--micro_batch", "2", "--workers", workers, "--bad_index", str(bad)]
-    seen_before = [r.index for step in range(5) for micro in range(2) for r in sampler.references(step, micro)]
-    assert bad not in seen_before
-    with pytest.raises(NonFiniteLossError, match=rf"step 6.*task sine, samples .*sine-{bad}\b.*loss nan"):
-        run(tmp_path, *options)
-    assert checkpoint_store.latest_complete(tmp_path).name == "step_000004"
-
-
-@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("fp32", 2), ("bf16", 2)])
-def test_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch, precision, stage):
-    class Poison(torch.autograd.Function):
-        @staticmethod
-        def forward(context, value):
-            return value.clone()
-
-        @staticmethod
-        def backward(context, gradient):
-            return gradient * float("inf")
-
-    plain = toy_task.ToyModel.forward
-
-    models = []
-
-    def forward(self, batch):
-        output = plain(self, batch)
-        models.append(self)
-        if self.forwards == 6:
-            output.loss = Poison.apply(output.loss)
-        return output
-
-    monkeypatch.setattr(toy_task.ToyModel, "forward", forward)
-    with pytest.raises(NonFiniteLossError, match=r"step 6.*samples sine-\d+: the gradient"):
-        run(tmp_path, "--precision", precision, "--zero_stage", str(stage))
-    assert all(weight.isfinite().all() for weight in models[-1].parameters()), "the update is not applied"
-    assert checkpoint_store.latest_complete(tmp_path).name == "step_000004"
-
-
-@pytest.mark.parametrize("options", [["--workers", "0"], ["--workers", "2"], ["--workers", "2", "--stuck_workers"]])
-def test_unreadable_sample_is_one_clear_line(tmp_path, options):
-    result = run_apart(tmp_path, "--unreadable_index", "3", "--max_iters", "30", *options)
-    assert result.returncode == 2
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
-    assert lines == ["error: sample_3.nii.gz: the file is truncated; fetch it again"]
-    assert "Traceback" not in result.stderr
-
-
-def test_a_port_that_is_taken_is_one_clear_line(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        environment = {
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
-        command = [sys.executable, "tests/toy_task.py", "--run_dir", str(tmp_path)]
-        result = subprocess.run(
-            command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
-        )
-    assert result.returncode == 2
-    assert f"error: port {port} is taken" in result.stderr and "--master_port" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
 def test_workers_and_evaluations_do_not_change_the_result(tmp_path):
     run(tmp_path / "plain", *HARD)
     run(tmp_path / "busy", *HARD, "--workers", "2", "--eval_interval", "3", "--save_interval", "5")
     assert_equal_to_the_bit(tmp_path / "busy", tmp_path / "plain")
-
-
-def test_a_bf16_run_with_frozen_weights_resumes_to_the_same_bits(tmp_path):
-    options = ["--precision", "bf16", "--no_unfreeze"]
-    run(tmp_path / "whole", *options)
-    run(tmp_path / "parts", *options, "--terminate_at", "6")
-    build = toy_task.ToyModel.__init__
-
-    def build_from_checkpoint(self, dropout):
-        build(self, dropout)
-        folder = checkpoint_store.latest_complete(tmp_path / "parts") / "model"
-        self.load_state_dict(load_file(folder / "model.safetensors"))
-
-    toy_task.ToyModel.__init__ = build_from_checkpoint
-    try:
-        run(tmp_path / "parts", *options, "--resume")
-    finally:
-        toy_task.ToyModel.__init__ = build
-    assert weights(tmp_path / "whole")["body.weight"].dtype == torch.bfloat16
-    assert_equal_to_the_bit(tmp_path / "parts", tmp_path / "whole")
-
-
-def test_a_run_that_differs_cannot_be_resumed(tmp_path, monkeypatch):
-    run(tmp_path, "--max_iters", "4", "--no_unfreeze")
-    with pytest.raises(InputError, match="sampler seed was 0 and is now 1"):
-        run(tmp_path, "--resume", "--no_unfreeze", "--seed", "1")
-    with pytest.raises(InputError, match="settings zero_stage was 2 and is now 1"):
-        run(tmp_path, "--resume", "--no_unfreeze", "--zero_stage", "1")
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="settings weight_layout was 'aligned'"):
-        patch.setattr("training.loop.WEIGHT_LAYOUT", "another")
-        run(tmp_path, "--resume", "--no_unfreeze")
-    with pytest.raises(InputError, match=r"weights of body\.weight was '48 weights, 0 of .* now '48 weights, 48 of"):
-        run(tmp_path, "--resume")
-    build = toy_task.ToyModel.__init__
-
-    def build_otherwise(self, dropout):
-        build(self, dropout)
-        self.body.weight.data[0, 0] += 1
-
-    toy_task.ToyModel.__init__ = build_otherwise
-    try:
-        with pytest.raises(InputError, match="the weights that are not trained are others; resume with"):
-            run(tmp_path, "--resume", "--no_unfreeze")
-    finally:
-        toy_task.ToyModel.__init__ = build
-
-
-def test_a_checkpoint_of_before_that_counts_no_weights_is_compared_by_its_hash():
-    now = {"weights of": {"body.weight": "48 weights, 48 of them trained"}, "architecture": "a"}
-    check_same({"weights of": None, "architecture": "a"}, now, "step_1")
-    with pytest.raises(InputError, match="step_1: cannot resume, the model is built otherwise, or other parts of it"):
-        check_same({"weights of": None, "architecture": "b"}, now, "step_1")
-
-
-def test_an_existing_run_is_not_overwritten_by_accident(tmp_path):
-    run(tmp_path, "--max_iters", "4")
-    with pytest.raises(InputError, match="--resume"):
-        run(tmp_path, "--max_iters", "4")
-    run(tmp_path, "--max_iters", "2", "--overwrite")
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000002"]
 
 
 def test_scalars_per_task(tmp_path):
@@ -346,40 +138,3 @@ def test_learning_reduces_the_loss(tmp_path):
     run(tmp_path, *options, "--learning_rate", "0.05")
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert history[-1]["train/loss"] < 0.25 * history[0]["train/loss"]
-
-
-def test_schedule_has_its_closed_form():
-    for step, expected in [(0, 0.25), (3, 1.0), (7, 0.5 * (1 + 0.2)), (11, 0.2), (50, 0.2)]:
-        assert learning_rate_factor(step, 12, 4, 0.2) == pytest.approx(expected if step != 7 else 0.6)
-    assert learning_rate_factor(0, 10, 0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))
-    assert learning_rate_factor(5, 6, 100) == pytest.approx(0.06)
-
-
-def test_log_warmup_is_that_of_deepspeed():
-    from deepspeed.runtime.lr_schedules import WarmupCosineLR
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = WarmupCosineLR(optimizer, total_num_steps=60, warmup_num_steps=10, cos_min_ratio=1e-4)
-    for step in range(60):
-        reference.step(step)
-        ours = learning_rate_factor(step, 60, 10, 1e-4, "log")
-        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
-
-
-def test_a_resumed_run_says_what_has_changed_and_keeps_both_values(tmp_path, capfd):
-    run(tmp_path, "--max_iters", "4", "--learning_rate", "0.01")
-    capfd.readouterr()
-    run(tmp_path, "--max_iters", "8", "--learning_rate", "0.02", "--resume")
-    assert "learning_rate 0.01 -> 0.02" in capfd.readouterr().out
-    newest = run(tmp_path, "--max_iters", "12", "--learning_rate", "0.02", "--resume").checkpoint
-    changes = checkpoint_store.read_description(newest)["changed_settings"]
-    assert {"step": 4, "setting": "learning_rate", "was": 0.01, "now": 0.02} in changes
-    assert {"step": 8, "setting": "max_iters", "was": 8, "now": 12} in changes
-    assert [change["setting"] for change in changes].count("learning_rate") == 1
-
-
-def test_a_resumed_run_cannot_end_before_its_checkpoint(tmp_path):
-    run(tmp_path, "--max_iters", "6")
-    with pytest.raises(InputError, match="--max_iters 3 ends before step 6"):
-        run(tmp_path, "--max_iters", "3", "--resume")
-    assert run(tmp_path, "--max_iters", "6", "--resume").step == 6

@@ -65,7 +65,9 @@ def deepspeed_config(settings: TrainingSettings, device: torch.device, trainable
         config["zero_force_ds_cpu_optimizer"] = False
     if settings.deepspeed_config:
         path = settings.deepspeed_config
-        return merged(config, read_json(path), settings, world_size(), path)
+        config = merged(config, read_json(path), settings, world_size(), path)
+    if settings.zero_stage == 0 and config.get("torch_autocast", {}).get("dtype") in (None, "bfloat16"):
+        config["gradient_clipping"] = 0.0  # `update_weights` clips by the norm that it checks; fp16 is unscaled before
     return config
 
 

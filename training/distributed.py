@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError, WriteError
 from training.launchers import device_index, launched_by
 from training.parent_death import signal_at_parents_death
 
@@ -26,6 +26,10 @@ LONGEST_WAIT = timedelta(days=30)
 
 class SharedInputError(InputError):
     """Wrong input that one rank met, raised on all."""
+
+
+class SharedWriteError(WriteError):
+    """A file that one rank cannot write, raised on all."""
 
 
 class SharedError(RuntimeError):
@@ -131,20 +135,27 @@ def raise_together(error: Exception | None) -> None:
     """Turn an error of one rank into one of all ranks, so that none waits for a rank that is gone.
 
     Every rank calls this at the same point, with its error or None.  A single process raises its error as it is.  Of
-    several ranks, all raise SharedInputError where the first failing one has an InputError, else SharedError naming it.
+    several ranks, all raise SharedInputError or SharedWriteError where the first failing one has an InputError or a
+    WriteError, else SharedError naming it.
     """
     if world_size() == 1:
         if error is not None:
             raise error
         return
-    described = None if error is None else (isinstance(error, InputError), type(error).__name__, str(error))
+    described = None if error is None else (_shared_kind(error), type(error).__name__, str(error))
     for rank, failure in enumerate(all_gather_object(described)):
         if failure is None:
             continue
-        is_input, kind, message = failure
-        if is_input:
-            raise SharedInputError(message) from error
-        raise SharedError(f"rank {rank} failed: {kind}: {message}") from error
+        shared, kind, message = failure
+        if shared is SharedError:
+            message = f"rank {rank} failed: {kind}: {message}"
+        raise shared(message) from error
+
+
+def _shared_kind(error: Exception) -> type[OneLineError] | type[SharedError]:
+    if isinstance(error, WriteError):
+        return SharedWriteError
+    return SharedInputError if isinstance(error, OneLineError) else SharedError
 
 
 def from_main(action: Callable[[], Any]) -> Any:
@@ -161,7 +172,7 @@ def from_main(action: Callable[[], Any]) -> Any:
 
 def is_shared(error: BaseException) -> bool:
     """True where every rank raises this error, so that one of them is enough to report it."""
-    return isinstance(error, (SharedInputError, SharedError))
+    return isinstance(error, (SharedInputError, SharedWriteError, SharedError))
 
 
 def world_size() -> int:

@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from training import distributed
 from training.distributed import Ranks
 
@@ -54,7 +54,7 @@ def locked(folders: Iterable[Path], ranks: Ranks) -> Iterator[None]:
     if ranks.is_main:
         try:
             held += [lock_folder(folder) for folder in folders]
-        except (InputError, OSError) as problem:
+        except (OneLineError, OSError) as problem:
             error = problem
     try:
         distributed.raise_together(error)

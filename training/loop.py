@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from training import checkpoint_store, distributed, random_state, recut, resumed_settings, training_state, zero3
 from training.arguments import to_dict
 from training.background_saves import BackgroundSaves
@@ -230,7 +230,7 @@ def _starting_point(settings: TrainingSettings, ranks: Ranks) -> Path | None:
                         "--overwrite, or name another --run_dir"
                     )
                 checkpoint_store.delete_all(settings.run_dir)
-        except (InputError, OSError) as problem:
+        except (OneLineError, OSError) as problem:
             error = problem
     distributed.raise_together(error)
     return distributed.all_gather_object(folder)[0]
@@ -246,7 +246,7 @@ def _check_fits(
         saved = resumed_settings.in_present_form(checkpoint_store.read_description(folder))
         training_state.check_same({name: saved.get(name) for name in description}, description, folder)
         resumed_settings.check_length(step, settings.max_iters, folder)
-    except InputError as problem:
+    except OneLineError as problem:
         error = problem
     distributed.raise_together(error)
     passed_over = settings.NO_PART_OF_THE_METHOD

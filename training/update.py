@@ -91,7 +91,7 @@ def update_weights(
         ahead.fetch()  # while the device still computes
         watch.go_on()
         if micro_step == settings.accumulation_steps - 1:
-            _check(done, ahead, engine, averages, step, spikes)
+            _check(done, ahead, engine, settings.clip, averages, step, spikes)
             scale, can_fall = loss_scale.value, loss_scale.can_fall()  # those that the gradient was made with
         engine.step()
         if micro_step == settings.accumulation_steps - 1:
@@ -113,15 +113,21 @@ def update_weights(
 
 
 def _check(
-    done: Sequence[_MicroBatch], ahead: StepBatches, engine: Any, averages: Averages, step: int, spikes: LossSpikes
+    done: Sequence[_MicroBatch],
+    ahead: StepBatches,
+    engine: Any,
+    clip: float,
+    averages: Averages,
+    step: int,
+    spikes: LossSpikes,
 ) -> None:
     """Read a step's losses, and raise NonFiniteLossError on every rank where one of any rank is not finite.
 
-    The ranks' one reduction in a step: it also tells whether all of them can make the next one.
+    The ranks' one reduction in a step, but for that of clipping: it also tells whether all of them can make the next.
     """
     losses = torch.stack([micro_batch.loss for micro_batch in done])
     next_unusable = torch.full((), ahead.problem is not None, device=losses.device)
-    own = torch.stack([~losses.isfinite().all(), ~_gradient_is_finite(engine).to(losses.device), next_unusable])
+    own = torch.stack([~losses.isfinite().all(), ~_finite_gradient(engine, clip).to(losses.device), next_unusable])
     agreed = distributed.largest_over_ranks(own.double()).to(losses.device)
     *values, bad_loss, bad_gradient, unusable = read([*losses, *agreed])
     ahead.unusable = bool(unusable)
@@ -140,12 +146,19 @@ def _check(
         _stop_at_gradient(done, step)
 
 
-def _gradient_is_finite(engine: Any) -> torch.Tensor:
-    """Whether the whole gradient is, () bool, not yet read; True under ZeRO, which skips the update by itself."""
+def _finite_gradient(engine: Any, clip: float) -> torch.Tensor:
+    """Whether the whole gradient is finite, () bool, not yet read; clips it where the engine does not.
+
+    ZeRO clips, and skips the update, by itself: then True.  clip: the gradient's largest norm, 0 for any.
+    """
     gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
     if engine.zero_optimization_stage() or not gradients:
         return torch.tensor(True)
-    return torch.nn.utils.get_total_norm(gradients).isfinite()
+    if not clip or engine.gradient_clipping():
+        return torch.nn.utils.get_total_norm(gradients).isfinite()
+    from deepspeed.runtime.utils import clip_grad_norm_  # DeepSpeed's import is left to `training.distributed`
+
+    return clip_grad_norm_(engine.module.parameters(), clip).isfinite()
 
 
 def _stop_at_gradient(done: Sequence[_MicroBatch], step: int) -> None:

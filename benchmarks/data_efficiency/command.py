@@ -1,7 +1,9 @@
 """How many patients does an encoder need, and does phantom pretraining save any?
 
-    python -m datasets.prepare open_kbp --source ../shared/data/open_kbp --out data/prepared
+    python -m datasets.prepare open_kbp --source OPEN_KBP_FOLDER --out data/prepared
     python -m benchmarks.data_efficiency --manifest_dir data/prepared/pretraining --minutes 240 --jobs 2
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 Dice of OpenKBP's validation patients against the number of training patients, for each encoder, from scratch and from
 phantom pretraining with segmentation, classification and image-text added one by one; all at the same number of steps.
@@ -28,7 +30,7 @@ from benchmarks.data_efficiency.subsets import check_counts
 from benchmarks.encoder_runs import ROOT, write_json
 from benchmarks.segmentation_peer.volumes import read_records
 from datasets.catalog import phantom_tasks
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.prepare.sets.open_kbp import TASK
 from datasets.whole_files import save_picture, write_whole_text
 from models.configuration import ENCODER_NAMES
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(write_all(values, starts))
         if not finished:
             print("time is up; the same command goes on from the last checkpoints")
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0 if finished else 3

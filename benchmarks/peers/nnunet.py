@@ -46,7 +46,7 @@ def installed() -> bool:
 
 def build_network(plan: NnUNetPlan, structures: int) -> nn.Module:
     """nnU-Net's own PlainConvUNet with random weights: (1, 1, *window) -> logits (1, 1 + structures, *window)."""
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet  # type: ignore[import-untyped]
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     stages = len(plan.channels)
     return PlainConvUNet(

@@ -1,6 +1,9 @@
 """Which feature of phantoms brings a model closer to people? Organ Dice on real CT after training on phantoms alone.
 
-    python -m benchmarks.phantom_transfer --out runs/phantom_transfer --arms cumulative --minutes 20
+    python -m benchmarks.phantom_transfer --out runs/phantom_transfer --arms cumulative --minutes 20 \
+        --open_kbp OPEN_KBP_FOLDER
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 For each arm (`benchmarks.phantom_transfer.arms`): phantoms, a training of the 2D1D encoder and mask decoder on their
 organs, and Dice on real CT.  A call trains for at most --minutes in all and then stops; the next call of the same
@@ -20,10 +23,10 @@ from pathlib import Path
 
 from benchmarks.encoder_runs import ROOT, is_finished, train, write_json
 from benchmarks.phantom_transfer.arms import Arm, arms_of, ensure_arm_phantoms
-from benchmarks.phantom_transfer.real_truth import RealCase, open_kbp_cases, real_ct_cases
+from benchmarks.phantom_transfer.real_truth import RealCase, check_folders, open_kbp_cases, real_ct_cases
 from benchmarks.phantom_transfer.scoring import mean_by_organ, score_cases
 from datasets.catalog import phantom_tasks
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 
 
 def training_command(phantoms: Path, run: Path, steps: int, minutes: float, more: Sequence[str]) -> list[str]:
@@ -77,11 +80,12 @@ def run_arm(arm: Arm, values: argparse.Namespace, more: Sequence[str], deadline:
 
 
 def real_cases(values: argparse.Namespace) -> Iterator[RealCase]:
-    """The real CTs whose folders are named; one that is not there is left out."""
+    """The real CTs whose folders are named; raises InputError where none is, or one is not there."""
+    check_folders(values.real_ct, values.open_kbp)
     parts: list[Iterator[RealCase]] = []
-    if values.real_ct.is_dir():
+    if values.real_ct is not None:
         parts.append(real_ct_cases(values.real_ct))
-    if values.open_kbp.is_dir():
+    if values.open_kbp is not None:
         parts.append(open_kbp_cases(values.open_kbp, values.patients))
     return chain(*parts)
 
@@ -101,18 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the phantoms")
     parser.add_argument("--max-voxels", type=float, default=6e5, help="of a phantom")
     parser.add_argument("--workers", type=int, default=1, help="processes that write phantoms")
-    parser.add_argument(
-        "--real_ct", type=Path, default=ROOT.parent / "shared" / "data" / "real_ct", help="TotalSegmentator's example"
-    )
-    parser.add_argument("--open_kbp", type=Path, default=ROOT.parent / "shared" / "data" / "open_kbp", help="OpenKBP")
+    parser.add_argument("--real_ct", type=Path, help="folder of TotalSegmentator's example files")
+    parser.add_argument("--open_kbp", type=Path, help="folder of OpenKBP; one of the two, or both")
     parser.add_argument("--patients", type=int, default=12, help="validation patients of OpenKBP that are scored")
     values = parser.parse_args(own)
     try:
         arms = arms_of(values.arms)
         if next(real_cases(values), None) is None:
-            raise InputError(
-                f"neither --real_ct {values.real_ct} nor --open_kbp {values.open_kbp} is a folder; name one"
-            )
+            raise InputError(f"--patients {values.patients}: leaves no real CT to score; give 1 or more")
         values.out.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + 60 * values.minutes
         done = True
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
         if read_scores(values.out):
             print(text)
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0 if done else 3

@@ -1,4 +1,8 @@
-"""HU of organs, phantoms beside real CT: `python -m benchmarks.phantom_transfer.histograms --phantoms runs/people`.
+"""HU of organs, phantoms beside real CT.
+
+    python -m benchmarks.phantom_transfer.histograms --phantoms runs/people --open_kbp OPEN_KBP_FOLDER
+
+OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 For each organ the 5th, 50th and 95th percentile of its voxels' HU, mean over volumes, with the standard deviation of
 the median from volume to volume; and how much of the two histograms of all voxels lies over each other (the sum of the
@@ -17,8 +21,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from benchmarks.phantom_transfer.real_truth import open_kbp_cases, real_ct_cases
-from datasets.errors import InputError
+from benchmarks.phantom_transfer.real_truth import check_folders, open_kbp_cases, real_ct_cases
+from datasets.errors import InputError, OneLineError
 from datasets.phantom.people.structures import read_structures
 
 EDGES = np.arange(-1030, 3080, 10)
@@ -67,10 +71,10 @@ def phantom_volumes(folder: Path) -> Iterator[Volume]:
         yield hu, {name: np.isin(labels, value) for name, value in values.items()}
 
 
-def real_volumes(real_ct: Path, open_kbp: Path, patients: int) -> Iterator[Volume]:
-    """The slab of TotalSegmentator's example and OpenKBP's first validation patients, where their folders are there."""
-    cases = [next(real_ct_cases(real_ct))] if real_ct.is_dir() else []
-    if open_kbp.is_dir():
+def real_volumes(real_ct: Path | None, open_kbp: Path | None, patients: int) -> Iterator[Volume]:
+    """The slab of TotalSegmentator's example and OpenKBP's first validation patients, of the folders that are given."""
+    cases = [] if real_ct is None else [next(real_ct_cases(real_ct))]
+    if open_kbp is not None:
         cases += list(open_kbp_cases(open_kbp, patients))
     for case in cases:
         yield np.asarray(nib.Nifti1Image.from_filename(case.image).dataobj).astype(np.int16), dict(case.masks)
@@ -97,21 +101,17 @@ def table(phantoms: dict[str, Tally], real: dict[str, Tally]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
-    data = Path(__file__).resolve().parents[3] / "shared" / "data"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.phantom_transfer.histograms")
     parser.add_argument("--phantoms", type=Path, required=True, help="a folder of person phantoms")
-    parser.add_argument("--real_ct", type=Path, default=data / "real_ct", help="TotalSegmentator's example")
-    parser.add_argument("--open_kbp", type=Path, default=data / "open_kbp", help="OpenKBP")
+    parser.add_argument("--real_ct", type=Path, help="folder of TotalSegmentator's example files")
+    parser.add_argument("--open_kbp", type=Path, help="folder of OpenKBP; one of the two, or both")
     parser.add_argument("--patients", type=int, default=33, help="validation patients of OpenKBP")
     values = parser.parse_args(arguments)
     try:
+        check_folders(values.real_ct, values.open_kbp)
         real = tallies(real_volumes(values.real_ct, values.open_kbp, values.patients))
-        if not real:
-            raise InputError(
-                f"neither --real_ct {values.real_ct} nor --open_kbp {values.open_kbp} is a folder; name one"
-            )
         print(table(tallies(phantom_volumes(values.phantoms)), real))
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -57,6 +57,15 @@ def our_name(name: str) -> str | None:
     return name.replace("_", " ") if name in _SAME else None
 
 
+def check_folders(real_ct: Path | None, open_kbp: Path | None) -> None:
+    """Raise InputError where no folder of real CTs is named, or a named one is not there."""
+    if real_ct is None and open_kbp is None:
+        raise InputError("no real CT: name the folder of TotalSegmentator's example as --real_ct, or --open_kbp")
+    for option, folder in (("real_ct", real_ct), ("open_kbp", open_kbp)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"--{option} {folder}: no such folder; name another, or leave it out")
+
+
 def real_ct_cases(folder: Path, min_voxels: int = 60) -> Iterator[RealCase]:
     """The slab of 30 slices by itself, and the whole CT with those slices annotated.
 

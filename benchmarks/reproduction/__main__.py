@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.reproduction.needs import found_lines, needs
 from benchmarks.reproduction.plan import Places, plan
 from benchmarks.reproduction.running import run_plan
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.prepare.registry import data_sets
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.root is not None:
             raise InputError("--root: the rehearsal makes miniatures of the data sets itself; leave it out")
         run_plan(plan("rehearsal", places), out)
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"\ntables in {places.evaluation}, ablation in {out / 'ablation'}, report {places.report}")

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import generate_uid
 
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.volume.dicom_series import sorted_slices
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.readers import file_kind
@@ -89,7 +89,7 @@ def in_one_line(path: Path) -> Iterator[None]:
     """Turn what highdicom raises over a header that lacks something into an InputError."""
     try:
         yield
-    except InputError:
+    except OneLineError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from datasets.export.dicom_segmentation import save_dicom_segmentation
 from datasets.export.dicom_source import is_dicom_source
 from datasets.export.label_maps import save_label_map
@@ -61,8 +61,6 @@ def write_formats(
             continue
         try:
             written += save_masks(masks, geometry, Path(f"{stem}{FORMATS[name]}"))
-        except WriteError:
-            raise
         except InputError as error:
             log.warning("no %s: %s", name, error)
     return written

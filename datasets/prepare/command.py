@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from datasets.commands import told
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from datasets.prepare import preparing, printing
 from datasets.prepare.checking import Options
 from datasets.prepare.data_set import DataSet
@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.data_set:
             raise InputError(f"{given.data_set}: one data set at a time, or `all`")
         return _one(console, given)
-    except WriteError:
-        raise  # of the disk, no problem of a data set: `told` says it
-    except InputError as error:
+    except InputError as error:  # a WriteError is no problem of a data set: `told` says it
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -110,8 +108,6 @@ def _all(console: Console, given: argparse.Namespace) -> int:
         earlier = [other for other in known if other in dict(results)]
         try:
             result = preparing.prepare(data_set, folders[0], out, _options(given, own), preferred=earlier)
-        except WriteError:
-            raise
         except InputError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             results.append((name, str(error)))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from datasets.prepare.case import Case, Mask
 from datasets.prepare.mask_conversion import convert, resample
 from datasets.prepare.processes import in_processes
@@ -27,8 +27,6 @@ class _Job:
                 convert(self.mask, self.case.image, self.case, self.target)
             else:
                 resample(self.mask.files[0], self.case.image, self.target)
-        except WriteError:
-            raise
         except InputError as error:
             return str(error)
         return ""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError, OneLineError, WriteError
 from datasets.instruction import InstructionDataset, InstructionSample
 from datasets.manifest import InstructionRecord
 from datasets.record_masks import answer_masks, read_source
@@ -143,7 +143,7 @@ def _failed(record: InstructionRecord, error: Exception) -> dict[str, Any]:
 def failure(error: Exception) -> str:
     """Why a sample failed, in one line."""
     reason = " ".join(str(error).split())
-    if not isinstance(error, InputError):  # its message was written to be read alone, another's was not
+    if not isinstance(error, OneLineError):  # its message was written to be read alone, another's was not
         reason = f"{type(error).__name__}: {reason}".rstrip(": ")
     return reason
 

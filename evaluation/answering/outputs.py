@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 
-from datasets.errors import InputError, WriteError
+from datasets.errors import InputError
 from datasets.export import findings, masks
 from models.answering.answer import Answer
 
@@ -52,8 +52,6 @@ class Outputs:
             segmentation = pydicom.dcmread(made) if name == "dicom-sr" and made in written else None
             try:
                 written.append(answer.save_findings(f"{stem}{findings.FORMATS[name]}", segmentation))
-            except WriteError:
-                raise
             except InputError as error:
                 masks.log.warning("no %s: %s", name, error)
         return written

@@ -19,7 +19,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from datasets.errors import InputError
+from datasets.errors import InputError, OneLineError
 from datasets.whole_files import write_whole_text
 from tests.dependencies.lock import REPOSITORY, read_requirements
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bill = bill_of_materials(read_requirements(REPOSITORY / "requirements.txt"))
         write_whole_text(output, json.dumps(bill, indent=1) + "\n")
-    except InputError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{len(bill['components'])} packages in {output}")
