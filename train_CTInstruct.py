@@ -224,7 +224,7 @@ def main() -> None:
     every = [*all_records, *validation]
     dataset = dataset_of(settings, records, every, model.tokenizer, model.config, preprocessing)
     about[BODY] = distributed.from_main(lambda: bodies_of(dataset, all_records))
-    collate = InstructionCollator(model.tokenizer.pad_token_id, model.position_rule)
+    collate = InstructionCollator(model.tokenizer.pad_token_id, model.position_rule, model.layout_rule)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(
         model,
