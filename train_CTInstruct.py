@@ -23,7 +23,6 @@ from datasets.manifest import InstructionRecord, load_manifest
 from datasets.manifest_check.needs import instruction_source
 from datasets.mixture import load_mixture, manifest_and_weight, with_mixture_files
 from datasets.phantom.defaults import DEFAULT_PHANTOMS, ensure_phantoms
-from datasets.sampling import MixtureSampler, SharedVolumeSampler
 from datasets.volume.declared_size import allow_voxels
 from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
@@ -34,7 +33,6 @@ from models.parameters import parameter_groups, print_parameters
 from models.text.label_embeddings import label_embeddings
 from training import distributed, random_state
 from training.arguments import parse, to_dict
-from training.batches import Sampler
 from training.data_check import check_data
 from training.departures import describe_run, print_run
 from training.loop import train
@@ -45,6 +43,7 @@ from training.tuning.bodies import bodies_of
 from training.tuning.model import build_model, check_start, preprocessing_of
 from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
+from training.tuning.sampler import sampler_of
 from training.tuning.settings import TuningSettings, share_out_batch
 
 
@@ -134,6 +133,7 @@ class HyperParameters(TuningSettings):
     # embeddings of the labels; empty leaves them to the mask's loss alone
     query_text_encoder: str = ""
     grounded_start: bool = False  # a "tiny" language model begins with its words for labels at those embeddings
+    balance_ranks: bool = False  # share out each batch so that ranks have about as many patches to encode
     questions_per_volume: int = 1  # that share one reading; batch_size and micro_batch then count volumes
     loss_weights: tuple[str, ...] = ()  # of a sample's parts: language=1 diagnosis=1 mask=1 query=1 where not given
     length_power: float = 1.0  # divides the sum over an answer's n tokens by n to this power: 1 is their mean
@@ -224,13 +224,13 @@ def main() -> None:
     every = [*all_records, *validation]
     dataset = dataset_of(settings, records, every, model.tokenizer, model.config, preprocessing)
     about[BODY] = distributed.from_main(lambda: bodies_of(dataset, all_records))
-    collate = InstructionCollator(model.tokenizer.pad_token_id, model.position_rule)
+    collate = InstructionCollator(model.tokenizer.pad_token_id, model.position_rule, model.layout_rule)
     held_out = Random(settings.seed).sample(validation, min(settings.validation_samples, len(validation)))
     train(
         model,
         settings,
         ranks,
-        sampler=sampler_of(settings, records, weights, ranks),
+        sampler=sampler_of(settings, records, weights, preprocessing, ranks),
         dataset=dataset,
         collate=collate,
         save_model=partial(save_checkpoint, training=about),
@@ -266,29 +266,6 @@ def dataset_of(
         label_embeddings=embeddings,
         keep_volumes=most_images if settings.questions_per_volume > 1 else 0,
     )
-
-
-def sampler_of(
-    settings: HyperParameters,
-    records: Mapping[str, Sequence[InstructionRecord]],
-    weights: Mapping[str, float] | None,
-    ranks: distributed.Ranks,
-) -> Sampler:
-    """Samples of all tasks in one batch; further questions about their volumes where these are shared."""
-    sampler = MixtureSampler(
-        {name: len(part) for name, part in records.items()},
-        None if weights is None else dict(weights),
-        mode="mixed",
-        micro_batch=settings.micro_batch,
-        accumulation_steps=settings.accumulation_steps,
-        seed=settings.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    if settings.questions_per_volume == 1:
-        return sampler
-    volumes = {name: [tuple(record.image_path) for record in part] for name, part in records.items()}
-    return SharedVolumeSampler(sampler, volumes, settings.questions_per_volume, weights)
 
 
 if __name__ == "__main__":

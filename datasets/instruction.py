@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from datasets.volume.anyres import PatchedVolume, PatchGeometry
 from datasets.volume.cache import RecentLoader, VolumeLoader, volume_key
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.preprocessing import Preprocessing
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -57,7 +59,8 @@ class InstructionBatch:
     input_ids, attention_mask, labels: (B, L); labels are -100 but on answers and end tokens.  Each list has an entry a
     row; ``volumes[row]`` is itself a list.  Neighbouring rows about the same volumes share them: ``volumes_of`` names
     for each row the row whose volumes it asks about, and a row that uses another's has none of its own.  ``positions``:
-    rotary ones, (3, B, L) or (B, L), where they were made beforehand; None leaves them to the model.
+    rotary ones, (3, B, L) or (B, L), where they were made beforehand; None leaves them to the model.  ``layout``: what
+    else a model's rule found out about the token ids beforehand, as a dataclass of tensors, numbers and dataclasses.
     """
 
     input_ids: Tensor
@@ -74,6 +77,7 @@ class InstructionBatch:
     tasks: list[str]
     volumes_of: list[int]
     positions: Tensor | None = None
+    layout: object | None = None
 
     @property
     def task(self) -> str:
@@ -82,25 +86,26 @@ class InstructionBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> InstructionBatch:
         """A copy with every tensor on ``device``."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor | PatchedVolume):
-                return value.to(device, non_blocking=non_blocking)
-            return [move(item) for item in value] if isinstance(value, list) else value
-
-        return replace(self, **{item.name: move(getattr(self, item.name)) for item in fields(self)})
+        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> InstructionBatch:
         """Page-locked copies, which ``DataLoader(pin_memory=True)`` asks for."""
+        return with_tensors(self, Tensor.pin_memory)
 
-        def pin(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.pin_memory()
-            if isinstance(value, PatchedVolume):
-                return replace(value, patches=value.patches.pin_memory(), slice_marks=value.slice_marks.pin_memory())
-            return [pin(item) for item in value] if isinstance(value, list) else value
 
-        return replace(self, **{item.name: pin(getattr(self, item.name)) for item in fields(self)})
+def with_tensors(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
+    """A copy of dataclasses and lists, down to their tensors, which are changed; what holds none is taken as it is."""
+    changed: Any = value
+    if isinstance(value, Tensor):
+        changed = change(value)
+    elif isinstance(value, list):
+        items = [with_tensors(item, change) for item in value]
+        changed = items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {item.name: getattr(value, item.name) for item in fields(value)}
+        new = {name: with_tensors(part, change) for name, part in parts.items()}
+        changed = replace(value, **new) if any(new[name] is not part for name, part in parts.items()) else value
+    return changed
 
 
 class InstructionDataset(Dataset):
@@ -190,17 +195,21 @@ class InstructionDataset(Dataset):
 
 # Token ids and attention mask (B, L), and the volumes of each row -> rotary positions.
 PositionRule = Callable[[Tensor, Tensor, Sequence[Sequence[PatchedVolume]]], Tensor]
+# A batch on the CPU -> what a model's forward pass needs to know of its token ids.
+LayoutRule = Callable[[InstructionBatch], object]
 
 
 @dataclass(frozen=True)
 class InstructionCollator:
     """Callable that pads samples to one batch; picklable, for loader workers.
 
-    positions: makes the rows' rotary positions here, as the model would in its forward pass.
+    positions, layout: make the rows' rotary positions, and what else is asked of token ids, here, as the model would in
+    its forward pass.
     """
 
     pad_id: int
     positions: PositionRule | None = None
+    layout: LayoutRule | None = None
 
     def __call__(self, samples: Sequence[InstructionSample]) -> InstructionBatch:
         length = max(len(sample.prompt_ids) + len(sample.answer_ids) for sample in samples)
@@ -217,7 +226,7 @@ class InstructionCollator:
         positions = None
         if self.positions is not None:
             positions = self.positions(input_ids, attention_mask, [samples[row].volumes for row in volumes_of])
-        return InstructionBatch(
+        batch = InstructionBatch(
             input_ids=input_ids,
             attention_mask=attention_mask,
             labels=labels,
@@ -233,6 +242,7 @@ class InstructionCollator:
             volumes_of=volumes_of,
             positions=positions,
         )
+        return batch if self.layout is None else replace(batch, layout=self.layout(batch))
 
 
 def _keys_of(sample: InstructionSample) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -34,6 +34,19 @@ def instead_of(reference: SampleReference, size: int) -> SampleReference:
     return replace(reference, index=(reference.index + 1) % size)
 
 
+class NumberedSampler(Protocol):
+    """Draws the micro-batches of a rank, and tells the number of each over all steps and ranks."""
+
+    def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
+        """This rank's samples of a micro-step."""
+
+    def number(self, step: int, micro_step: int = 0) -> int:
+        """The micro-batch's number."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the draws depend on beside rank and step."""
+
+
 class SharedVolumeSampler:
     """Adds further questions about the same volumes to each sample of a sampler, so that a volume is encoded once.
 
@@ -48,7 +61,7 @@ class SharedVolumeSampler:
 
     def __init__(
         self,
-        sampler: MixtureSampler,
+        sampler: NumberedSampler,
         volumes: Mapping[str, Sequence[Hashable]],
         questions: int,
         weights: Mapping[str, float] | None = None,
@@ -66,6 +79,10 @@ class SharedVolumeSampler:
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
         """The sampler's references of a micro-step, each followed by those of the further questions."""
         return [one for first in self.sampler.references(step, micro_step) for one in (first, *self._others(first))]
+
+    def number(self, step: int, micro_step: int = 0) -> int:
+        """That of the sampler."""
+        return self.sampler.number(step, micro_step)
 
     def fingerprint(self) -> dict[str, Any]:
         """That of the sampler, and how many questions share a volume."""
@@ -147,7 +164,7 @@ class MixtureSampler:
 
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
         """This rank's samples of a micro-step; steps and micro-steps count from 0."""
-        number = (step * self.accumulation_steps + micro_step) * self.world_size + self.rank
+        number = self.number(step, micro_step)
         if self.mode == "one_task":
             draw, place = divmod(number, self.draw_ranks)
             task, earlier = self._draw(draw)
@@ -157,6 +174,10 @@ class MixtureSampler:
         size = self.micro_batches[0]
         first = number * size
         return [self._reference(*self._draw(first + offset)) for offset in range(size)]
+
+    def number(self, step: int, micro_step: int = 0) -> int:
+        """The micro-batch's number over all steps and ranks."""
+        return (step * self.accumulation_steps + micro_step) * self.world_size + self.rank
 
     def fingerprint(self) -> dict[str, Any]:
         """All that the draws depend on beside rank and step; a run can be resumed only where this is unchanged."""

@@ -20,11 +20,12 @@ from datasets.volume.anyres import PatchedVolume
 from models.configuration import VisionConfig
 from models.encoders.contract import EncodedVolume
 from models.encoders.inputs import encoder_inputs
-from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
+from models.language.answer_loss import AnswerPositions, answer_loss
 from models.language.diagnosis_heads import DiagnosisHeads
 from models.language.loading import token_positions
 from models.language.lora import LanguageModel
 from models.language.loss_metrics import mean_losses
+from models.language.row_layout import RowLayout, RowLayoutRule, visual_places
 from models.language.row_positions import RowPositions
 from models.language.special_tokens import token_ids
 from models.masks.losses import part_mask_loss
@@ -58,17 +59,19 @@ class CTInstruct(nn.Module):
 
     def forward(self, batch: InstructionBatch) -> InstructionOutput:
         """Losses of a batch whose samples may differ in task, size and number of volumes."""
+        layout = self.layout(batch)
         encoded = self.encode(batch)
         embeddings, positions = self.input_embeddings(batch, encoded)
-        answers = answer_positions(batch.labels)
-        logits, hidden = self.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)
+        logits, hidden = self.read(
+            embeddings, layout.answers, position_ids=positions, attention_mask=batch.attention_mask
+        )
         losses = {
-            "language_loss": answer_loss(logits, answers),
-            "diagnosis_loss": self.diagnosis_losses(hidden, batch),
-            "mask_loss": self.mask_losses(hidden, batch, encoded),
+            "language_loss": answer_loss(logits, layout.answers),
+            "diagnosis_loss": self.diagnosis_losses(hidden, batch, layout),
+            "mask_loss": self.mask_losses(hidden, batch, encoded, layout),
         }
         loss = reduce(torch.add, losses.values()).mean()  # the three losses of a row become one; then the mean of rows
-        return InstructionOutput(loss, mean_losses(losses, batch))
+        return InstructionOutput(loss, mean_losses(losses, batch, layout.answered))
 
     def encode(self, batch: InstructionBatch) -> list[list[EncodedVolume]]:
         """Encode each volume of the batch once, whatever the number of questions about it; a list a row."""
@@ -94,9 +97,10 @@ class CTInstruct(nn.Module):
         """Tokens (T, hidden) of the distinct volumes, at least one, and which of them the rows hold, in order (n,)."""
         owners = [row for row in dict.fromkeys(batch.volumes_of) if encoded[row]]
         tokens = [torch.cat([self.vision.llm_tokens(volume) for volume in encoded[row]]) for row in owners]
-        lengths = [len(own) for own in tokens]
-        ranges = dict(zip(owners, torch.arange(sum(lengths)).split(lengths), strict=True))
-        return torch.cat(tokens), torch.cat([ranges[row] for row in batch.volumes_of if row in ranges])
+        if isinstance(batch.layout, RowLayout):
+            return torch.cat(tokens), batch.layout.visual
+        lengths = {row: len(own) for row, own in zip(owners, tokens, strict=True)}
+        return torch.cat(tokens), visual_places(batch.volumes_of, lengths)
 
     def positions(self, batch: InstructionBatch, encoded: EncodedRows) -> Tensor:
         """Rotary positions of the rows' tokens: (3, B, L), or (B, L) for a language model with plain ones."""
@@ -111,32 +115,46 @@ class CTInstruct(nn.Module):
         """What makes `positions` without the model, for an `InstructionCollator`."""
         return RowPositions(self.language_model.config.get_text_config(), self.image_id, self.config)
 
+    def layout(self, batch: InstructionBatch) -> RowLayout:
+        """Where the tokens stand that the losses are about: as the collator found it, or found here."""
+        return batch.layout if isinstance(batch.layout, RowLayout) else self.layout_rule(batch)
+
+    @property
+    def layout_rule(self) -> Callable[[InstructionBatch], RowLayout]:
+        """What makes `layout` without the model, for an `InstructionCollator`."""
+        return RowLayoutRule(self.segmentation_id, self.confidence_id, self.config)
+
     def read(self, embeddings: Tensor, answers: AnswerPositions, **options: Any) -> tuple[Tensor, Tensor]:
         """Logits (N, vocabulary) of the answers' N tokens, and the last hidden states (B, L, hidden).
 
         options: what else the language model is given, among them its positions and attention mask.
         """
-        keep, places = answers.columns.unique(return_inverse=True)  # logits of a whole question are never made
         output = self.language_model(
-            inputs_embeds=embeddings, logits_to_keep=keep, output_hidden_states=True, use_cache=False, **options
+            inputs_embeds=embeddings,
+            logits_to_keep=answers.kept,  # those of a whole question are never made
+            output_hidden_states=True,
+            use_cache=False,
+            **options,
         )
-        return output.logits[answers.rows, places], output.hidden_states[-1]
+        return output.logits[answers.rows, answers.places], output.hidden_states[-1]
 
-    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch, layout: RowLayout) -> Tensor:
         """(B,): weighted BCE at the ``<disease_confidence>`` tokens, 0 for rows without targets."""
         losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
+        columns = layout.confidences.by_row()
         for row, (targets, label_set) in enumerate(zip(batch.targets, batch.label_sets, strict=True)):
             if targets is not None and label_set is not None:
-                states = hidden[row, batch.labels[row] == self.confidence_id]
+                states = hidden[row, columns[row]]
                 losses[row] = self.diagnosis_heads.loss(states, targets, label_set)
         return torch.stack(losses)
 
-    def mask_losses(self, hidden: Tensor, batch: InstructionBatch, encoded: EncodedRows) -> Tensor:
+    def mask_losses(self, hidden: Tensor, batch: InstructionBatch, encoded: EncodedRows, layout: RowLayout) -> Tensor:
         """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks."""
         losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
+        columns = layout.segmentations.by_row()
         for row, masks in enumerate(batch.masks):
-            queries = hidden[row, batch.labels[row] == self.segmentation_id]
-            if masks is not None and len(queries):
+            if masks is not None and len(columns[row]):
+                queries = hidden[row, columns[row]]
                 volume = encoded[row][batch.mask_images[row]]
                 logits = self.vision.decode_parts(volume, queries)
                 bce, dice = part_mask_loss(logits, volume.part_masks(masks[: len(queries)]))

@@ -69,7 +69,8 @@ def train(
 ) -> TrainingResult:
     """Train `model`, from a checkpoint or from its present weights, up to `settings.max_iters` optimiser steps.
 
-    sampler: `references(step, micro_step)` and `fingerprint()`, as of `datasets.sampling.MixtureSampler`.
+    sampler: `references(step, micro_step)` and `fingerprint()`, as of `datasets.sampling.MixtureSampler`; a micro-batch
+    draws its random numbers by `number(step, micro_step)`, or where that is not there by its place.
     dataset: `dataset[reference]` is a sample; its randomness is seeded with `reference.seed`.
     collate: a list of samples -> a batch with `task` (a name) and `sample_ids` (list of str).
     model(batch) returns an object with `loss` (a scalar tensor, the mean over the batch) and `metrics` (name ->
@@ -176,7 +177,17 @@ def train(
             before = training_state.BeforeStep(engine.module)
             try:
                 update_weights(
-                    engine, loss_scale, ahead, settings, ranks, averages, step + 1, skipped_samples, spikes, stopping
+                    engine,
+                    loss_scale,
+                    ahead,
+                    settings,
+                    ranks,
+                    averages,
+                    step + 1,
+                    skipped_samples,
+                    spikes,
+                    stopping,
+                    getattr(sampler, "number", None),
                 )
             except StepGivenUp as given_up:
                 before.restore(engine.module)

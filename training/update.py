@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,13 @@ def update_weights(
     skipped_samples: SkippedSamples,
     spikes: LossSpikes,
     stopping: Stopping,
+    number_of: Callable[[int, int], int] | None = None,
 ) -> None:
     """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
     and samples that were replaced `skipped_samples`; losses far above those before them are told by `spikes`.
+
+    number_of: step and micro-step, counted from 0, -> this rank's micro-batch counted over all steps and ranks, by
+    which its random numbers go; None numbers them by the place where they are made.
 
     Raises on every rank, before the weights change: InputError for a sample that cannot be read, StepGivenUp where
     `stopping` says that the run has to end, and NonFiniteLossError for a loss that is not finite, or a gradient that is
@@ -80,7 +84,8 @@ def update_weights(
             skipped_samples.add(reasons)
             averages.add("train/skipped_samples", len(reasons))
         task, sample_ids = batch.task, list(batch.sample_ids)
-        random_state.seed_micro_batch(settings.seed, number * ranks.world_size + ranks.rank)
+        place = number * ranks.world_size + ranks.rank
+        random_state.seed_micro_batch(settings.seed, number_of(step - 1, micro_step) if number_of else place)
         output = engine(batch)
         engine.backward(offload.with_every_weight(output.loss, engine))
         done.append(_MicroBatch(task, sample_ids, copied(output.loss)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from datasets.errors import InputError
@@ -13,12 +11,12 @@ from datasets.manifest_check.needs import ManifestSource, RecordNeeds, needs_of
 from datasets.manifest_check.report import ManifestReport
 from datasets.manifest_rows import ManifestError
 from datasets.prepare.headers import FileHeader, read_header
+from datasets.prepare.processes import header_pool
 from datasets.prepare.progress import shown
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.mask_rules import NOTED_OFFSET, check_grid
 
 Headers = Mapping[str, FileHeader | InputError]
-WORTH_PROCESSES = 5000  # files; to start processes takes some seconds
 ALL = -1  # for `voxels_of`: the masks of every record
 
 
@@ -85,12 +83,7 @@ def _look_at_headers(needs: Mapping[int, RecordNeeds], report: ManifestReport, w
 
 
 def _headers(paths: Sequence[str], workers: int, title: str) -> Headers:
-    pool: Executor
-    if len(paths) < WORTH_PROCESSES or workers <= 1:  # threads wait for the disk together, but parse one by one
-        pool = ThreadPoolExecutor(max(workers, 1))
-    else:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    with pool:
+    with header_pool(len(paths), workers) as pool:
         headers = shown(pool.map(_header, paths, chunksize=64), len(paths), f"{title}: headers")
         return dict(zip(paths, headers, strict=True))
 

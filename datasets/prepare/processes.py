@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from time import perf_counter
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WORTH_PROCESSES = 5000  # files; to start processes takes some seconds
 _ALONE = 1.0  # seconds of work here before others are asked: starting them takes about as long
 
 
@@ -30,6 +31,16 @@ def in_processes(
     # Not by fork: a process that has started threads (torch's, rich's) must not be copied.
     with ProcessPoolExecutor(workers, get_context("spawn"), _without_interrupts) as pool:
         yield from pool.map(work, items[done:], chunksize=max(1, min(chunk, (len(items) - done) // workers)))
+
+
+def header_pool(files: int, workers: int) -> Executor:
+    """What reads the headers of so many files: threads, or for many files processes.
+
+    Threads wait for the disk together, but parse one by one.
+    """
+    if files < WORTH_PROCESSES or workers <= 1:
+        return ThreadPoolExecutor(max(workers, 1))
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
 def _without_interrupts() -> None:

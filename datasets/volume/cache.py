@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from datasets.volume.anyres import AnyresPlacement, PatchedVolume, patchify, place_mask
-from datasets.volume.cache_files import read_cached, save_cached
+from datasets.volume.cache_files import cached_details, read_cached, save_cached
 from datasets.volume.dicom_series import is_series_path
 from datasets.volume.geometry import AS_STORED, VolumeError, VolumeGeometry, affine_of_axes
 from datasets.volume.loading import MaskValues, load_volume, read_mask
@@ -70,8 +70,7 @@ class VolumeLoader:
             raise VolumeError(
                 f"{path}: hu_offset is for CT volumes; leave it out of a 2D image and a preprocessed crop"
             )
-        extra = {"read": self.read.__name__} if self.read else {"hu_offset": hu_offset} if hu_offset else {}
-        cached = self.cached("volume", [path], extra)
+        cached = self._cached_volume(path, hu_offset)
         if cached and (found := _read_volume(cached)):
             return found
         record = self.preprocessing
@@ -82,6 +81,21 @@ class VolumeLoader:
         patched = patchify(array, record.crop_size, record.patch_max, record.resize)
         del array
         return (_save_volume(cached, patched, geometry) if cached else patched), geometry
+
+    def cached_placement(self, path: str | Path, hu_offset: float = 0.0) -> AnyresPlacement | None:
+        """Where a volume lies in its grid of patches, by its entry in the cache and no voxel; None without an entry."""
+        cached = self._cached_volume(path, hu_offset)
+        if cached is None:
+            return None
+        details = cached_details(_half(cached)) or cached_details(cached) or "{}"
+        try:
+            return AnyresPlacement.from_dict(json.loads(details)["placement"])
+        except (KeyError, TypeError, ValueError):  # none, or a damaged one, which is made again when it is read
+            return None
+
+    def _cached_volume(self, path: str | Path, hu_offset: float) -> Path | None:
+        extra = {"read": self.read.__name__} if self.read else {"hu_offset": hu_offset} if hu_offset else {}
+        return self.cached("volume", [path], extra)
 
     def masks(
         self,

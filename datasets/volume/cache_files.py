@@ -59,6 +59,15 @@ def read_cached(path: Path) -> tuple[dict[str, torch.Tensor], str] | None:
     return tensors, details
 
 
+def cached_details(path: Path) -> str | None:
+    """The text of a file of the cache, without its tensors, and so unchecked; None where it cannot be had."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("details")
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
 def _checksum(tensors: Mapping[str, torch.Tensor], details: str) -> int:
     """CRC-32 (zlib's) of all that the file holds: a guard against damage, not against intent."""
     checksum = isal_zlib.crc32(details.encode())

@@ -71,7 +71,7 @@ def read_raw(path: str | Path, array_axes: str | None = None, integers: bool = F
         if kind in ARRAY_KINDS:
             return _read_array(path, kind, array_axes, integers)
         if kind == SLICE_FOLDER:
-            return _placed(read_slice_folder(path), kind, array_axes, SLICE_FOLDER_AXES, "ct_file")
+            return _placed(read_slice_folder(path), kind, array_axes)
         array, affine = readers.get(kind, read_dicom_series)(path, integers)
         scaled = kind == "NIfTI" and is_scaled(path)
     except (VolumeError, MemoryError):
@@ -201,16 +201,27 @@ def _read_array(path: Path, kind: str, array_axes: str | None, integers: bool) -
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     array = _as_3d(array, path, integers)
+    return _placed(array, kind, array_axes, is_rad_chest_ct)
+
+
+def _placed(array: np.ndarray, kind: str, array_axes: str | None, is_rad_chest_ct: bool = False) -> RawVolume:
+    """An array without geometry, with the axes that its format, the caller or the assumption gives it."""
+    axes, source, axes_from = axes_without_geometry(kind, array.shape, array_axes, is_rad_chest_ct)
+    return RawVolume(array, affine_of_axes(axes, array.shape), kind, source, axes_from=axes_from)
+
+
+def axes_without_geometry(
+    kind: str, shape: tuple[int, ...], array_axes: str | None, is_rad_chest_ct: bool = False
+) -> tuple[str, SourceKind, AxesFrom]:
+    """Axis codes of an array or a folder of slices, what preprocessing takes it for, and who says so.
+
+    array_axes: of the caller, as `read_raw` takes them; a file in RadChestCT's format has its own.
+    """
     if is_rad_chest_ct:
-        return RawVolume(
-            array, affine_of_axes(RAD_CHEST_CT_AXES, array.shape), kind, "rad_chest_ct_array", axes_from="format"
-        )
-    return _placed(array, kind, array_axes, "RAS", "array_as_is")
-
-
-def _placed(array: np.ndarray, kind: str, array_axes: str | None, assumed: str, source: SourceKind) -> RawVolume:
-    """An array without geometry, with the axes that the caller or the assumption gives it."""
-    axes_from: AxesFrom = "assumption" if array_axes is None else "nobody" if array_axes == AS_STORED else "option"
-    if array_axes is None and kind in ARRAY_KINDS and array.shape == M3D_SHAPE:
-        array_axes, axes_from = M3D_AXES, "m3d_shape"
-    return RawVolume(array, affine_of_axes(array_axes or assumed, array.shape), kind, source, axes_from=axes_from)
+        return RAD_CHEST_CT_AXES, "rad_chest_ct_array", "format"
+    source: SourceKind = "ct_file" if kind == SLICE_FOLDER else "array_as_is"
+    if array_axes is not None:
+        return array_axes, source, "nobody" if array_axes == AS_STORED else "option"
+    if kind in ARRAY_KINDS and shape == M3D_SHAPE:
+        return M3D_AXES, source, "m3d_shape"
+    return SLICE_FOLDER_AXES if kind == SLICE_FOLDER else "RAS", source, "assumption"

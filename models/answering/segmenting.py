@@ -25,9 +25,8 @@ from models.answering.study import Study
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.extensions.packed_attention import use_packed_attention
-from models.extensions.packed_rows import read_packed
-from models.extensions.shared_prefix import can_share_prefix, shared_prefix
-from models.language.answer_loss import answer_positions
+from models.extensions.packed_rows import packed_rows, read_packed
+from models.extensions.shared_prefix import can_share_prefix
 
 QUESTION = "Where is the {label}? Please output segmentation mask."
 ANSWER = f"It is {SEGMENTATION}"
@@ -72,13 +71,13 @@ def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volume
     device = next(model.vision.bridger.parameters()).device
     batch = InstructionCollator(model.tokenizer.pad_token_id)(samples).to(device)
     encoded = [volumes] * len(samples)
-    answers = answer_positions(batch.labels)
-    rows = (batch.input_ids, batch.attention_mask, batch.input_ids == model.image_id, batch.volumes_of)
-    if can_share_prefix(model.language_model.config.get_text_config()) and (shared := shared_prefix(*rows)):
+    layout = model.layout(batch)
+    can_share = can_share_prefix(model.language_model.config.get_text_config())
+    if can_share and (packed := packed_rows(batch, layout, model.image_id)):
         use_packed_attention(model.language_model)
-        return read_packed(model, batch, encoded, shared, answers)[1][:, -1]
+        return read_packed(model, batch, encoded, packed)[1][:, -1]
     embeddings, positions = model.input_embeddings(batch, encoded)
-    return model.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)[1][:, -1]
+    return model.read(embeddings, layout.answers, position_ids=positions, attention_mask=batch.attention_mask)[1][:, -1]
 
 
 def _warn_of_unknown(labels: Sequence[str], known: Sequence[str]) -> None:

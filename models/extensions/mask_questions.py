@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,17 +24,17 @@ class MaskQuestions:
 
 
 def mask_questions(
-    hidden: Tensor, answers: Tensor, batch: InstructionBatch, encoded: EncodedRows
+    hidden: Tensor, columns: Sequence[Tensor], batch: InstructionBatch, encoded: EncodedRows
 ) -> list[MaskQuestions]:
     """The questions of a batch, those about one volume together, in the order of the first.
 
-    hidden: (B, L, width).  answers: (B, L) bool, True at the ``<SEG>`` of answers.
+    hidden: (B, L, width).  columns: for each row those of its answer's ``<SEG>``, (n,).
     """
     asked: dict[Hashable, MaskQuestions] = {}
     for row, masks in enumerate(batch.masks):
-        queries = hidden[row, answers[row]]
-        if masks is None or not len(queries):
+        if masks is None or not len(columns[row]):
             continue
+        queries = hidden[row, columns[row]]
         image = batch.mask_images[row]
         questions = asked.setdefault((batch.volumes_of[row], image), MaskQuestions(encoded[row][image]))
         questions.rows.append(row)

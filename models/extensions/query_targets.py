@@ -7,9 +7,10 @@ from torch import Tensor
 
 from datasets.instruction import InstructionBatch
 from models.ctinstruct import CTInstruct
+from models.language.row_layout import RowLayout
 
 
-def query_losses(model: CTInstruct, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+def query_losses(model: CTInstruct, hidden: Tensor, batch: InstructionBatch, layout: RowLayout) -> Tensor:
     """(B,): squared distance of a row's queries of ``<SEG>`` from the text embeddings of their labels, the mean.
 
     0 for rows without `batch.query_targets`.  hidden: (B, L, width), the language model's last states.
@@ -18,11 +19,11 @@ def query_losses(model: CTInstruct, hidden: Tensor, batch: InstructionBatch) -> 
     empty mask with great certainty, and the mask loss then has next to no gradient that says where it should go.
     """
     losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-    answers = batch.labels == model.segmentation_id
+    columns = layout.segmentations.by_row()
     for row, targets in enumerate(batch.query_targets):
-        states = hidden[row, answers[row]]
-        if targets is None or not len(states):
+        if targets is None or not len(columns[row]):
             continue
+        states = hidden[row, columns[row]]
         queries = model.vision.qwen2biolord(states).float()
         distances = (queries - targets[: len(queries)].float()).square().sum(-1)
         losses[row] = distances.mean()

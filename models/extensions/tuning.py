@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial, reduce
 
 import torch
@@ -15,15 +16,16 @@ from models.ctinstruct import CTInstruct, EncodedRows, InstructionOutput, MakeMo
 from models.encoders.contract import EncodedVolume
 from models.extensions.mask_questions import mask_questions, sample_volumes
 from models.extensions.packed_attention import use_packed_attention
-from models.extensions.packed_rows import read_packed
+from models.extensions.packed_rows import PackedRowLayout, PackedRowLayoutRule, read_packed
 from models.extensions.query_targets import query_losses
 from models.extensions.settings import TuningExtensions
-from models.extensions.shared_prefix import can_share_prefix, shared_prefix
+from models.extensions.shared_prefix import can_share_prefix
 from models.extensions.slice_sampling import sample_slices
 from models.extensions.spare_pass import spare_diagnosis, spare_masks, spare_visual_tokens, spare_volume
-from models.language.answer_loss import AnswerPositions, answer_loss, answer_positions
+from models.language.answer_loss import answer_loss
 from models.language.lora import LanguageModel
 from models.language.loss_metrics import mean_losses
+from models.language.row_layout import RowLayout
 from models.masks.losses import part_mask_loss
 from models.vision import VisionModel
 
@@ -59,35 +61,37 @@ class ExtendedCTInstruct(CTInstruct):
 
     def forward(self, batch: InstructionBatch) -> InstructionOutput:
         """As published, with a spare volume where ranks are aligned, and a weight for each of a sample's losses."""
+        layout = self.layout(batch)
         encoded = self.encode(batch)
         spare = spare_volume(self, encoded) if self.extensions.aligned_ranks else None
-        answers = answer_positions(batch.labels)
-        logits, hidden = self._read(batch, encoded, spare, answers)
+        logits, hidden = self._read(batch, encoded, spare, layout)
         losses = {
-            "language_loss": answer_loss(logits, answers),
-            "diagnosis_loss": self.diagnosis_losses(hidden, batch),
-            "mask_loss": self._mask_losses(hidden, batch, encoded, spare),
+            "language_loss": answer_loss(logits, layout.answers),
+            "diagnosis_loss": self.diagnosis_losses(hidden, batch, layout),
+            "mask_loss": self._mask_losses(hidden, batch, encoded, spare, layout),
         }
         if self.extensions.query_targets:
-            losses["query_loss"] = query_losses(self, hidden, batch)
+            losses["query_loss"] = query_losses(self, hidden, batch, layout)
         given = self.extensions.loss_weights
         factors: dict[str, Tensor | float] = {name: given.get(name.removesuffix("_loss"), 1.0) for name in losses}
-        factors["language_loss"] *= answers.lengths ** (1 - self.extensions.length_power)
+        factors["language_loss"] *= layout.answers.lengths ** (1 - self.extensions.length_power)
         loss = reduce(torch.add, [factors[name] * values for name, values in losses.items()]).mean()
-        return InstructionOutput(loss, mean_losses(losses, batch))
+        return InstructionOutput(loss, mean_losses(losses, batch, layout.answered))
+
+    @property
+    def layout_rule(self) -> Callable[[InstructionBatch], RowLayout]:
+        """As published; with it, how rows that share a volume are packed."""
+        rule = super().layout_rule
+        return PackedRowLayoutRule(rule, self.image_id) if self.shares_volumes else rule
 
     def _read(
-        self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None, answers: AnswerPositions
+        self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None, layout: RowLayout
     ) -> tuple[Tensor, Tensor]:
         """As `read` of the rows' `input_embeddings`; rows that share a volume are packed for it."""
-        shared = None
-        if self.shares_volumes:
-            image_mask = batch.input_ids == self.image_id
-            shared = shared_prefix(batch.input_ids, batch.attention_mask, image_mask, batch.volumes_of)
-        if shared is None:
-            embeddings, positions = self._embed_aligned(batch, encoded, spare)
-            return self.read(embeddings, answers, position_ids=positions, attention_mask=batch.attention_mask)
-        return read_packed(self, batch, encoded, shared, answers)
+        if isinstance(layout, PackedRowLayout) and layout.packed is not None:
+            return read_packed(self, batch, encoded, layout.packed)
+        embeddings, positions = self._embed_aligned(batch, encoded, spare)
+        return self.read(embeddings, layout.answers, position_ids=positions, attention_mask=batch.attention_mask)
 
     def _embed_aligned(
         self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
@@ -98,17 +102,18 @@ class ExtendedCTInstruct(CTInstruct):
             embeddings = embeddings + spare_visual_tokens(self, spare)
         return embeddings, positions
 
-    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch) -> Tensor:
+    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch, layout: RowLayout) -> Tensor:
         """As published; where ranks are aligned, label set by label set, and its heads run without targets too."""
         if not self.extensions.aligned_ranks:
-            return super().diagnosis_losses(hidden, batch)
+            return super().diagnosis_losses(hidden, batch, layout)
         losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
         spare = hidden.new_zeros((), dtype=torch.float32)
+        columns = layout.confidences.by_row()
         for label_set in diagnosis_facts():
             asked = False
             for row, targets in enumerate(batch.targets):
                 if targets is not None and batch.label_sets[row] == label_set:
-                    states = hidden[row, batch.labels[row] == self.confidence_id]
+                    states = hidden[row, columns[row]]
                     losses[row] = self.diagnosis_heads.loss(states, targets, label_set)
                     asked = True
             if not asked:
@@ -116,14 +121,19 @@ class ExtendedCTInstruct(CTInstruct):
         return torch.stack(losses) + spare
 
     def _mask_losses(
-        self, hidden: Tensor, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
+        self,
+        hidden: Tensor,
+        batch: InstructionBatch,
+        encoded: EncodedRows,
+        spare: EncodedVolume | None,
+        layout: RowLayout,
     ) -> Tensor:
         """As published, but each volume is decoded once for all rows that ask about it, and maybe in part.
 
         In training, `mask_volumes` leaves out whole volumes and `mask_slices` leaves out slices of the others.
         """
         losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-        asked = mask_questions(hidden, batch.labels == self.segmentation_id, batch, encoded)
+        asked = mask_questions(hidden, layout.segmentations.by_row(), batch, encoded)
         if spare is not None and not asked:
             return torch.stack(losses) + spare_masks(self, spare, hidden)
         weight = 1.0

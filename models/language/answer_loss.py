@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,28 +12,36 @@ from datasets.vocabulary import IGNORED_TOKEN
 
 @dataclass(frozen=True)
 class AnswerPositions:
-    """The N answer tokens of a batch of ``count`` rows, (N,) each: row, the column that predicts it, and id."""
+    """The N answer tokens of a batch of B rows.
+
+    rows, columns, targets: (N,) each: row, the column that predicts it, and id.
+    lengths: (B,), answer tokens of each row, 1 where it has none.
+    kept, places: the distinct columns (K,), ascending, and (N,), which of them is a token's.
+    """
 
     rows: Tensor
     columns: Tensor
     targets: Tensor
-    count: int
-
-    @property
-    def lengths(self) -> Tensor:
-        """(count,): answer tokens of each row, 1 where it has none."""
-        return self.rows.bincount(minlength=self.count).clamp_min(1)
+    lengths: Tensor
+    kept: Tensor
+    places: Tensor
 
     def moved(self, row: Tensor, column: Tensor) -> AnswerPositions:
         """The same tokens elsewhere: row and column (B, L) say where the token at each place went to."""
         places = self.rows, self.columns
-        return replace(self, rows=row[places], columns=column[places])
+        return _positions(row[places], column[places], self.targets, self.lengths)
 
 
 def answer_positions(labels: Tensor) -> AnswerPositions:
     """Where labels (B, L) are not -100: a token is predicted by the column before its own."""
     rows, columns = (labels[:, 1:] != IGNORED_TOKEN).nonzero(as_tuple=True)
-    return AnswerPositions(rows, columns, labels[rows, columns + 1], len(labels))
+    lengths = rows.bincount(minlength=len(labels)).clamp_min(1)
+    return _positions(rows, columns, labels[rows, columns + 1], lengths)
+
+
+def _positions(rows: Tensor, columns: Tensor, targets: Tensor, lengths: Tensor) -> AnswerPositions:
+    kept, places = columns.unique(return_inverse=True)
+    return AnswerPositions(rows, columns, targets, lengths, kept, places)
 
 
 def answer_loss(logits: Tensor, answers: AnswerPositions, reduction: str = "sample") -> Tensor:
@@ -47,4 +55,4 @@ def answer_loss(logits: Tensor, answers: AnswerPositions, reduction: str = "samp
     losses = F.cross_entropy(logits.float(), answers.targets, reduction="none")
     if reduction == "token":
         return losses.sum() / max(len(losses), 1)
-    return losses.new_zeros(answers.count).index_add(0, answers.rows, losses) / answers.lengths
+    return losses.new_zeros(len(answers.lengths)).index_add(0, answers.rows, losses) / answers.lengths

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from datasets.instruction import InstructionBatch
-from datasets.vocabulary import IGNORED_TOKEN
 
 
-def mean_losses(losses: Mapping[str, Tensor], batch: InstructionBatch) -> dict[str, Tensor]:
-    """Mean of each loss (B,) over the rows that have it, named task/loss so that mixed batches sort themselves."""
+def mean_losses(losses: Mapping[str, Tensor], batch: InstructionBatch, answered: Sequence[bool]) -> dict[str, Tensor]:
+    """Mean of each loss (B,) over the rows that have it, named task/loss so that mixed batches sort themselves.
+
+    answered: for each row whether it has an answer.
+    """
     present = {
-        "language_loss": (batch.labels != IGNORED_TOKEN).any(1).tolist(),
+        "language_loss": answered,
         "diagnosis_loss": [targets is not None for targets in batch.targets],
         "mask_loss": [masks is not None for masks in batch.masks],
         "query_loss": [targets is not None for targets in batch.query_targets],
@@ -23,5 +26,5 @@ def mean_losses(losses: Mapping[str, Tensor], batch: InstructionBatch) -> dict[s
         for task in sorted(set(batch.tasks)):
             rows = [r for r, kind in enumerate(batch.tasks) if kind == task and present[name][r]]
             if rows:
-                metrics[f"{task}/{name}"] = values.detach()[rows].mean()
+                metrics[f"{task}/{name}"] = torch.stack([values.detach()[row] for row in rows]).mean()
     return metrics

@@ -22,7 +22,8 @@ class TuningSettings(TrainingSettings):
         TrainingSettings.NO_PART_OF_THE_METHOD
         | {"manifests", "validation_manifest", "validation_samples", "cache", "initial_checkpoint", "pretrained_vision"}
         | {"override_preprocessing", "array_axes"}
-        | {"query_text_encoder", "micro_batch", "gradient_checkpointing"}  # the batch is batch_size at any micro_batch
+        | {"query_text_encoder", "gradient_checkpointing"}
+        | {"micro_batch", "balance_ranks"}  # the batch is batch_size, however it is shared out
     )
 
     preset: Literal["full", "small", "compact", "tiny"]
@@ -64,6 +65,7 @@ class TuningSettings(TrainingSettings):
     query_text_encoder: str
     grounded_start: bool
     projector_start: Literal["random", "texts"]
+    balance_ranks: bool
     questions_per_volume: int
     loss_weights: tuple[str, ...]
     length_power: float

@@ -1,0 +1,67 @@
+"""How many patches each record's volumes have, known before training and the same on all ranks and when it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets.manifest import InstructionRecord
+from datasets.patch_counts import patch_counts
+from datasets.volume.cache import VolumeLoader, volume_key
+from datasets.whole_files import write_whole_text
+from training import distributed
+
+UNKNOWN = 0  # in the place of a count
+KEPT = "patch_counts.json"  # in the run's folder: {"preprocessing": ..., "patches": {volume: count}}
+
+
+def patches_of(
+    records: Mapping[str, Sequence[InstructionRecord]],
+    loader: VolumeLoader,
+    run_dir: str | Path,
+    overwrite: bool = False,
+) -> dict[str, list[int]]:
+    """For each part of a mixture the patches of each record, of all its images together.
+
+    The main rank looks (`datasets.patch_counts`), and keeps what it found with the run: what the cache holds changes
+    while a run trains, and one that goes on has to share out its batches as before.  A volume of which nothing can be
+    told counts as the mean of the others.  Every rank calls this.
+
+    loader: as volumes will be read.  overwrite: whether the run begins afresh, and so counts anew.
+    Raises WriteError where the run's folder cannot be written.
+    """
+    asked = {(path, record.hu_offset) for part in records.values() for record in part for path in record.image_path}
+
+    def counted() -> dict[str, int]:
+        kept = {} if overwrite else _kept(Path(run_dir) / KEPT, loader)
+        missing = [volume for volume in asked if volume_key(*volume) not in kept]
+        if not missing:
+            return kept
+        found = patch_counts(loader, missing)
+        counts = kept | {key: found.get(key, UNKNOWN) for key in (volume_key(*volume) for volume in missing)}
+        if unknown := len(missing) - len(found):
+            print(f"--balance_ranks: the patches of {unknown} of {len(asked)} volumes cannot be told", flush=True)
+        content = {"preprocessing": loader.preprocessing.to_dict(), "patches": counts}
+        write_whole_text(Path(run_dir) / KEPT, json.dumps(content) + "\n")
+        return counts
+
+    counts = distributed.from_main(counted)
+    known = [count for volume in asked if (count := counts[volume_key(*volume)]) != UNKNOWN]
+    typical = round(sum(known) / len(known)) if known else 1
+
+    def patches(record: InstructionRecord) -> int:
+        return sum(counts[volume_key(path, record.hu_offset)] or typical for path in record.image_path)
+
+    return {name: [patches(record) for record in part] for name, part in records.items()}
+
+
+def _kept(file: Path, loader: VolumeLoader) -> dict[str, int]:
+    """What an earlier start of the run found, with volumes prepared alike; a damaged file counts as none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["preprocessing"] != json.loads(json.dumps(loader.preprocessing.to_dict())):
+            return {}
+        return {str(key): int(count) for key, count in content["patches"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
