@@ -14,6 +14,7 @@ from typing import Any, Literal
 from evaluation.pretraining_scores import evaluate_pretraining
 from training.arguments import parse
 from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
+from training.pretraining.people_recipe import PEOPLE_RECIPE
 from training.pretraining.phantom_recipe import PHANTOM_RECIPE
 from training.pretraining.run import pretrain
 from training.pretraining.settings import PretrainingSettings, size_preset
@@ -28,8 +29,8 @@ class HyperParameters(PretrainingSettings):
 
     # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
     preset: Literal["full", "small", "compact", "tiny"] = "full"
-    # all that is no size: the release's, the demo's, or that of docs/real_data.md
-    recipe: Literal["published", "phantom", "open_kbp"] = "published"
+    # all that is no size: the release's, the demo's, that of docs/real_data.md, that of docs/phantoms.md
+    recipe: Literal["published", "phantom", "open_kbp", "people"] = "published"
     run_dir: str = "runs/encoder_2D1D"  # folder for checkpoints, TensorBoard events and the history of losses
 
     # data
@@ -155,6 +156,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "phantom": {**PHANTOM_RECIPE, "attention_rate": 0.25, "mask_slices": 32},
     "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.25, "mask_slices": 8},
+    "people": {**PEOPLE_RECIPE, "attention_rate": 0.25, "mask_slices": 8},
 }
 
 
