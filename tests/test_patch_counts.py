@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,10 @@ def test_a_run_counts_once_and_goes_on_with_what_it_counted(tmp_path, monkeypatc
     missing = tmp_path / "missing.nii"
     records = {"one": [record_of(small), record_of(), record_of(small, large)], "two": [record_of(missing)]}
     loader, run_dir = VolumeLoader(RECORD), tmp_path / "run"
+    begins, goes_on = (HyperParameters(run_dir=str(run_dir), resume=resume) for resume in ("", "auto"))
     few, many = read_count(loader, small), read_count(loader, large)
     expected = {"one": [few, 0, few + many], "two": [round((few + many) / 2)]}
-    assert patches_of(records, loader, run_dir) == expected
+    assert patches_of(records, loader, begins) == expected
     assert "the patches of 1 of 3 volumes cannot be told" in capsys.readouterr().out
 
     looked_at: list = []
@@ -107,12 +109,26 @@ def test_a_run_counts_once_and_goes_on_with_what_it_counted(tmp_path, monkeypatc
     )
     write_nifti(small, bright(SHAPES[2]), np.eye(4))  # what would be found by now is not asked
     write_nifti(missing, bright(SHAPES[2]), np.eye(4))
-    assert patches_of(records, loader, run_dir) == expected and not looked_at
-    assert patches_of({"one": [record_of(large)]}, VolumeLoader(Preprocessing.standard((32, 32, 4), 6)), run_dir)
+    assert patches_of(records, loader, goes_on) == expected and not looked_at
+    assert patches_of(records, loader, replace(goes_on, overwrite=True)) == expected, "it is not begun afresh"
+    other = HyperParameters(run_dir=str(tmp_path / "other"), resume=str(run_dir / "checkpoints" / "step_000004"))
+    assert patches_of(records, loader, other) == expected, "it goes on from another run's checkpoint"
+    assert patches_of(records, loader, replace(other, resume="auto")) == expected and not looked_at
+    assert patches_of({"one": [record_of(large)]}, VolumeLoader(Preprocessing.standard((32, 32, 4), 6)), begins)
     assert looked_at == [{(str(large), 0.0)}], "prepared otherwise, it is another count"
-    assert patches_of(records, loader, run_dir, overwrite=True)["one"] == [many, 0, 2 * many]
+    assert patches_of(records, loader, replace(begins, overwrite=True))["one"] == [many, 0, 2 * many]
     (run_dir / KEPT).write_text("{damaged")
-    assert patches_of(records, loader, run_dir)["two"] == [many]
+    assert patches_of(records, loader, goes_on)["two"] == [many]
+
+
+def test_a_folder_that_holds_another_run_keeps_its_counts(tmp_path) -> None:
+    large = write_nifti(tmp_path / "l.nii", bright(SHAPES[2]), np.eye(4))
+    records, run = {"one": [record_of(large)]}, HyperParameters(run_dir=str(tmp_path / "run"))
+    patches_of(records, VolumeLoader(RECORD), run)
+    kept = (tmp_path / "run" / KEPT).read_text()
+    (tmp_path / "run" / "checkpoints" / "step_000004").mkdir(parents=True)
+    patches_of(records, VolumeLoader(Preprocessing.standard((32, 32, 4), 6)), run)  # is refused by `train` afterwards
+    assert (tmp_path / "run" / KEPT).read_text() == kept
 
 
 def test_the_option_shares_out_what_the_run_draws_anyway(tmp_path) -> None:
@@ -135,7 +151,7 @@ def test_the_option_shares_out_what_the_run_draws_anyway(tmp_path) -> None:
         return {reference for micro_batch in step for reference in micro_batch}
 
     assert [sample_of(step) for step in before] == [sample_of(step) for step in after]
-    counts = patches_of(records, VolumeLoader(RECORD), tmp_path / "run")
+    counts = patches_of(records, VolumeLoader(RECORD), HyperParameters(run_dir=str(tmp_path / "run")))
 
     def heaviest(step: list) -> int:
         return max(sum(counts[r.task][r.index] for r in micro_batch) for micro_batch in step)

@@ -23,6 +23,18 @@ MOST_REPLACEMENTS = 20  # of one sample; then more is wrong than some files
 MOST_REASONS = 1000  # that are kept, so that each is said once
 
 
+def _allow_open_files() -> None:
+    """As many as the system lets a process have: each tensor that a loader process sends is an open file while it
+    lives, and the batches of a step can be more than the thousand that is usual."""
+    try:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ImportError, OSError, ValueError):  # not a Unix, or no such limit
+        return
+
+
 class Sampler(Protocol):
     """Which samples this rank trains on; `datasets.sampling.MixtureSampler` is one."""
 
@@ -84,6 +96,8 @@ def batches(
 
     skip_bad: a sample that cannot be read is replaced by `dataset.instead_of(reference)`; the batch then is `Replaced`.
     """
+    if workers:
+        _allow_open_files()
     loader = DataLoader(
         _SeededSamples(dataset, skip_bad),
         batch_sampler=_MicroSteps(sampler, first_step, last_step, accumulation_steps),

@@ -109,10 +109,7 @@ class Study:
         Raises as `ask`.
         """
         _check_label_set(label_set)
-        samples = [
-            replace(self.sample(question, label_set), id=f"question {number}")
-            for number, question in enumerate(questions)
-        ]
+        samples = [self.sample(question, label_set) for question in questions]
         found = predict(self.model, samples, options, self._encodings) if samples else []
         return [self._answer(question, answer) for question, answer in zip(questions, found, strict=True)]
 

@@ -10,7 +10,8 @@ from datasets.manifest import InstructionRecord
 from datasets.patch_counts import patch_counts
 from datasets.volume.cache import VolumeLoader, volume_key
 from datasets.whole_files import write_whole_text
-from training import distributed
+from training import checkpoint_store, distributed
+from training.settings import TrainingSettings
 
 UNKNOWN = 0  # in the place of a count
 KEPT = "patch_counts.json"  # in the run's folder: {"preprocessing": ..., "patches": {volume: count}}
@@ -19,8 +20,7 @@ KEPT = "patch_counts.json"  # in the run's folder: {"preprocessing": ..., "patch
 def patches_of(
     records: Mapping[str, Sequence[InstructionRecord]],
     loader: VolumeLoader,
-    run_dir: str | Path,
-    overwrite: bool = False,
+    settings: TrainingSettings,
 ) -> dict[str, list[int]]:
     """For each part of a mixture the patches of each record, of all its images together.
 
@@ -28,22 +28,25 @@ def patches_of(
     while a run trains, and one that goes on has to share out its batches as before.  A volume of which nothing can be
     told counts as the mean of the others.  Every rank calls this.
 
-    loader: as volumes will be read.  overwrite: whether the run begins afresh, and so counts anew.
+    loader: as volumes will be read.  settings: tell the run's folder, and whether it goes on or begins afresh, and so
+    counts anew.
     Raises WriteError where the run's folder cannot be written.
     """
     asked = {(path, record.hu_offset) for part in records.values() for record in part for path in record.image_path}
 
     def counted() -> dict[str, int]:
-        kept = {} if overwrite else _kept(Path(run_dir) / KEPT, loader)
+        file, afresh = Path(settings.run_dir) / KEPT, settings.overwrite and not settings.resume
+        kept = {} if afresh else next(filter(None, (_kept(place, loader) for place in [file, *_resumed(settings)])), {})
         missing = [volume for volume in asked if volume_key(*volume) not in kept]
-        if not missing:
-            return kept
-        found = patch_counts(loader, missing)
+        found = patch_counts(loader, missing) if missing else {}
         counts = kept | {key: found.get(key, UNKNOWN) for key in (volume_key(*volume) for volume in missing)}
-        if unknown := len(missing) - len(found):
+        if unknown := sum(counts[key] == UNKNOWN for key in {volume_key(*volume) for volume in missing}):
             print(f"--balance_ranks: the patches of {unknown} of {len(asked)} volumes cannot be told", flush=True)
-        content = {"preprocessing": loader.preprocessing.to_dict(), "patches": counts}
-        write_whole_text(Path(run_dir) / KEPT, json.dumps(content) + "\n")
+        # a folder that holds a run, which this one neither goes on from nor replaces, is refused by `train`
+        is_ours = afresh or settings.resume or not checkpoint_store.has_checkpoints(settings.run_dir)
+        if is_ours and (missing or not file.is_file()):
+            content = {"preprocessing": loader.preprocessing.to_dict(), "patches": counts}
+            write_whole_text(file, json.dumps(content) + "\n")
         return counts
 
     counts = distributed.from_main(counted)
@@ -54,6 +57,13 @@ def patches_of(
         return sum(counts[volume_key(path, record.hu_offset)] or typical for path in record.image_path)
 
     return {name: [patches(record) for record in part] for name, part in records.items()}
+
+
+def _resumed(settings: TrainingSettings) -> list[Path]:
+    """Where the counts may lie of another run that this one goes on from, given as its folder or a checkpoint's."""
+    if settings.resume in ("", "auto"):
+        return []
+    return [folder / KEPT for folder in (Path(settings.resume), *Path(settings.resume).parents[:2])]
 
 
 def _kept(file: Path, loader: VolumeLoader) -> dict[str, int]:

@@ -42,7 +42,7 @@ def sampler_of(
     sampler: NumberedSampler = drawn(ranks.rank, ranks.world_size)
     if settings.balance_ranks:
         loader = VolumeLoader(preprocessing, settings.cache, array_axes=settings.array_axes)
-        patches = patches_of(records, loader, settings.run_dir, settings.overwrite)
+        patches = patches_of(records, loader, settings)
         sampler = BalancedSampler(drawn(0, 1), patches, rank=ranks.rank, world_size=ranks.world_size)
     if settings.questions_per_volume == 1:
         return sampler
