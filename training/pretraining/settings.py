@@ -29,7 +29,7 @@ class PretrainingSettings(TrainingSettings):
     )
 
     preset: Size
-    recipe: Literal["published", "phantom", "open_kbp"]
+    recipe: Literal["published", "phantom", "open_kbp", "people"]
 
     manifest_dir: str
     phantoms: str
