@@ -32,15 +32,16 @@ def patches_of(
     counts anew.
     Raises WriteError where the run's folder cannot be written.
     """
-    asked = {(path, record.hu_offset) for part in records.values() for record in part for path in record.image_path}
+    images = [(path, record.hu_offset) for part in records.values() for record in part for path in record.image_path]
+    asked = {volume_key(*volume): volume for volume in images}
 
     def counted() -> dict[str, int]:
         file, afresh = Path(settings.run_dir) / KEPT, settings.overwrite and not settings.resume
         kept = {} if afresh else next(filter(None, (_kept(place, loader) for place in [file, *_resumed(settings)])), {})
-        missing = [volume for volume in asked if volume_key(*volume) not in kept]
-        found = patch_counts(loader, missing) if missing else {}
-        counts = kept | {key: found.get(key, UNKNOWN) for key in (volume_key(*volume) for volume in missing)}
-        if unknown := sum(counts[key] == UNKNOWN for key in {volume_key(*volume) for volume in missing}):
+        missing = {key: volume for key, volume in asked.items() if key not in kept}
+        found = patch_counts(loader, missing.values()) if missing else {}
+        counts = kept | {key: found.get(key, UNKNOWN) for key in missing}
+        if unknown := len(missing.keys() - found.keys()):
             print(f"--balance_ranks: the patches of {unknown} of {len(asked)} volumes cannot be told", flush=True)
         # a folder that holds a run, which this one neither goes on from nor replaces, is refused by `train`
         is_ours = afresh or settings.resume or not checkpoint_store.has_checkpoints(settings.run_dir)
@@ -50,7 +51,7 @@ def patches_of(
         return counts
 
     counts = distributed.from_main(counted)
-    known = [count for volume in asked if (count := counts[volume_key(*volume)]) != UNKNOWN]
+    known = [count for key in asked if (count := counts[key]) != UNKNOWN]
     typical = round(sum(known) / len(known)) if known else 1
 
     def patches(record: InstructionRecord) -> int:
