@@ -103,7 +103,8 @@ class TuningStep:
     def _update(self, ahead: StepBatches) -> None:
         stopping, spikes, skipped, averages = Stopping(lambda: "", None), LossSpikes(), SkippedSamples(), Averages()
         own = (self.settings, self.ranks, averages, self.steps, skipped, spikes, stopping)
-        update_weights(self.engine, self.loss_scale, ahead, *own)
+        micro_steps = self.settings.accumulation_steps
+        update_weights(self.engine, self.loss_scale, ahead, *own, lambda step, micro: step * micro_steps + micro)
 
     def _batch(self, patches: int, volumes: int) -> Any:
         samples = [self.sample(patches) for _ in range(volumes)]

@@ -34,17 +34,17 @@ def instead_of(reference: SampleReference, size: int) -> SampleReference:
     return replace(reference, index=(reference.index + 1) % size)
 
 
-class NumberedSampler(Protocol):
-    """Draws the micro-batches of a rank, and tells the number of each over all steps and ranks."""
+class Sampler(Protocol):
+    """Which samples this rank trains on; steps and micro-steps count from 0."""
 
     def references(self, step: int, micro_step: int = 0) -> list[SampleReference]:
-        """This rank's samples of a micro-step."""
+        """The samples of a micro-step, a pure function of its arguments."""
 
     def number(self, step: int, micro_step: int = 0) -> int:
-        """The micro-batch's number."""
+        """The micro-batch's number over all steps and ranks, by which its random numbers go."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the draws depend on beside rank and step."""
+        """What the references depend on beside step and rank, as JSON types."""
 
 
 class SharedVolumeSampler:
@@ -61,7 +61,7 @@ class SharedVolumeSampler:
 
     def __init__(
         self,
-        sampler: NumberedSampler,
+        sampler: Sampler,
         volumes: Mapping[str, Sequence[Hashable]],
         questions: int,
         weights: Mapping[str, float] | None = None,

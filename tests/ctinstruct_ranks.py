@@ -36,6 +36,9 @@ class FixedSampler:
         place = micro_step * self.ranks.world_size + self.ranks.rank
         return [SampleReference(self.kinds[place], step, 0)]
 
+    def number(self, step: int, micro_step: int = 0) -> int:
+        return step * len(self.kinds) + micro_step * self.ranks.world_size + self.ranks.rank
+
     def fingerprint(self) -> dict:
         return {"kinds": self.kinds}
 

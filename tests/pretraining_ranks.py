@@ -36,6 +36,9 @@ class FixedSampler:
         own = pair if self.ranks.world_size == 1 else [pair[self.ranks.rank]]
         return [SampleReference(KINDS[micro_step], index, 0) for index in own]
 
+    def number(self, step: int, micro_step: int = 0) -> int:
+        return (step * len(KINDS) + micro_step) * self.ranks.world_size + self.ranks.rank
+
     def fingerprint(self) -> dict:
         return {"kinds": list(KINDS)}
 

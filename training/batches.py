@@ -8,13 +8,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from datasets.errors import InputError
+from datasets.sampling import Sampler
 from training import random_state
 from training.parent_death import signal_at_parents_death
 
@@ -33,16 +34,6 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (ImportError, OSError, ValueError):  # not a Unix, or no such limit
         return
-
-
-class Sampler(Protocol):
-    """Which samples this rank trains on; `datasets.sampling.MixtureSampler` is one."""
-
-    def references(self, step: int, micro_step: int) -> list[Any]:
-        """References (with a `seed`) of the samples of a micro-step, a pure function of its arguments."""
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What the references depend on beside step and rank, as JSON types."""
 
 
 @dataclasses.dataclass

@@ -20,10 +20,11 @@ from typing import Any, Literal, cast
 import torch
 
 from datasets.errors import InputError, OneLineError
+from datasets.sampling import Sampler
 from training import checkpoint_store, distributed, random_state, recut, resumed_settings, training_state, zero3
 from training.arguments import to_dict
 from training.background_saves import BackgroundSaves
-from training.batches import Sampler, SkippedSamples, batches
+from training.batches import SkippedSamples, batches
 from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
 from training.distributed import Ranks
 from training.folder_lock import holding_run_dir
@@ -69,8 +70,7 @@ def train(
 ) -> TrainingResult:
     """Train `model`, from a checkpoint or from its present weights, up to `settings.max_iters` optimiser steps.
 
-    sampler: `references(step, micro_step)` and `fingerprint()`, as of `datasets.sampling.MixtureSampler`; a micro-batch
-    draws its random numbers by `number(step, micro_step)`, or where that is not there by its place.
+    sampler: which samples each rank trains on, as `datasets.sampling.MixtureSampler`.
     dataset: `dataset[reference]` is a sample; its randomness is seeded with `reference.seed`.
     collate: a list of samples -> a batch with `task` (a name) and `sample_ids` (list of str).
     model(batch) returns an object with `loss` (a scalar tensor, the mean over the batch) and `metrics` (name ->
@@ -187,7 +187,7 @@ def train(
                     skipped_samples,
                     spikes,
                     stopping,
-                    getattr(sampler, "number", None),
+                    sampler.number,
                 )
             except StepGivenUp as given_up:
                 before.restore(engine.module)

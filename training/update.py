@@ -59,13 +59,13 @@ def update_weights(
     skipped_samples: SkippedSamples,
     spikes: LossSpikes,
     stopping: Stopping,
-    number_of: Callable[[int, int], int] | None = None,
+    number_of: Callable[[int, int], int],
 ) -> None:
     """Accumulate the gradients of a step's micro-batches and update the weights; what is measured joins `averages`,
     and samples that were replaced `skipped_samples`; losses far above those before them are told by `spikes`.
 
     number_of: step and micro-step, counted from 0, -> this rank's micro-batch counted over all steps and ranks, by
-    which its random numbers go; None numbers them by the place where they are made.
+    which its random numbers go.
 
     Raises on every rank, before the weights change: InputError for a sample that cannot be read, StepGivenUp where
     `stopping` says that the run has to end, and NonFiniteLossError for a loss that is not finite, or a gradient that is
@@ -75,8 +75,7 @@ def update_weights(
     ahead.raise_unusable()
     done: list[_MicroBatch] = []
     for micro_step in range(settings.accumulation_steps):
-        number = (step - 1) * settings.accumulation_steps + micro_step
-        if reason := stopping.before(number):
+        if reason := stopping.before((step - 1) * settings.accumulation_steps + micro_step):
             raise StepGivenUp(reason)
         watch = Stopwatch(ranks.device)
         batch, reasons = ahead.take()
@@ -84,8 +83,7 @@ def update_weights(
             skipped_samples.add(reasons)
             averages.add("train/skipped_samples", len(reasons))
         task, sample_ids = batch.task, list(batch.sample_ids)
-        place = number * ranks.world_size + ranks.rank
-        random_state.seed_micro_batch(settings.seed, number_of(step - 1, micro_step) if number_of else place)
+        random_state.seed_micro_batch(settings.seed, number_of(step - 1, micro_step))
         output = engine(batch)
         engine.backward(offload.with_every_weight(output.loss, engine))
         done.append(_MicroBatch(task, sample_ids, copied(output.loss)))

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from datasets.balanced_sampling import BalancedSampler
 from datasets.manifest import InstructionRecord
-from datasets.sampling import MixtureSampler, NumberedSampler, SharedVolumeSampler
+from datasets.sampling import MixtureSampler, Sampler, SharedVolumeSampler
 from datasets.volume.cache import VolumeLoader
 from datasets.volume.preprocessing import Preprocessing
-from training.batches import Sampler
 from training.distributed import Ranks
 from training.tuning.patches import patches_of
 from training.tuning.settings import TuningSettings
@@ -39,7 +38,7 @@ def sampler_of(
             world_size=world_size,
         )
 
-    sampler: NumberedSampler = drawn(ranks.rank, ranks.world_size)
+    sampler: Sampler = drawn(ranks.rank, ranks.world_size)
     if settings.balance_ranks:
         loader = VolumeLoader(preprocessing, settings.cache, array_axes=settings.array_axes)
         patches = patches_of(records, loader, settings)
