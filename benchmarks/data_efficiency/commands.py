@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.data_efficiency.plan import Run, Start
 from benchmarks.encoder_runs import ROOT
 from datasets.catalog import phantom_tasks
+from datasets.phantom.people.structures import read_structures
 from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 
 PHANTOM_TASKS = {
@@ -25,6 +26,11 @@ class Places:
 
     out: Path
     phantoms: Path
+
+    @property
+    def of_people(self) -> bool:
+        """Whether the phantoms are people; raises InputError where their list of structures is damaged."""
+        return read_structures(self.phantoms) is not None
 
     @property
     def text_encoder(self) -> Path:
@@ -53,25 +59,19 @@ def _script(encoder: str, preset: str, recipe: str) -> list[str]:
     script = str(ROOT / f"train_encoder_{encoder}.py")
     # at tiny size one cube has the in-plane grid of 2D1D's two patches; a second one is resolution that 2D1D has not
     patches = ("--patch_max", "1") if preset == "tiny" and encoder != "2D1D" else ()
-    # whole volumes for all: a window of slices fills a share of 2D1D's patch and another of a cube
-    samples = ("--window_slices", "0", "--micro_batch", "4", "--segmentation_micro_batch", "2")
-    # pretraining sees volumes as the runs on patients do, which would else be refused what it learned
-    preprocessing = [
+    return [sys.executable, script, "--preset", preset, *patches, "--recipe", recipe, "--precision", "autocast"]
+
+
+def _samples() -> list[str]:
+    """Whole volumes for all: a window of slices fills a share of 2D1D's patch and another of a cube."""
+    return ["--window_slices", "0", "--micro_batch", "4", "--segmentation_micro_batch", "2"]
+
+
+def _preprocessing() -> list[str]:
+    """Of chest phantoms as of the patients, whose runs would else be refused what the pretraining learned."""
+    return [
         *("--clip_hu", *(f"{hu:g}" for hu in OPEN_KBP_RECIPE["clip_hu"])),
         *("--normalisation", OPEN_KBP_RECIPE["normalisation"], "--resize", OPEN_KBP_RECIPE["resize"]),
-    ]
-    return [
-        sys.executable,
-        script,
-        "--preset",
-        preset,
-        *patches,
-        *samples,
-        *preprocessing,
-        "--recipe",
-        recipe,
-        "--precision",
-        "autocast",
     ]
 
 
@@ -89,11 +89,16 @@ def pretraining_command(
     """Phantom pretraining with the objectives of a start, of which each brings ``draws`` draws of its own.
 
     So the masks are learned as long in every start.  Which objective a step is of is drawn at random, all alike.
+    Person phantoms have a recipe, with a window of HU and windows of slices of its own.
     """
+    if places.of_people:
+        script = _script(encoder, preset, "people")
+    else:
+        script = [*_script(encoder, preset, "phantom"), *_samples(), *_preprocessing()]
     chosen = [PHANTOM_TASKS[name] for name in start.objectives]
     weights = [f"{task.name}={int(task.name in chosen)}" for task in phantom_tasks(places.phantoms)]
     return [
-        *_script(encoder, preset, "phantom"),
+        *script,
         *("--phantoms", str(places.phantoms), "--run_dir", str(places.pretraining(encoder, start) / "run")),
         *("--cache", str(places.phantoms / "cache"), "--text_encoder", str(places.text_encoder)),
         *("--kinds", *start.objectives, "--task_weights", *weights, "--deep_only_tasks"),
@@ -105,12 +110,16 @@ def run_command(
     places: Places, run: Run, preset: str, steps: int, minutes: float, more: Sequence[str] = ()
 ) -> list[str]:
     """Training on the patients of a subset.  more: further options of the encoder script."""
-    initial = places.pretraining(run.encoder, run.start) / "run"
+    start: list[str] = []
+    if run.start.objectives:
+        start += ["--initial_vision", str(places.pretraining(run.encoder, run.start) / "run")]
+        start += ["--override_preprocessing"] * places.of_people
     return [
         *_script(run.encoder, preset, "open_kbp"),
+        *_samples(),
         *("--manifest_dir", str(places.subset(run)), "--run_dir", str(places.run(run) / "run")),
         *("--cache", str(places.cache), "--text_encoder", str(places.text_encoder), "--seed", str(run.seed)),
-        *(("--initial_vision", str(initial)) if run.start.objectives else ()),
+        *start,
         *more,
         *_until(steps, minutes),
     ]
