@@ -12,8 +12,10 @@ so far takes the heaviest, which also evens out the whole step.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 
 from datasets.sampling import MixtureSampler, SampleReference
@@ -75,42 +77,80 @@ def exchanged(work: Sequence[int], size: int) -> list[list[int]]:
     """
     groups = [list(range(first, first + size)) for first in range(0, len(work), size)]
     sums = [sum(work[place] for place in group) for group in groups]
-    while size > 1 and (found := _exchange(work, groups, sums)):
+    holders = _Holders(work)
+    for number, group in enumerate(groups):
+        holders.add(number, group, sums[number])
+    while size > 1 and (found := _exchange(work, groups, sums, holders)):
         heavy, light, given, taken = found
-        groups[heavy] = sorted([*(place for place in groups[heavy] if place != given), taken])
-        groups[light] = sorted([*(place for place in groups[light] if place != taken), given])
-        sums[heavy] -= work[given] - work[taken]
-        sums[light] += work[given] - work[taken]
+        for number, gone, come in ((heavy, given, taken), (light, taken, given)):
+            holders.remove(number, groups[number], sums[number])
+            groups[number] = sorted([*(place for place in groups[number] if place != gone), come])
+            sums[number] += work[come] - work[gone]
+            holders.add(number, groups[number], sums[number])
     return groups
 
 
+class _Holders:
+    """For each amount of work, the sums and numbers of the groups with a sample of it, the lightest first."""
+
+    def __init__(self, work: Sequence[int]) -> None:
+        self._work, self.amounts = work, sorted(set(work))
+        self._groups: dict[int, list[tuple[int, int]]] = {amount: [] for amount in self.amounts}
+
+    def add(self, number: int, group: Sequence[int], total: int) -> None:
+        for amount in {self._work[place] for place in group}:
+            insort(self._groups[amount], (total, number))
+
+    def remove(self, number: int, group: Sequence[int], total: int) -> None:
+        for amount in {self._work[place] for place in group}:
+            groups = self._groups[amount]
+            del groups[bisect_left(groups, (total, number))]
+
+    def lightest(self, amount: int) -> tuple[int, int]:
+        return self._groups[amount][0]
+
+    def heaviest(self, amount: int) -> tuple[int, int]:
+        return self._groups[amount][-1]
+
+
 def _exchange(
-    work: Sequence[int], groups: Sequence[Sequence[int]], sums: Sequence[int]
+    work: Sequence[int], groups: Sequence[Sequence[int]], sums: Sequence[int], holders: _Holders
 ) -> tuple[int, int, int, int] | None:
     """(heavy group, light group, place in the first, place in the second) of an exchange that levels the two.
 
-    The heaviest group is tried first, with the lightest; of their exchanges that which levels most.  None: there is no
-    exchange left that levels any two.
+    Of all groups that can be levelled with a lighter one, the heaviest, and the lightest of those that it can be
+    levelled with; of their exchanges that which levels most.  None: there is no exchange left that levels any two.
+
+    An exchange of `more` for `less` levels two groups where what stays in the heavy one weighs more than what stays in
+    the light one.  So of the groups with a sample of an amount one end of their order tells for all.
     """
-    order = sorted(range(len(groups)), key=lambda group: (sums[group], group))
-    for heavy in reversed(order):
-        for light in order:
-            apart = sums[heavy] - sums[light]
-            if apart < 2:
-                break
-            # of places with the same work the first stands for all
-            givers = {work[place]: place for place in reversed(groups[heavy])}
-            takers = {work[place]: place for place in reversed(groups[light])}
-            levelling = [
-                (abs(apart - 2 * (more - less)), given, taken)
-                for more, given in givers.items()
-                for less, taken in takers.items()
-                if 0 < more - less < apart
-            ]
-            if levelling:
-                _, given, taken = min(levelling)
-                return heavy, light, given, taken
-    return None
+    heaviest = (-1, -1)
+    staying: float = inf  # the least that stays in any group without a sample of a smaller amount
+    for more in holders.amounts:
+        total, number = holders.heaviest(more)
+        if total - more > staying:
+            heaviest = max(heaviest, (total, number))
+        staying = min(staying, holders.lightest(more)[0] - more)
+    apart_from, heavy = heaviest
+    if heavy < 0:
+        return None
+    # of places with the same work the first stands for all
+    givers = {work[place]: place for place in reversed(groups[heavy])}
+    _, light = min(
+        holders.lightest(less)
+        for more in givers
+        for less in holders.amounts[: bisect_left(holders.amounts, more)]
+        if holders.lightest(less)[0] - less < apart_from - more
+    )
+    apart = apart_from - sums[light]
+    takers = {work[place]: place for place in reversed(groups[light])}
+    _, given, taken = min(
+        (abs(apart - 2 * (more - less)), given, taken)
+        for more, given in givers.items()
+        for less, taken in takers.items()
+        if 0 < more - less < apart
+    )
+    return heavy, light, given, taken
 
 
 def shared_out(loads: Sequence[int], ranks: int) -> list[list[int]]:

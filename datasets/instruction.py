@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +15,12 @@ from datasets.conversation import MAX_ANSWER_TOKENS, MAX_LENGTH, Conversation
 from datasets.manifest import InstructionRecord
 from datasets.record_masks import answer_masks
 from datasets.sampling import SampleReference, instead_of
+from datasets.tensor_parts import with_tensors
 from datasets.vocabulary import IGNORED_TOKEN
 from datasets.volume.anyres import PatchedVolume, PatchGeometry
 from datasets.volume.cache import RecentLoader, VolumeLoader, volume_key
 from datasets.volume.geometry import VolumeGeometry
 from datasets.volume.preprocessing import Preprocessing
-
-Value = TypeVar("Value")
 
 
 @dataclass
@@ -91,21 +89,6 @@ class InstructionBatch:
     def pin_memory(self) -> InstructionBatch:
         """Page-locked copies, which ``DataLoader(pin_memory=True)`` asks for."""
         return with_tensors(self, Tensor.pin_memory)
-
-
-def with_tensors(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
-    """A copy of dataclasses and lists, down to their tensors, which are changed; what holds none is taken as it is."""
-    changed: Any = value
-    if isinstance(value, Tensor):
-        changed = change(value)
-    elif isinstance(value, list):
-        items = [with_tensors(item, change) for item in value]
-        changed = items if any(new is not old for new, old in zip(items, value, strict=True)) else value
-    elif is_dataclass(value) and not isinstance(value, type):
-        parts = {item.name: getattr(value, item.name) for item in fields(value)}
-        new = {name: with_tensors(part, change) for name, part in parts.items()}
-        changed = replace(value, **new) if any(new[name] is not part for name, part in parts.items()) else value
-    return changed
 
 
 class InstructionDataset(Dataset):

@@ -7,7 +7,6 @@ an estimate, a patch or two off.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from functools import partial
 from math import prod
@@ -18,6 +17,7 @@ from datasets.prepare.headers import read_header
 from datasets.prepare.processes import header_pool
 from datasets.prepare.progress import shown
 from datasets.volume.anyres import plan
+from datasets.volume.array_files import is_rad_chest_ct
 from datasets.volume.cache import VolumeLoader, volume_key
 from datasets.volume.geometry import AS_STORED, VolumeGeometry, affine_of_axes
 from datasets.volume.preprocessing import SourceKind
@@ -62,13 +62,8 @@ def _oriented_shape(path: Path, loader: VolumeLoader) -> tuple[int, int, int] | 
     if affine is None:
         if header.kind not in (*ARRAY_KINDS, SLICE_FOLDER):
             return None
-        rad_chest_ct = header.kind == "npz" and _is_rad_chest_ct(path)
+        rad_chest_ct = header.kind == "npz" and is_rad_chest_ct(path)
         axes, source, axes_from = axes_without_geometry(header.kind, shape, loader.array_axes, rad_chest_ct)
         affine, as_stored = affine_of_axes(axes, shape), axes_from == "nobody"
     orientation = AS_STORED if as_stored else loader.preprocessing.steps(source).orientation
     return VolumeGeometry.of_source(str(path), shape, affine, orientation).shape
-
-
-def _is_rad_chest_ct(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return "ct.npy" in archive.namelist()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from datasets.tensor_parts import with_tensors
 from datasets.vocabulary import Kind
 from datasets.volume.anyres import PatchedVolume
 
@@ -43,18 +43,8 @@ class PretrainingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> PretrainingBatch:
         """A copy with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PretrainingBatch:
         """Page-locked copies, which `DataLoader(pin_memory=True)` asks for."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> PretrainingBatch:
-        def changed(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return change(value)
-            if isinstance(value, PatchedVolume):
-                return replace(value, patches=change(value.patches), slice_marks=change(value.slice_marks))
-            return [changed(item) for item in value] if isinstance(value, list) else value
-
-        return replace(self, **{item.name: changed(getattr(self, item.name)) for item in fields(self)})
+        return with_tensors(self, Tensor.pin_memory)

@@ -91,16 +91,21 @@ def _without_paths(error: InputError, folder: Path, session: Session) -> str:
 
 
 async def _made(session: Session, service: Service, write: Callable[[Path], Path]) -> FileResponse:
-    """A file that is made for one request, and removed after it."""
+    """A file that is made for one request, and removed after it.
+
+    Raises WriteError where the disk has no room for it, InputError where the session's files go meanwhile.
+    """
     folder = session.folder / f"export_{secrets.token_hex(8)}"
-    with writing(folder):
-        folder.mkdir()
     try:
-        path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
+        with writing(folder):
+            folder.mkdir()
+            path = await asyncio.get_running_loop().run_in_executor(service.readers, write, folder)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, InputError):
             raise InputError(_without_paths(error, folder, session)) from error
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InputError("a file of this session went while this was made; load the page again") from error
         raise
     removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(path, filename=path.name, headers=_ATTACHED, background=removal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
@@ -76,6 +77,46 @@ def test_no_other_micro_batches_are_lighter(count: int, size: int) -> None:
         assert all(len(group) == size and group == sorted(group) for group in found)
         lightest = min(max(sum(work[p] for p in group) for group in way) for way in groupings(range(count), size))
         assert max(sum(work[place] for place in group) for group in found) == lightest
+
+
+def exchanges(work: Sequence[int], groups: Sequence[Sequence[int]]) -> Iterator[tuple]:
+    """All that make the sums of two groups less different: the heavy and the light group with their sums, how far
+    apart the sums are then, and the two places."""
+    numbered = [(sum(work[place] for place in group), number) for number, group in enumerate(groups)]
+    for heavy, light in permutations(numbered, 2):
+        for given in groups[heavy[1]]:
+            for taken in groups[light[1]]:
+                apart = abs(heavy[0] - light[0] - 2 * (work[given] - work[taken]))
+                if work[given] > work[taken] and apart < heavy[0] - light[0]:
+                    yield heavy, light, apart, given, taken
+
+
+@pytest.mark.parametrize("largest", [2, 6, 40])
+@pytest.mark.parametrize(("count", "size"), [(12, 2), (20, 2), (15, 3), (16, 4), (5, 1)])
+def test_the_heaviest_is_levelled_with_the_lightest_until_nothing_is_left(count: int, size: int, largest: int) -> None:
+    generator = np.random.default_rng(count * 10 + size)
+    for _ in range(10):
+        work = generator.integers(0, largest + 1, count).tolist()
+        groups = [list(range(first, first + size)) for first in range(0, count, size)]
+        while found := list(exchanges(work, groups)):
+            (_, heavy), (_, light), _, given, taken = min(found, key=lambda one: ([-n for n in one[0]], one[1:]))
+            groups[heavy] = sorted({*groups[heavy], taken} - {given})
+            groups[light] = sorted({*groups[light], given} - {taken})
+        assert exchanged(work, size) == groups
+
+
+def test_thousands_of_micro_batches_are_levelled_in_seconds() -> None:
+    """Trying pairs one by one takes far longer; that nothing is left is looked up for all pairs."""
+    work = np.random.default_rng(5).choice(7, 4000, p=SHARES)
+    begun = time.process_time()
+    groups = work[np.array(exchanged(work.tolist(), 2))]
+    assert time.process_time() - begun < 3
+    sums = groups.sum(1)
+    apart = sums[:, None] - sums
+    for given in groups.T:
+        for taken in groups.T:
+            less = given[:, None] - taken
+            assert not ((less > 0) & (less < apart)).any()
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])

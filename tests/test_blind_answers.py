@@ -54,3 +54,12 @@ def test_masks_lie_where_most_training_masks_do(tmp_path: Path) -> None:
     # a share of 2/3 answers [2, 6): Dice 1, 1, 1/2; of 1/3 [2, 8): 0.8 each.  The truth is [3, 7): 3 of 4
     assert mean_masks(train, records, {"liver"}) == pytest.approx(0.75)
     assert mean_masks([], records, {"liver"}) is None
+
+
+def test_air_around_training_masks_is_cropped_off_by_what_a_row_adds_to_its_file(tmp_path: Path) -> None:
+    paths = [write_box(tmp_path, "a", 24, 2, air=12, stored=1000.0), write_box(tmp_path, "b", 12, 2)]
+    (ct, labels), (asked, truth) = paths
+    mask = {"labels": ["liver"], "mask_path": labels, "mask_values": {"liver": 5}, "hu_offset": -1000.0}
+    train = [known("Where is the liver?", "<SEG>", task="segmentation", image_path=[ct], **mask)]
+    entries = [{"label": "liver", "truth_path": truth, "truth_values": 5}]
+    assert mean_masks(train, [{"image_path": [asked], "segmentation": entries}], {"liver"}) == 1.0

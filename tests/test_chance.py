@@ -41,9 +41,9 @@ def test_reports_are_compared_with_the_next() -> None:
     assert reports_of_others(records[:1]) is None
 
 
-def box(folder: Path, name: str, size: int, low: int) -> dict:
+def box(folder: Path, name: str, size: int, low: int, **more: float) -> dict:
     """A record of a body of `write_box` whose liver is asked for, and a nodule that is not there."""
-    ct, labels = write_box(folder, name, size, low)
+    ct, labels = write_box(folder, name, size, low, **more)
     return {
         "image_path": [ct],
         "segmentation": [
@@ -59,3 +59,9 @@ def test_masks_of_the_next_volume_are_stretched_onto_the_grid(tmp_path: Path) ->
     assert masks_of_others(records, {"liver"}) == pytest.approx(0.5 / 3)
     assert masks_of_others(records[:2], {"liver"}) == pytest.approx(0.5)
     assert masks_of_others(records, {"spleen"}) is None and masks_of_others(records[:1], {"liver"}) is None
+
+
+def test_air_is_cropped_off_by_what_a_record_adds_to_its_file(tmp_path: Path) -> None:
+    more = {"air": 12, "stored": 1000.0}  # air above 0 is a part of the body, where nothing is taken off
+    records = [box(tmp_path, "a", 24, 2, **more) | {"hu_offset": -1000.0}, box(tmp_path, "b", 12, 4)]
+    assert masks_of_others(records, {"liver"}) == pytest.approx(0.5)  # two of four twelfths, as without that air

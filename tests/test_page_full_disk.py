@@ -166,3 +166,47 @@ def test_an_export_that_cannot_be_made(
         answer = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "seg.nrrd"})
     assert (answer.status_code, answer.json()) == (507, {"detail": TOLD})
     assert logged(root, caplog) and kept(root) == before
+
+
+@contextmanager
+def exports_on_a_full_disk(*names: str) -> Iterator[None]:
+    """Files of these names can be made in an export's folder, and nothing can be written to them."""
+    mkdir = Path.mkdir
+
+    def full(folder: Path, *given: Any, **named: Any) -> None:
+        mkdir(folder, *given, **named)
+        if folder.name.startswith("export_"):
+            for name in names:
+                (folder / name).symlink_to("/dev/full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        yield
+
+
+def test_a_report_and_a_session_that_find_no_room(
+    model: CTInstruct, user: httpx.Client, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume = opened(user)
+    with saying(model, "The heart is <SEG>."), masks_of_truth(model):
+        ask(user, volume, "Where is the heart?")
+    before = kept(root)
+    for place, name in ((f"volumes/{volume}/report.html", "ct.nii.gz_report.html"), ("session.zip", "session.zip")):
+        caplog.clear()
+        with exports_on_a_full_disk(name):
+            answer = user.get(f"/api/{place}")
+        assert (answer.status_code, answer.json()) == (507, {"detail": TOLD})
+        assert logged(root, caplog) and kept(root) == before
+        assert user.get(f"/api/{place}").status_code == 200
+
+
+def test_a_session_whose_mask_goes_while_it_is_saved(model: CTInstruct, user: httpx.Client, root: Path) -> None:
+    volume = opened(user)
+    with saying(model, "The heart is <SEG>."), masks_of_truth(model):
+        ask(user, volume, "Where is the heart?")
+    (mask,) = user.post("/api/session").json()["volumes"][0]["masks"]
+    for path in root.rglob(f"*{mask['id']}*"):
+        path.unlink()
+    answer = user.get("/api/session.zip")
+    assert answer.status_code == 422 and "load the page again" in answer.json()["detail"]
+    assert str(root) not in answer.text and "error" not in answer.text.lower()

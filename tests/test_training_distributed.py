@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datasets.sampling import MixtureSampler
 from tests.launch import finish, launch, run
 from training import checkpoint_store
+from training.look_ahead import MOST_AHEAD
 
 
 def toy(run_dir: Path, *options: str) -> list[str]:
@@ -87,6 +89,18 @@ def test_a_bad_sample_on_one_rank_stops_both_with_one_line(tmp_path, option, mes
     assert len(lines) == 1 and message in lines[0] and ("sine-7" in lines[0] or "sample_7" in lines[0])
     assert "Traceback" not in failed.stderr
     assert time.monotonic() - begun < 200, "a rank waited for the one that was gone"  # half of it is starting up
+
+
+def test_a_bad_sample_late_in_a_long_step_stops_both_with_what_they_had_learned(tmp_path):
+    """More micro-batches than are read ahead, and the sample is of the second rank's 36th of the second step."""
+    at = {"accumulation_steps": 40, "rank": 1, "world_size": 2}
+    (bad,) = MixtureSampler({"sine": 400}, {"sine": 1.0}, micro_batch=1, **at).references(1, 35)
+    steps = ["--samples", "400", "--accumulation_steps", "40", "--micro_batch", "1", "--max_iters", "4"]
+    failed = train(tmp_path, *steps, "--save_interval", "0", "--unreadable_index", str(bad.index))
+    assert MOST_AHEAD <= 35 and failed.returncode == 2, failed.stderr
+    lines = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and f"sample_{bad.index}.nii.gz: the file is truncated" in lines[0]
+    assert checkpoint_store.step_of(checkpoint_store.latest_complete(tmp_path)) == 1
 
 
 def test_sigterm_to_all_processes_saves_on_all_ranks(tmp_path):

@@ -18,6 +18,8 @@ from datasets.errors import InputError
 from datasets.sampling import MixtureSampler
 from tests import launch, toy_task
 from tests.waits import Reads, mixed_batches, train
+from training import look_ahead
+from training.batches import BadInput
 from training.device_values import Stopwatch, copied, read
 from training.look_ahead import StepBatches
 from training.progress import Averages
@@ -132,6 +134,30 @@ def test_batches_come_in_order_and_a_step_of_them_is_read_ahead() -> None:
         ahead.fetch()
     assert taken == list(range(7)) == read_so_far and ahead.problem is None and not ahead.unusable
     assert StepBatches(numbers(), 3, CPU).fill(lambda: "signal") == "signal"
+
+
+def test_no_more_batches_are_held_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 7 in portions of 3, 3 and 1; number 18 is of the second portion of the third step."""
+    monkeypatch.setattr(look_ahead, "MOST_AHEAD", 3)
+    made, taken = 0, 0
+
+    def numbers() -> Iterator[Any]:
+        nonlocal made
+        for number in range(21):
+            made += 1
+            assert made - taken <= 3
+            yield BadInput("number 18") if number == 18 else torch.tensor(number)
+
+    ahead = StepBatches(numbers(), 7, CPU)
+    ahead.fill(lambda: "")
+    with pytest.raises(InputError, match="number 18"):
+        for number in range(21):
+            ahead.begin(number % 7)
+            assert ahead.take()[0] == number
+            taken += 1
+            ahead.fetch()
+            ahead.unusable = number % 7 == 6 and ahead.problem is not None  # as the ranks agree at a step's end
+    assert taken == 14 + 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -19,17 +19,9 @@ from models.encoders.resnet import SliceResNet
 from models.vision import VisionModel
 from tests import plain_vision
 from tests.parity import VECTORS
-from tests.vision_samples import TINY, assert_close, padded_volume, randomise, tiny_vision
+from tests.vision_samples import TINY, assert_close, padded_volume, randomise, vision_model
 
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(7)
-
-
-@pytest.fixture(scope="module")
-def model() -> VisionModel:
-    return tiny_vision()
+model = vision_model  # the fixture
 
 
 # ---------------------------------------------------------------------------------------------------- configuration

@@ -10,17 +10,9 @@ import torch
 from models.encoders.positions import sinusoidal_positions
 from models.vision import PADDING_LOGIT, VisionModel
 from tests import plain_vision
-from tests.vision_samples import TINY, assert_close, padded_volume, tiny_vision
+from tests.vision_samples import TINY, assert_close, padded_volume, vision_model
 
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(7)
-
-
-@pytest.fixture(scope="module")
-def model() -> VisionModel:
-    return tiny_vision()
+model = vision_model  # the fixture
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (2, 3)])

@@ -7,17 +7,9 @@ import torch
 from torch import Tensor
 
 from models.vision import PADDING_LOGIT, VisionModel
-from tests.vision_samples import TINY, assert_close, padded_volume, tiny_vision
+from tests.vision_samples import TINY, assert_close, padded_volume, vision_model
 
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(7)
-
-
-@pytest.fixture(scope="module")
-def model() -> VisionModel:
-    return tiny_vision()
+model = vision_model  # the fixture
 
 
 def training_step(model: VisionModel) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

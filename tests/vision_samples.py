@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -26,7 +27,8 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def tiny_vision() -> VisionModel:
+@pytest.fixture(scope="module")
+def vision_model() -> VisionModel:
     """In evaluation mode, always the same weights."""
     torch.manual_seed(0)
     with torch.no_grad():

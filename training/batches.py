@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from datasets.errors import InputError
 from datasets.sampling import Sampler
+from datasets.tensor_parts import with_tensors
 from training import random_state
 from training.parent_death import signal_at_parents_death
 
@@ -101,20 +102,9 @@ def batches(
     return iter(loader)
 
 
-def move_to(value: Any, device: torch.device) -> Any:
-    """The same structure on `device`: by `value.to(device)`, else part by part of a dataclass, dict, list, tuple."""
-    if hasattr(value, "to"):
-        return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value.to(device)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(value, **{name: move_to(getattr(value, name), device) for name in names})
-    if isinstance(value, dict):
-        return {key: move_to(item, device) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move_to(item, device) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(move_to(item, device) for item in value)
-    return value
+def move_to(batch: Any, device: torch.device) -> Any:
+    """The same structure of dataclasses, dicts, lists and tuples with its tensors on `device`."""
+    return with_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class DeviceCopies:
@@ -136,23 +126,13 @@ class DeviceCopies:
         if self._stream is not None:
             present = torch.cuda.current_stream(self._device)
             present.wait_stream(self._stream)
-            for tensor in _tensors(batch):
+
+            def kept(tensor: torch.Tensor) -> torch.Tensor:
                 tensor.record_stream(present)  # else its memory could be given away before it was read
+                return tensor
+
+            with_tensors(batch, kept)
         return batch
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
 
 
 class _MicroSteps:

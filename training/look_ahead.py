@@ -1,7 +1,9 @@
-"""The batches of the coming step, all of which are there before it begins, and the next of them on its way.
+"""The batches of the coming step, which are there before it begins, and the next of them on its way.
 
 A rank that met a sample it cannot read in the middle of a step could not make that step, while the others wait for its
-gradients.  So every rank knows a step's batches before it begins, and the ranks tell each other once a step.
+gradients.  So every rank knows a step's batches before it begins, and the ranks tell each other once a step.  A step of
+more than `MOST_AHEAD` is done in portions of so many, since a whole one may not fit into memory: between two portions
+the ranks tell each other once more.
 """
 
 from __future__ import annotations
@@ -17,18 +19,21 @@ from datasets.errors import InputError
 from training import distributed
 from training.batches import BadInput, DeviceCopies, Replaced
 
+MOST_AHEAD = 32  # micro-batches in the CPU's memory: of volumes of 6 patches, about 50 MB each, 1.6 GB
 _END = object()
 
 
 class StepBatches:
-    """Hands out batches in the order of `stream`, and keeps as many of those behind them as a step has.
+    """Hands out batches in the order of `stream`, and keeps as many of those behind them as a portion of a step has.
 
-    unusable: whether a batch of the coming step cannot be used on any rank; `fill` and `training.update` agree on it.
+    unusable: whether a batch of the coming portion cannot be used on any rank; `fill` and `training.update` agree on
+    that of a step's first.
     waited: seconds that were spent waiting for batches; whoever reads it sets it back.
     """
 
     def __init__(self, stream: Iterator[Any], accumulation_steps: int, device: torch.device) -> None:
-        self._stream, self._size = stream, accumulation_steps
+        self._stream, self._of_step = stream, accumulation_steps
+        self._portion = min(accumulation_steps, MOST_AHEAD)
         self._copies = DeviceCopies(device)
         self._batches: deque[Any] = deque()
         self._reasons: deque[list[str]] = deque()
@@ -38,11 +43,11 @@ class StepBatches:
         self.waited = 0.0
 
     def fill(self, to_end: Callable[[], str]) -> str:
-        """Read the first step's batches; every rank calls this.
+        """Read the batches of the first portion of the first step; every rank calls this.
 
         Returns the first rank's word where `to_end()` has one on any, which is then why no step is to be made.
         """
-        while len(self._batches) < self._size and self.fetch() and not to_end():
+        while len(self._batches) < self._portion and self.fetch() and not to_end():
             pass
         said = distributed.all_gather_object((self.problem is not None, to_end()))
         self.unusable = any(problem for problem, _ in said)
@@ -72,8 +77,14 @@ class StepBatches:
         self._send()
         return batch, self._reasons.popleft()
 
-    def raise_unusable(self) -> None:
-        """Raise InputError on every rank where a batch of the coming step cannot be used on any; all call this."""
+    def begin(self, micro_step: int) -> None:
+        """Where a portion begins with this micro-step of a step, counted from 0, raise InputError on every rank if a
+        batch of it cannot be used on any; all call this."""
+        if micro_step % self._portion:
+            return
+        if micro_step:
+            size = min(self._portion, self._of_step - micro_step)
+            self.unusable = any(distributed.all_gather_object(len(self._batches) < size))
         if self.unusable:
             distributed.raise_together(None if self.problem is None else InputError(self.problem))
 

@@ -8,7 +8,7 @@ a rank's pieces of many weights out end to end.  Under ZeRO 0 each rank has ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,12 @@ def recut(states: Sequence[dict[str, Any]], rank: int, sizes: Sequence[int]) -> 
     result = {**first, "buffers": _buffers(states)}
     if not sizes:
         return result
-    lengths = [len(piece) for piece in first["weights"]]
-    result["weights"] = [
-        cut([state["weights"][group] for state in states], rank, size) for group, size in enumerate(sizes)
-    ]
-    moments: dict[int, dict[str, Any]] = {}
-    for group, values in first["optimizer"]["state"].items():
-        moments[group] = {
-            name: cut([state["optimizer"]["state"][group][name] for state in states], rank, sizes[group])
-            if isinstance(value, Tensor) and value.shape == (lengths[group],)
-            else value  # the number of steps, which is that of every rank
-            for name, value in values.items()
-        }
+
+    def anew(tensors: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        return [cut(pieces, rank, size) for pieces, size in zip(zip(*tensors, strict=True), sizes, strict=True)]
+
+    result["weights"] = anew([state["weights"] for state in states])
+    moments = _moments(states, anew, range(len(sizes)))
     result["optimizer"] = {**first["optimizer"], "state": moments}
     return result
 
@@ -90,17 +84,8 @@ def recut_by_weight(
         cuts = iter([cut(pieces, rank, -(-length // ranks)) for pieces, length in zip(by_weight, flat, strict=True)])
         return [torch.cat([next(cuts) for _ in of_tensor]) for of_tensor in lengths]
 
-    optimizer, saved_groups = [state["optimizer"]["state"] for state in states], first["optimizer"]["param_groups"]
-    moments: dict[int, dict[str, Any]] = {}
-    if optimizer[0]:
-        shape = first["weights"][0].shape
-        names = [name for name, value in optimizer[0][0].items() if isinstance(value, Tensor) and value.shape == shape]
-        moved = {name: anew([[state[i][name] for i in sorted(state)] for state in optimizer]) for name in names}
-        for number, group in enumerate(groups):
-            of_group = optimizer[0][saved_groups[group]["params"][0]]
-            # the number of steps, which each counts on by itself
-            rest = {name: deepcopy(value) for name, value in of_group.items() if name not in moved}
-            moments[number] = {**rest, **{name: tensors[number] for name, tensors in moved.items()}}
+    saved_groups = first["optimizer"]["param_groups"]
+    moments = _moments(states, anew, [saved_groups[group]["params"][0] for group in groups])
     options = [
         {**group, "params": [tensor for tensor, of in enumerate(groups) if of == number]}
         for number, group in enumerate(saved_groups)
@@ -110,6 +95,29 @@ def recut_by_weight(
         "buffers": _buffers(states),
         "weights": anew([state["weights"] for state in states]),
         "optimizer": {**first["optimizer"], "state": moments, "param_groups": options},
+    }
+
+
+def _moments(
+    states: Sequence[dict[str, Any]],
+    anew: Callable[[Sequence[Sequence[Tensor]]], list[Tensor]],
+    alike: Sequence[int],
+) -> dict[int, dict[str, Any]]:
+    """The optimiser's state of the new rank's flat tensors: what has a value for each weight goes with the weights.
+
+    anew: flat tensors of each saved rank -> the new rank's.  alike: for each of these, the saved tensor of its group,
+    whose other values it takes: the number of steps, which each counts on by itself.
+    """
+    saved = [state["optimizer"]["state"] for state in states]
+    if not saved[0]:
+        return {}
+    shape = states[0]["weights"][0].shape
+    names = [name for name, value in saved[0][0].items() if isinstance(value, Tensor) and value.shape == shape]
+    moved = {name: anew([[of_rank[i][name] for i in sorted(of_rank)] for of_rank in saved]) for name in names}
+    return {
+        number: {name: deepcopy(value) for name, value in saved[0][like].items() if name not in moved}
+        | {name: tensors[number] for name, tensors in moved.items()}
+        for number, like in enumerate(alike)
     }
 
 

@@ -72,9 +72,9 @@ def update_weights(
     not, unless a smaller loss scale (fp16) may help.
     """
     step_begun, ahead.waited = time.monotonic(), 0.0
-    ahead.raise_unusable()
     done: list[_MicroBatch] = []
     for micro_step in range(settings.accumulation_steps):
+        ahead.begin(micro_step)
         if reason := stopping.before((step - 1) * settings.accumulation_steps + micro_step):
             raise StepGivenUp(reason)
         watch = Stopwatch(ranks.device)

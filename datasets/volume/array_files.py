@@ -11,6 +11,8 @@ import numpy as np
 from datasets.volume.declared_size import MOST_PACKED, check_declared
 from datasets.volume.geometry import VolumeError
 
+_OF_RAD_CHEST_CT = "ct"  # the name of its volumes within their archives
+
 
 def read_npy(path: Path) -> np.ndarray:
     """The array of a .npy file; VolumeError for one that declares more than the file holds."""
@@ -19,19 +21,28 @@ def read_npy(path: Path) -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
 
-def read_npz(path: Path) -> tuple[np.ndarray, bool]:
-    """The volume of an archive, as stored, and whether it is named as RadChestCT names it.
+def is_rad_chest_ct(path: Path) -> bool:
+    """Whether an archive's volume is named as RadChestCT names it; only the archive's list of names is read.
+
+    Raises BadZipFile or OSError where that cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return any(name.removesuffix(".npy") == _OF_RAD_CHEST_CT for name in archive.namelist())
+
+
+def read_npz(path: Path) -> np.ndarray:
+    """The volume of an archive, as stored.
 
     Raises VolumeError where it is not clear which array is the volume, or where one declares more than it can hold.
     """
     with np.load(path, allow_pickle=False) as arrays:
-        is_rad_chest_ct = "ct" in arrays.files
-        names = [name for name in ("ct", "arr_0") if name in arrays.files] or arrays.files
-        if is_rad_chest_ct or "arr_0" in names or len(names) == 1:
+        named = [name for name in (_OF_RAD_CHEST_CT, "arr_0") if name in arrays.files]
+        names = named or arrays.files
+        if named or len(names) == 1:
             _check_member(path, names[0])
             array = arrays[names[0]]
             if isinstance(array, np.ndarray):  # any other zip archive gives bytes
-                return array, is_rad_chest_ct
+                return array
         held = ", ".join([*arrays.files[:4], *(["..."] if len(arrays.files) > 4 else [])]) or "nothing"
         raise VolumeError(f"{path}: expected an array named ct or arr_0, or a single array; it holds: {held}")
 

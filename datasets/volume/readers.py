@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from datasets.volume.array_files import read_npy, read_npz
+from datasets.volume.array_files import is_rad_chest_ct, read_npy, read_npz
 from datasets.volume.dicom_headers import has_frames
 from datasets.volume.dicom_series import is_series_path, read_dicom_series
 from datasets.volume.geometry import AS_STORED, LPS_TO_RAS, AxesFrom, VolumeError, affine_of_axes
@@ -197,27 +197,27 @@ def _read_itk(path: Path, integers: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_array(path: Path, kind: str, array_axes: str | None, integers: bool) -> RawVolume:
     """A .npy or .npz with the axes that its format, the caller or the assumption gives it."""
-    array, is_rad_chest_ct = (read_npy(path), False) if kind == "npy" else read_npz(path)
+    array = read_npy(path) if kind == "npy" else read_npz(path)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     array = _as_3d(array, path, integers)
-    return _placed(array, kind, array_axes, is_rad_chest_ct)
+    return _placed(array, kind, array_axes, kind == "npz" and is_rad_chest_ct(path))
 
 
-def _placed(array: np.ndarray, kind: str, array_axes: str | None, is_rad_chest_ct: bool = False) -> RawVolume:
+def _placed(array: np.ndarray, kind: str, array_axes: str | None, rad_chest_ct: bool = False) -> RawVolume:
     """An array without geometry, with the axes that its format, the caller or the assumption gives it."""
-    axes, source, axes_from = axes_without_geometry(kind, array.shape, array_axes, is_rad_chest_ct)
+    axes, source, axes_from = axes_without_geometry(kind, array.shape, array_axes, rad_chest_ct)
     return RawVolume(array, affine_of_axes(axes, array.shape), kind, source, axes_from=axes_from)
 
 
 def axes_without_geometry(
-    kind: str, shape: tuple[int, ...], array_axes: str | None, is_rad_chest_ct: bool = False
+    kind: str, shape: tuple[int, ...], array_axes: str | None, rad_chest_ct: bool = False
 ) -> tuple[str, SourceKind, AxesFrom]:
     """Axis codes of an array or a folder of slices, what preprocessing takes it for, and who says so.
 
     array_axes: of the caller, as `read_raw` takes them; a file in RadChestCT's format has its own.
     """
-    if is_rad_chest_ct:
+    if rad_chest_ct:
         return RAD_CHEST_CT_AXES, "rad_chest_ct_array", "format"
     source: SourceKind = "ct_file" if kind == SLICE_FOLDER else "array_as_is"
     if array_axes is not None:

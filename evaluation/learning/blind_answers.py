@@ -20,7 +20,7 @@ import numpy as np
 
 from datasets.manifest import InstructionRecord
 from evaluation.answering.controls import stretched
-from evaluation.learning.chance import asked_masks, label_map, stretched_dice
+from evaluation.learning.chance import Volume, asked_masks, label_map, stretched_dice
 from evaluation.metrics.choices import parse_letter
 from evaluation.metrics.clinical_efficacy import clinical_efficacy
 from evaluation.metrics.report_labels import FINDINGS, label_report
@@ -118,15 +118,15 @@ def mean_masks(train: Sequence[InstructionRecord], records: Sequence[Record], la
     From the first ATLAS_VOLUMES volumes with a multi-label mask; the share that is enough is each structure's best on
     these.  None where no truth is known.
     """
-    volumes: dict[tuple[str, str], dict[str, Any]] = {}
+    volumes: dict[tuple[Volume, str], dict[str, Any]] = {}
     for record in train:
         if isinstance(record.mask_path, str) and record.mask_values and not set(record.labels) - set(labels):
-            key = (record.image_path[record.mask_image], record.mask_path)
+            key = ((record.image_path[record.mask_image], record.hu_offset), record.mask_path)
             if key in volumes or len(volumes) < ATLAS_VOLUMES:
                 volumes.setdefault(key, {}).update({label: record.mask_values[label] for label in record.labels})
     masks: dict[str, list[np.ndarray]] = defaultdict(list)
-    for (image, path), values in volumes.items():
-        on_grid = stretched(label_map(image, path), ATLAS_GRID)
+    for (volume, path), values in volumes.items():
+        on_grid = stretched(label_map(volume, path), ATLAS_GRID)
         for label, value in values.items():
             masks[label].append(np.isin(on_grid, value))
     answers = {label: _best_atlas(np.stack(known)) for label, known in masks.items()}

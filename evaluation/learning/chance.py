@@ -23,6 +23,7 @@ from evaluation.metrics.text import token_f1
 from evaluation.report.tables import mean_of_known
 
 Record = Mapping[str, Any]
+Volume = tuple[str, float]  # a path, and the HU that are added to what is read there
 
 
 def one_option(records: Sequence[Record]) -> float | None:
@@ -60,25 +61,27 @@ def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float
         InputError: a volume or a mask is gone or unreadable.
     """
     asked = asked_masks(records, labels)
-    files: dict[str, set[str]] = {}
-    for image, entry in asked:
-        files.setdefault(image, set()).add(entry["truth_path"])
-    truths = {image: min(paths) for image, paths in files.items() if len(paths) == 1}  # one file with all of the labels
-    asked = [(image, entry) for image, entry in asked if image in truths]
+    files: dict[Volume, set[str]] = {}
+    for volume, entry in asked:
+        files.setdefault(volume, set()).add(entry["truth_path"])
+    truths = {
+        volume: min(paths) for volume, paths in files.items() if len(paths) == 1
+    }  # one file has all of the labels
+    asked = [(volume, entry) for volume, entry in asked if volume in truths]
     volumes = list(truths)
     following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
 
-    def mask_of_next(image: str, entry: Record) -> np.ndarray | None:
-        other = following[image]
-        return None if other == image else np.isin(label_map(other, truths[other]), entry["truth_values"])
+    def mask_of_next(volume: Volume, entry: Record) -> np.ndarray | None:
+        other = following[volume]
+        return None if other == volume else np.isin(label_map(other, truths[other]), entry["truth_values"])
 
     return stretched_dice(asked, mask_of_next)
 
 
-def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tuple[str, Record]]:
+def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tuple[Volume, Record]]:
     """The volume and the entry of each mask of ``labels`` whose truth is known, of multi-label files alone."""
     return [
-        (record["image_path"][record.get("mask_image") or 0], entry)
+        ((record["image_path"][record.get("mask_image") or 0], record.get("hu_offset") or 0.0), entry)
         for record in records
         for entry in record["segmentation"]
         if entry["label"] in labels and entry.get("truth_values") is not None and isinstance(entry["truth_path"], str)
@@ -86,21 +89,22 @@ def asked_masks(records: Sequence[Record], labels: Collection[str]) -> list[tupl
 
 
 def stretched_dice(
-    asked: Sequence[tuple[str, Record]], answer: Callable[[str, Record], np.ndarray | None]
+    asked: Sequence[tuple[Volume, Record]], answer: Callable[[Volume, Record], np.ndarray | None]
 ) -> float | None:
     """Dice of answer(volume, entry), a mask on any grid, stretched onto the volume; None is not counted.
 
     The mean over structures of their means; None without any.
     """
     scores: dict[str, list[float]] = {}
-    for image, entry in asked:
-        if (mask := answer(image, entry)) is not None:
-            truth = np.isin(label_map(image, entry["truth_path"]), entry["truth_values"])
+    for volume, entry in asked:
+        if (mask := answer(volume, entry)) is not None:
+            truth = np.isin(label_map(volume, entry["truth_path"]), entry["truth_values"])
             scores.setdefault(entry["label"], []).append(dice(stretched(mask, truth.shape), truth))
     return mean_of_known(fmean(values) for values in scores.values())
 
 
 @lru_cache(maxsize=2)  # questions about a volume follow each other, and then come those about the next
-def label_map(image: str, labels: str) -> np.ndarray:
+def label_map(volume: Volume, labels: str) -> np.ndarray:
     """On the volume's grid as it is loaded for the model: in RAS, cropped to the body."""
-    return read_label_map(labels, load_volume(image)[1])
+    path, hu_offset = volume
+    return read_label_map(labels, load_volume(path, hu_offset=hu_offset)[1])

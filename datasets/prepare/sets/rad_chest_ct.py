@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 from datasets.prepare.case import Case, Findings, Split
 from datasets.prepare.data_set import DataSet, Setting
 from datasets.prepare.published_shares import note_shares
 from datasets.prepare.tables import Table, examples, nearest, read_table
 from datasets.prepare.trees import by_name, files_under
+from datasets.volume.array_files import is_rad_chest_ct
 
 Labels = dict[str, int | None]
 _TABLES: dict[str, Split] = {"imgtrain": "train", "imgvalid": "val", "imgtest": "test"}
@@ -107,8 +108,7 @@ def _label_tables(
 def _lacks_ct(path: Path) -> bool:
     """Whether a whole .npz holds other arrays alone; a damaged one is left to those who read its header."""
     try:
-        with ZipFile(path) as archive:
-            return "ct.npy" not in archive.namelist()
+        return not is_rad_chest_ct(path)
     except (BadZipFile, OSError):
         return False
 
