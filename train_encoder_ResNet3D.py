@@ -136,6 +136,7 @@ class HyperParameters(PretrainingSettings):
     mask_bce_weight: float = 1.0  # of the masks' cross-entropy; Dice has no gradient where a structure is absent
     log_dice: bool = False  # the logarithm of Dice, for structures that most samples do not show
     deep_supervision: float = 0.0  # weight of masks at the resolution of the feature maps
+    deep_tokens: bool = False  # with it, tokens are asked for the masks too, by their likeness to the label
     deep_only_tasks: tuple[str, ...] = ()  # learned by maps, tokens and embedding, without mask decoder
     token_classification: float = 0.0  # weight of classification by single tokens
     mask_slices: int = 0  # of 2D1D alone: this encoder's masks are learned whole

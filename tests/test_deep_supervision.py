@@ -148,7 +148,21 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     assert float(with_it.metrics["deep_maps"]) > 0.1
     with_it.loss.backward()
     assert all(p.grad is not None for p in model.deep_supervision.projections.parameters())
-    assert model.image_projection.weight.grad is None, "tokens are asked only where the mask decoder is not"
+    assert model.image_projection.weight.grad is None, "tokens are asked where the mask decoder is not, or where that is wanted"
+
+
+def test_tokens_can_be_asked_beside_the_mask_decoder() -> None:
+    batch = make_batch("segmentation", [0, 1])
+    model = tiny_pretraining(deep_supervision=0.5, deep_tokens=True).eval()
+    plain = tiny_pretraining(deep_supervision=0.5).eval()
+    plain.load_state_dict(model.state_dict())
+    asked, output = model(batch), plain(batch)
+    assert set(asked.metrics) - set(output.metrics) == {"deep_tokens"}
+    expected = output.loss.item() + 0.5 * asked.metrics["deep_tokens"].item()
+    assert asked.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert float(asked.metrics["deep_tokens"]) > 0.1
+    asked.loss.backward()
+    assert float(model.image_projection.weight.grad.abs().sum()) > 0
 
 
 def test_the_cross_entropy_of_masks_may_weigh_more_than_their_dice() -> None:
@@ -224,6 +238,12 @@ def test_without_the_mask_decoder_a_volume_is_asked_what_it_holds() -> None:
 def test_tasks_without_the_mask_decoder_are_checked(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_deep_only(HyperParameters(**changes), phantom_tasks("phantoms"))
+
+
+def test_tokens_are_asked_by_deep_supervision_alone() -> None:
+    HyperParameters(deep_tokens=True, deep_supervision=2.0).validate()
+    with pytest.raises(InputError, match="--deep_tokens is part of deep supervision, which has no weight"):
+        HyperParameters(deep_tokens=True).validate()
 
 
 def test_it_is_no_part_of_what_is_saved(tmp_path) -> None:

@@ -114,11 +114,12 @@ class ExtendedPretrainingModel(PretrainingModel):
         return self.mean_of_parts(parts)
 
     def mask_losses(self, volume: EncodedVolume, queries: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Also those of the encoder's feature maps, and the mask decoder's on some slices alone, if these are on."""
+        """Also those of the encoder's maps and tokens, and the mask decoder's on some slices alone, if these are on."""
         check_queries(queries, masks, self.text_width)
         losses: dict[str, Tensor] = {}
         if self.deep_supervision is not None:
-            losses = self.deep_supervision(volume, queries, masks)
+            similarity = self.token_scores if self.extensions.deep_tokens else None
+            losses = self.deep_supervision(volume, queries, masks, similarity)
         if self.training and self.extensions.mask_slices:
             volume = sample_slices(volume, masks, self.extensions.mask_slices)
         return losses | super().mask_losses(volume, queries, masks)

@@ -18,6 +18,7 @@ class PretrainingExtensions:
     mask_bce_weight: of the cross-entropy of masks beside their Dice, which has no gradient where a structure is absent.
     log_dice: the logarithm of Dice in place of 1 - Dice, for structures that most samples do not show.
     deep_supervision: weight of masks at the resolution of the encoder's feature maps; 0 leaves it out.
+    deep_tokens: deep supervision asks tokens too where the mask decoder learns, or they may become all alike.
     deep_only_tasks: segmentation tasks learned by maps, tokens and the volume's embedding, without the mask decoder.
     token_classification: weight of classification by single tokens; 0 leaves it out.
     mask_slices: slices of a volume on which masks are learned in one step; 0 for all.
@@ -28,6 +29,7 @@ class PretrainingExtensions:
     mask_bce_weight: float = 1.0
     log_dice: bool = False
     deep_supervision: float = 0.0
+    deep_tokens: bool = False
     deep_only_tasks: frozenset[str] = frozenset()
     token_classification: float = 0.0
     mask_slices: int = 0

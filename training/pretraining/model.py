@@ -79,6 +79,7 @@ def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence:
         mask_bce_weight=settings.mask_bce_weight,
         log_dice=settings.log_dice,
         deep_supervision=settings.deep_supervision,
+        deep_tokens=settings.deep_tokens,
         deep_only_tasks=frozenset(settings.deep_only_tasks),
         token_classification=settings.token_classification,
         mask_slices=settings.mask_slices,

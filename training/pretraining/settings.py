@@ -89,6 +89,7 @@ class PretrainingSettings(TrainingSettings):
     mask_bce_weight: float
     log_dice: bool
     deep_supervision: float
+    deep_tokens: bool
     deep_only_tasks: tuple[str, ...]
     token_classification: float
     mask_slices: int
@@ -104,6 +105,8 @@ class PretrainingSettings(TrainingSettings):
             0, "queue_size", "deep_supervision", "token_classification", "mask_slices", "window_slices", "draw_ranks"
         )
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate", "mask_bce_weight")
+        if self.deep_tokens and not self.deep_supervision:
+            raise InputError("--deep_tokens is part of deep supervision, which has no weight; give --deep_supervision 2")
         self._augmentation()
         for name in ("temperature", "label_scale"):
             if not getattr(self, name) > 0:
