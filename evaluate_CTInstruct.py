@@ -3,6 +3,7 @@
 One examination (a NIfTI, NRRD or MHA file, a DICOM folder, .npy or .npz):
     python evaluate_CTInstruct.py --checkpoint runs/CTInstruct_tiny --image ct.nii.gz \
         --question "Where is the liver? Please output segmentation mask."
+    python evaluate_CTInstruct.py --checkpoint runs/CTInstruct_tiny --image ct.nii.gz --segment liver "left kidney"
 Many examinations, below a folder or listed in a file; one row each in <output>/results.csv and results.jsonl:
     python evaluate_CTInstruct.py --checkpoint runs/CTInstruct --images scans --question "Is there a nodule?"
 A manifest of questions, or benchmarks by name, on one process or several; started again, it goes on where it stopped:
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from rich.console import Console
 
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
@@ -29,13 +29,12 @@ from datasets.volume.guards import BODY
 from datasets.volume.preprocessing import Preprocessing, print_changes
 from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
+from evaluation.answering.label_masks import write_masks
 from evaluation.answering.many_volumes import CSV, LINES, answer_volumes
 from evaluation.answering.outputs import Outputs
 from evaluation.answering.run_record import describe_checkpoint
 from evaluation.answering.runner import Job, Scoring, answer_jobs, plan_jobs, refuse_failed_jobs, score_jobs
 from evaluation.answering.single_volume import answer_question
-from evaluation.report.result_tables import confidence_table
-from evaluation.report.tables import print_table
 from models.answering.familiarity import read_familiarity
 from models.answering.interface import AnsweringCTInstruct
 from models.answering.predicting import GenerationOptions
@@ -62,6 +61,7 @@ class HyperParameters:
     # one examination
     image: tuple[str, ...] = ()  # the volume of the question; several for a question about several
     question: str = ""
+    segment: tuple[str, ...] = ()  # masks of these structures in place of a question, as liver "left kidney"
     # or many, each asked the question by itself: a folder, searched to its depths, or a .txt file with a path a line
     images: str = ""
     label_set: Literal["CT-RATE", "RadChestCT"] = "CT-RATE"  # names the disease confidences of an answer
@@ -121,6 +121,10 @@ class HyperParameters:
             raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
         if self.series and len(self.image) != 1:
             raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
+        if self.segment and (len(self.image) != 1 or self.question):
+            raise InputError(
+                f"--segment {' '.join(self.segment)} takes one --image and no --question; give these alone"
+            )
         if self.images and not self.question.strip():
             raise InputError("--question is empty: write what you want to know about the volumes")
         if self.images and Path(self.output).resolve().is_relative_to(Path(self.images).resolve()):
@@ -152,19 +156,14 @@ def evaluate_one(
     ranks: Ranks,
     written: tuple[Outputs, Mapping[str, Any] | None, tuple[str, ...]],
 ) -> None:
-    """Print the answer and the confidences; masks and overlay go to the output folder."""
+    """Print the answer and the confidences, or the masks' sizes; masks and overlay go to the output folder."""
     output = Path(settings.output)
     asked = (settings.image, settings.question, settings.label_set)
     with autocast(settings, ranks):
-        result = answer_question(model, dataset, *asked, output, options, *written)
-    console = Console(highlight=False)
-    console.print(f"Question: {settings.question}", markup=False)
-    console.print(f"Answer:   {result.answer.text}", markup=False)
-    if result.answer.confidences:
-        print_table(confidence_table(result.answer.confidences))
-    overlay = [result.overlay_file] if result.overlay_file else []
-    for path in [*result.mask_files, *overlay, *result.other_files]:
-        print(f"wrote {path}")
+        if settings.segment:
+            write_masks(model, dataset, settings.image[0], settings.segment, output, *written)
+        else:
+            answer_question(model, dataset, *asked, output, options, *written).show()
 
 
 def evaluate_many(

@@ -42,6 +42,7 @@ from training.script import run_script
 from training.tuning.bodies import bodies_of
 from training.tuning.model import build_model, check_start, preprocessing_of
 from training.tuning.open_kbp_recipe import OPEN_KBP_RECIPE
+from training.tuning.people_recipe import PEOPLE_RECIPE
 from training.tuning.phantom_recipe import PHANTOM_RECIPE
 from training.tuning.sampler import sampler_of
 from training.tuning.settings import TuningSettings, share_out_batch
@@ -53,8 +54,8 @@ class HyperParameters(TuningSettings):
 
     # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
     preset: Literal["full", "small", "compact", "tiny"] = "full"
-    # all that is no size: the release's, the demo's, or that of docs/real_data.md
-    recipe: Literal["published", "phantom", "open_kbp"] = "published"
+    # all that is no size: the release's, the demo's, that of docs/real_data.md or of docs/phantoms.md
+    recipe: Literal["published", "phantom", "open_kbp", "people"] = "published"
     run_dir: str = "runs/CTInstruct"  # folder for checkpoints, TensorBoard events and the history of losses
 
     # data
@@ -170,6 +171,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "phantom": PHANTOM_RECIPE,
     "open_kbp": OPEN_KBP_RECIPE,
+    "people": PEOPLE_RECIPE,
 }
 
 

@@ -52,6 +52,14 @@ def test_tuning_sizes_go_with_both_recipes(preset):
     settings_of(train_CTInstruct, f"--preset {preset} --recipe phantom --query_text_encoder texts").validate()
 
 
+@pytest.mark.parametrize("preset", train_CTInstruct.PRESETS)
+@pytest.mark.parametrize("recipe", ["open_kbp", "people"])
+def test_tuning_sizes_go_with_recipes_for_organs(preset, recipe):
+    settings = settings_of(train_CTInstruct, f"--preset {preset} --recipe {recipe} --query_text_encoder texts")
+    settings.validate()
+    assert not settings.train_vision and settings.extensions(2).query_targets
+
+
 @pytest.mark.parametrize("script", ENCODERS)
 @pytest.mark.parametrize("size", ["full", "small", "compact", "tiny"])
 def test_a_size_is_that_of_the_vision_presets(script, size):

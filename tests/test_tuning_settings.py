@@ -30,6 +30,8 @@ def settings_of(line: str = "") -> Any:
         ("--batch_size 6 --micro_batch 6", 2, 3, 1),
         ("--recipe phantom", 1, 6, 1),
         ("--recipe phantom", 2, 3, 1),
+        ("--recipe people", 1, 2, 1),
+        ("--recipe people", 2, 1, 1),
     ],
 )
 def test_the_batch_is_the_same_on_any_number_of_ranks(line, ranks, micro_batch, accumulation):
@@ -66,6 +68,8 @@ PHANTOM = "--preset tiny --recipe phantom --pretrained_vision run --query_text_e
         (f"{PHANTOM} --initial_checkpoint other", "--pretrained_vision has no effect with --initial_checkpoint"),
         ("--initial_checkpoint other --patch_max 3", "--patch_max has no effect with --initial_checkpoint"),
         ("--recipe phantom", "--loss_weights query: .*give --query_text_encoder"),
+        ("--recipe people", "--loss_weights query: .*give --query_text_encoder"),
+        ("--preset compact --recipe people --query_text_encoder t", "--grounded_start begins at what pretr"),
     ],
 )
 def test_what_cannot_take_effect_is_one_clear_line(line, message):

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.whole_files import save_picture, write_whole_text
 from evaluation.answering.outputs import Outputs
+from evaluation.report.result_tables import confidence_table
+from evaluation.report.tables import print_table
 from models.answering.answer import Answer
 from models.answering.predicting import GenerationOptions
 from models.answering.study import Study
@@ -28,6 +32,21 @@ class WrittenAnswer:
     mask_files: list[Path]
     overlay_file: Path | None
     other_files: list[Path]
+
+    def show(self) -> None:
+        """Print question, answer and confidences, and what was written."""
+        console = Console(highlight=False)
+        console.print(f"Question: {self.answer.question}", markup=False)
+        console.print(f"Answer:   {self.answer.text}", markup=False)
+        if self.answer.confidences:
+            print_table(confidence_table(self.answer.confidences))
+        for path in [*self.mask_files, *self.files_beside_masks]:
+            print(f"wrote {path}")
+
+    @property
+    def files_beside_masks(self) -> list[Path]:
+        """Overlay and further formats."""
+        return [*([self.overlay_file] if self.overlay_file else []), *self.other_files]
 
 
 def answer_question(
@@ -55,21 +74,35 @@ def answer_question(
     """
     if not question.strip():
         raise InputError("--question is empty: write what you want to know about the volume")
+    make_folder(output)  # before the long work
+    answer = Study(model, dataset, images, labels, trained_body).ask(question, options, label_set)
+    confidences = [f"{disease}: {share:.4f}" for disease, share in answer.confidences.items()]
+    return write_answer(answer, [question, answer.text, *confidences], output, outputs or Outputs())
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder of --output; raises InputError where that cannot be."""
     try:
-        output.mkdir(parents=True, exist_ok=True)  # before the long work
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be made ({error.strerror}); give another folder") from error
-    outputs = outputs or Outputs()
-    answer = Study(model, dataset, images, labels, trained_body).ask(question, options, label_set)
+
+
+def write_answer(
+    answer: Answer, lines: Sequence[str], output: Path, outputs: Outputs, shown: Answer | None = None
+) -> WrittenAnswer:
+    """Write ``answer.txt``, of `lines`, the masks, the overlay and further formats in place of an earlier answer's.
+
+    shown: the answer with the masks that the overlay draws, where they are not all; without any there is no overlay.
+    """
     others = [output / f"answer{ending}" for ending in outputs.endings()]
     for earlier in (*output.glob("answer_mask_*.nii.gz"), output / "answer_overlay.png", *others):
         earlier.unlink(missing_ok=True)  # of another question: it would pass for this answer's
-    lines = [question, answer.text, *(f"{disease}: {share:.4f}" for disease, share in answer.confidences.items())]
     write_whole_text(output / "answer.txt", "\n".join(lines) + "\n")
     masks = answer.masks.values() if "nifti" in outputs.formats else ()
     files = [mask.save(output / f"answer_mask_{number}.nii.gz") for number, mask in enumerate(masks, start=1)]
-    overlay = None
-    if answer.masks:
+    overlay, shown = None, shown or answer
+    if shown.masks:
         overlay = output / "answer_overlay.png"
-        save_picture(answer.overlay(), overlay)
+        save_picture(shown.overlay(), overlay)
     return WrittenAnswer(answer, files, overlay, outputs.write(answer, output / "answer"))

@@ -27,7 +27,7 @@ class TuningSettings(TrainingSettings):
     )
 
     preset: Literal["full", "small", "compact", "tiny"]
-    recipe: Literal["published", "phantom", "open_kbp"]
+    recipe: Literal["published", "phantom", "open_kbp", "people"]
 
     manifests: tuple[str, ...]
     task_weights: tuple[str, ...]
