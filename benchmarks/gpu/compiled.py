@@ -9,6 +9,8 @@ side.  It is no part of the nine minutes, of which it would take several.
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from benchmarks.gpu.answers import BEAMS, how, model_of, question, rate
@@ -53,6 +55,8 @@ def compare(run: Given, model: CTInstruct) -> None:
 def main() -> None:
     """Command line; also a part of benchmarks/gpu.sh."""
     run, _ = given("compiled answers", __doc__)
+    # a folder of its own: nothing is compiled already, and no file is there that a run left unfinished which was ended
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.work.resolve() / "compiled")
     run.figures.keep(machine=about().line)
     compare(run, model_of(run))
 
