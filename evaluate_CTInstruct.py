@@ -26,7 +26,7 @@ from datasets.volume.declared_size import allow_voxels
 from datasets.volume.dicom_series import series_path
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.guards import BODY
-from datasets.volume.preprocessing import Preprocessing, print_changes
+from datasets.volume.preprocessing import print_changes
 from evaluation.answering.benchmarks import find_benchmarks
 from evaluation.answering.controls import Control
 from evaluation.answering.label_masks import write_masks
@@ -42,6 +42,7 @@ from models.checkpoints.folder import read_config
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.preprocessing import read_preprocessing
 from models.checkpoints.pretrained import search_protocol
+from models.compiled_steps import compile_steps
 from models.ctinstruct import CTInstruct
 from models.precision import answer_dtype
 from training import checkpoint_store, distributed
@@ -107,6 +108,7 @@ class HyperParameters:
     precision: Literal["auto", "bf16", "fp32", "autocast"] = "auto"
     # hold the language model's weights in 8 or 4 bits (torchao), for machines with little memory; int4 on a CPU alone
     quantize: Literal["none", "int8", "int4"] = "none"
+    compile: bool = False  # decode with compiled steps, on a GPU CUDA graphs; the first answers take minutes longer
 
     def validate(self) -> None:
         """Raise InputError for what no evaluation can use, naming the option."""
@@ -239,13 +241,6 @@ def made_with(
     }
 
 
-def preprocessing_of(settings: HyperParameters, folder: Path) -> tuple[Preprocessing, list[str]]:
-    """The checkpoint's record under the settings, and what they change; raises InputError for an unwanted change."""
-    record, trained = read_preprocessing(folder), f"the checkpoint {folder}"
-    options = {"orientation": settings.orientation, "resize": settings.resize}
-    return record.with_options(trained, settings.override_preprocessing, options)
-
-
 def main() -> None:
     """Command line; `run_script` prints an InputError as one line."""
     settings = parse(HyperParameters)
@@ -262,7 +257,10 @@ def main() -> None:
         for control, folder in folders_of(settings).items()
     }
     folder = checkpoint_store.resolve_model_folder(settings.checkpoint)
-    preprocessing, changes = preprocessing_of(settings, folder)  # before a large model is read
+    wanted = {"orientation": settings.orientation, "resize": settings.resize}
+    preprocessing, changes = read_preprocessing(folder).with_options(  # before a large model is read
+        f"the checkpoint {folder}", settings.override_preprocessing, wanted
+    )
     ranks = distributed.initialize()
     if ranks.is_main:
         print_changes(changes)
@@ -274,6 +272,8 @@ def main() -> None:
     dtype = distributed.from_main(lambda: answer_dtype(settings.precision, ranks.device, quantize is not None))
     model = cast(AnsweringCTInstruct, load_checkpoint(folder, ranks.device, dtype, AnsweringCTInstruct, quantize))
     model.familiarity = read_familiarity(folder)
+    if settings.compile:
+        compile_steps(model.language_model)
     dataset = InstructionDataset(
         {},
         model.tokenizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -15,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diseases_of
+from models.compiled_steps import compiled_steps
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.language.step_attention import use_step_attention
@@ -110,16 +112,18 @@ def generate(
         prompt = prefixes.prompt(model, batch, encoded)
     else:
         prompt = Prompt(*model.input_embeddings(batch, encoded), batch.attention_mask)
-    if beams > 1 and can_share:
+    steps = compiled_steps(model.language_model)
+    if can_share and (beams > 1 or steps is not None):
         prompt = read_ahead(model.language_model, prompt)
     ends = end_tokens(model, protocol)
     language_model = cast(GenerationMixin, model.language_model)  # of peft's adapted models, the model inside
     devices = [prompt.embeddings.device] if prompt.embeddings.device.type == "cuda" else []
-    with torch.random.fork_rng(devices, enabled=is_sampled(search, config)):
+    inputs = nullcontext(prompt.search_inputs(beams)) if steps is None else steps.search_inputs(prompt, beams)
+    with torch.random.fork_rng(devices, enabled=is_sampled(search, config)), inputs as given:
         if is_sampled(search, config):
             torch.manual_seed(zlib.crc32(" ".join([str(seed), *batch.sample_ids]).encode()))
         sequences = language_model.generate(
-            **prompt.search_inputs(beams),
+            **given,
             num_return_sequences=1,
             max_new_tokens=max_new_tokens,
             pad_token_id=model.tokenizer.pad_token_id,

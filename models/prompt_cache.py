@@ -18,7 +18,7 @@ from models.language.lora import LanguageModel
 
 # What transformers calls the argument; it was renamed within the versions that are allowed here.
 _GIVEN = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-_CACHE = "cache" if "cache" in _GIVEN else "past_key_values"
+CACHE = "cache" if "cache" in _GIVEN else "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Prompt:
             "attention_mask": self.attention_mask,
             "position_ids": self.positions,
         }
-        return given if self.cache is None else {**given, _CACHE: _repeated(self.cache, beams)}
+        return given if self.cache is None else {**given, CACHE: _repeated(self.cache, beams)}
 
 
 def can_read_ahead(language_model: LanguageModel) -> bool:
@@ -100,7 +100,7 @@ def read_on(
         cache: None where nothing was read before and nothing is to be kept.
         options: of the forward pass.
     """
-    held = {} if cache is None else {_CACHE: cache}
+    held = {} if cache is None else {CACHE: cache}
     return language_model(
         inputs_embeds=embeddings,
         position_ids=positions,

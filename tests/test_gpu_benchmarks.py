@@ -281,3 +281,17 @@ def test_the_rehearsal_runs_through(tmp_path: Path):
     assert {figure["part"] for figure in result["figures"]} == {part.name for part in PARTS}
     assert all(figure["value"] is not None for figure in result["figures"])
     assert len(list((tmp_path / "out").iterdir())) <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_compiled_answers_are_measured_where_they_are_asked_for(tmp_path: Path):
+    assert "compiled answers" not in {part.name for part in PARTS}, "compiling would take the time of the others"
+    command = ["bash", "benchmarks/gpu.sh", "--parts", "compiled answers", "--output", str(tmp_path), "--rehearsal"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    values = {one["name"]: one["value"] for one in json.loads((tmp_path / "results.json").read_text())["figures"]}
+    for how in ("greedily", "by 5 beams"):
+        name = f"tokens of an answer {how}"
+        assert values[f"{name}, compiled, faster"] == pytest.approx(values[f"{name}, compiled"] / values[name])

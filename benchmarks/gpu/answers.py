@@ -9,6 +9,7 @@ they ever will.  They are rounded to bf16 in both, so that only arithmetic diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,30 +65,50 @@ def question(model: CTInstruct, number: int, patches: int) -> InstructionBatch:
 
 
 def speed(run: Given, model: CTInstruct) -> None:
-    """Seconds of the prompt and tokens a second, greedily and by beams; no answer may stop early."""
+    """Seconds of the prompt and tokens a second, greedily and by beams."""
+    for beams in (1, BEAMS):
+        found = rate(run, model, beams)
+        run.figures.add(f"tokens of an answer {how(beams)}", found.tokens_a_second, "/s", note=found.note)
+
+
+def how(beams: int) -> str:
+    """The search in words."""
+    return "greedily" if beams == 1 else f"by {beams} beams"
+
+
+class Rate(NamedTuple):
+    """Of one answer; the first token, which the prompt is read for, is not in tokens_a_second."""
+
+    tokens_a_second: float
+    tokens: list[int]
+    note: str
+
+
+def rate(run: Given, model: CTInstruct, beams: int) -> Rate:
+    """How fast the tokens of an answer come, which may not stop early."""
     batch = question(model, 0, run.scale.patches)
     ends = model.tokenizer.eos_token
     model.tokenizer.eos_token = model.tokenizer.pad_token
     try:
         with torch.inference_mode():
             encoded = model.encode(batch)
-            for beams, name in ((1, "greedily"), (BEAMS, f"by {BEAMS} beams")):
-                forget_peak()  # of what came before
-                first = _seconds(model, batch, encoded, beams, 1)[0]
-                seconds, tokens = _seconds(model, batch, encoded, beams, run.scale.new_tokens)
-                rate = (tokens - 1) / max(seconds - first, 1e-9)
-                note = f"{tokens} tokens in {seconds:.2f} s, to the first {first:.3f} s, peak {peak_gib():.1f} GiB"
-                run.figures.add(f"tokens of an answer {name}", rate, "/s", note=note)
+            forget_peak()  # of what came before
+            first = _seconds(model, batch, encoded, beams, 1)[0]
+            seconds, tokens = _seconds(model, batch, encoded, beams, run.scale.new_tokens)
     finally:
         model.tokenizer.eos_token = ends
+    note = f"{len(tokens)} tokens in {seconds:.2f} s, to the first {first:.3f} s, peak {peak_gib():.1f} GiB"
+    return Rate((len(tokens) - 1) / max(seconds - first, 1e-9), tokens, note)
 
 
-def _seconds(model: CTInstruct, batch: InstructionBatch, encoded: list, beams: int, tokens: int) -> tuple[float, int]:
+def _seconds(
+    model: CTInstruct, batch: InstructionBatch, encoded: list, beams: int, tokens: int
+) -> tuple[float, list[int]]:
     """(seconds, tokens written) of one answer, after one to warm up."""
     generate(model, batch, beams, min(tokens, 4), encoded)
     begun = now()
     written = generate(model, batch, beams, tokens, encoded)
-    return now() - begun, len(written[0].token_ids)
+    return now() - begun, written[0].token_ids.tolist()
 
 
 @torch.inference_mode()

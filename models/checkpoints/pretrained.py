@@ -20,6 +20,7 @@ from models.checkpoints.folder import read_config, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
 from models.checkpoints.model_card import NO_LICENCE, model_card, read_metrics
 from models.checkpoints.run_folder import resolve_model_folder
+from models.compiled_steps import compile_steps
 from models.generation import SearchProtocol
 from models.hub.download import explain, find_model
 from models.hub.names import HubName, hub_name
@@ -42,6 +43,7 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         dtype: torch.dtype | None = None,
         quantize: Quantization | None = None,
         precision: AnswerPrecision | None = None,
+        compile: bool = False,
     ) -> PretrainedCTInstruct:
         """A checkpoint folder or a hub name, ours or the release's, ready to answer.
 
@@ -53,6 +55,7 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
             quantize: "int8" or "int4" holds the language model's linear layers in so many bits, for answering alone.
             precision: in place of dtype, "auto" for bf16 where that is faster here (`models.precision`), "bf16" or
                 "fp32".  A model in bf16 is saved in bf16.
+            compile: decode with compiled steps (`models.compiled_steps`), which the first answers take longer for.
 
         Raises:
             InputError: it cannot be had or is no complete checkpoint; the message is one line.
@@ -70,6 +73,8 @@ class PretrainedCTInstruct(AnsweringCTInstruct):
         model.trained_body = (model.recipe or {}).get(BODY)
         model.options = GenerationOptions(protocol=search_protocol(config))
         model.familiarity = read_familiarity(folder)
+        if compile:
+            compile_steps(model.language_model)
         return model
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str = "4GB") -> Path:
