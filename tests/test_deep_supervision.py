@@ -148,7 +148,9 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     assert float(with_it.metrics["deep_maps"]) > 0.1
     with_it.loss.backward()
     assert all(p.grad is not None for p in model.deep_supervision.projections.parameters())
-    assert model.image_projection.weight.grad is None, "tokens are asked where the mask decoder is not, or where that is wanted"
+    assert model.image_projection.weight.grad is None, (
+        "tokens are asked where the mask decoder is not, or where that is wanted"
+    )
 
 
 def test_tokens_can_be_asked_beside_the_mask_decoder() -> None:

@@ -106,7 +106,9 @@ class PretrainingSettings(TrainingSettings):
         )
         self.require_at_least(0, "attention_rate", "mask_decoder_rate", "projection_rate", "mask_bce_weight")
         if self.deep_tokens and not self.deep_supervision:
-            raise InputError("--deep_tokens is part of deep supervision, which has no weight; give --deep_supervision 2")
+            raise InputError(
+                "--deep_tokens is part of deep supervision, which has no weight; give --deep_supervision 2"
+            )
         self._augmentation()
         for name in ("temperature", "label_scale"):
             if not getattr(self, name) > 0:
