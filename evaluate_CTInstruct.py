@@ -117,16 +117,14 @@ class HyperParameters:
         if not self.output:
             raise InputError("--output is empty: name the folder that the results go to")
         if sum(map(bool, (self.manifest, self.benchmark, self.image, self.images))) != 1:
-            raise InputError("give either --manifest, or --benchmark, or --image or --images with --question")
+            raise InputError("give --manifest, --benchmark, --image with --question or --segment, or --images")
         if (self.image or self.images) and self.control != ("none",):
             given = " ".join(self.control)
             raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
         if self.series and len(self.image) != 1:
             raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
         if self.segment and (len(self.image) != 1 or self.question):
-            raise InputError(
-                f"--segment {' '.join(self.segment)} takes one --image and no --question; give these alone"
-            )
+            raise InputError(f"--segment {self.segment[0]} takes one --image and no --question; give these alone")
         if self.images and not self.question.strip():
             raise InputError("--question is empty: write what you want to know about the volumes")
         if self.images and Path(self.output).resolve().is_relative_to(Path(self.images).resolve()):
@@ -238,6 +236,7 @@ def made_with(
         "orientation": dataset.preprocessing.orientation,
         "resize": dataset.preprocessing.resize,
         **{name: getattr(settings, name) for name in answered_with},
+        **({"compile": True} if settings.compile else {}),  # absent in records that know no such option
     }
 
 

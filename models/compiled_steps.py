@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -28,6 +29,7 @@ from models.prompt_cache import CACHE, Prompt, can_read_ahead, layers_of
 
 log = logging.getLogger(__name__)
 LEAST_COLUMNS = 2048  # most prompts and answers fit, so that one size is compiled
+MOST_CACHES = 4  # for so many numbers of rows: a cache of many rows has gigabytes
 _STEPS = "ctinstruct_steps"  # the attribute of a language model that keeps its `CompiledSteps`
 # one token a pass
 _SEARCHES = {
@@ -41,7 +43,7 @@ _SEARCHES = {
 def compile_steps(model: LanguageModel, config: CompileConfig | None = None, columns: int = LEAST_COLUMNS) -> None:
     """Let `models.generation` decode with compiled steps; where that cannot be, a line in the log says so.
 
-    The first answer to each number of rows is compiled for, which takes from seconds to minutes.
+    The first answer is compiled for, and the first to another number of rows, which takes from seconds to minutes.
 
     Args:
         config: of ``torch.compile``; by default transformers' own, which has CUDA graphs on a GPU, and no graph breaks.
@@ -109,8 +111,9 @@ class StepCache(StaticCache):
 
 
 class CompiledSteps:
-    """The compiled pass over one token, and for each number of rows the cache that it runs on.  One search at a time.
+    """The compiled pass over one token, and for the latest numbers of rows the cache that it runs on.
 
+    One search at a time has them; one that begins meanwhile, in another thread, goes without compiled steps.
     Where a cache was once too small, one of twice the room stays in its place.
     """
 
@@ -119,6 +122,7 @@ class CompiledSteps:
         self._compiled: Callable[..., Any] | None = torch.compile(self._model.forward, **config.to_dict())
         self._columns = columns
         self._caches: dict[tuple[int, torch.device, torch.dtype], StepCache] = {}
+        self._searching = threading.Lock()
 
     @property
     def compiled(self) -> bool:
@@ -130,34 +134,47 @@ class CompiledSteps:
         """What ``generate`` is given of a prompt whose columns but the last are read; inside, its steps are
         compiled."""
         inputs = prompt.search_inputs(beams)
-        if self._compiled is None or prompt.cache is None:
+        # a search of another thread has the caches: this one goes without
+        if self._compiled is None or prompt.cache is None or not self._searching.acquire(blocking=False):
             yield inputs
             return
-        layers = layers_of(inputs[CACHE])
+        try:
+            rows = self._filled(layers_of(inputs.pop(CACHE)), prompt.columns_read)
+            forward = self._model.forward
+
+            @functools.wraps(forward)
+            def step(**given: Any) -> Any:
+                cache = self._caches[rows]
+                if given.get(CACHE) is not cache:  # a pass of another thread
+                    return forward(**given)
+                output = self._step(forward, given)
+                cache.filled += 1
+                if cache.filled == cache.columns:
+                    self._caches[rows] = output[CACHE] = cache.grown()
+                return output
+
+            vars(self._model)["forward"] = step
+            # else transformers compiles the steps of a greedy search too
+            yield {**inputs, CACHE: self._caches[rows], "disable_compile": True}
+        finally:
+            vars(self._model).pop("forward", None)
+            if self._compiled is None:
+                self._caches.clear()
+            self._searching.release()
+
+    def _filled(self, layers: Sequence[tuple[Tensor, Tensor]], read: int) -> tuple[int, torch.device, torch.dtype]:
+        """Put what was read of the prompts, `read` columns, into the cache for so many rows; its key."""
         keys = layers[0][0]
         rows = (len(keys), keys.device, keys.dtype)
-        cache = self._caches.get(rows)
-        if cache is None or cache.columns <= prompt.columns_read:
-            room = max(self._columns, 1 << prompt.columns_read.bit_length())
-            cache = self._caches[rows] = StepCache(self._model.config.get_text_config(decoder=True), room)
-        cache.fill(layers, prompt.columns_read)
-        forward = self._model.forward
-
-        @functools.wraps(forward)
-        def step(**given: Any) -> Any:
-            output = self._step(forward, given)
-            cache = self._caches[rows]
-            cache.filled += 1
-            if cache.filled == cache.columns:
-                self._caches[rows] = output[CACHE] = cache.grown()
-            return output
-
-        vars(self._model)["forward"] = step
-        try:
-            # else transformers compiles the steps of a greedy search too
-            yield {**inputs, CACHE: cache, "disable_compile": True}
-        finally:
-            del vars(self._model)["forward"]
+        cache = self._caches.pop(rows, None)
+        if cache is None or cache.columns <= read:
+            while len(self._caches) >= MOST_CACHES:  # the one that was used longest ago
+                self._caches.pop(next(iter(self._caches)))
+            room = max(self._columns, 1 << read.bit_length())
+            cache = StepCache(self._model.config.get_text_config(decoder=True), room)
+        self._caches[rows] = cache
+        cache.fill(layers, read)
+        return rows
 
     def _step(self, forward: Callable[..., Any], given: dict[str, Any]) -> Any:
         # the prompt's last token comes as an embedding, once a search

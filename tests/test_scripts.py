@@ -120,7 +120,7 @@ def test_one_question_about_one_file(run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--checkpoint", "{run}"], "give either --manifest, or --benchmark, or --image or --images with --question"),
+        (["--checkpoint", "{run}"], "give --manifest, --benchmark, --image with --question or --segment, or --images"),
         (["--manifest", str(EXAMPLE)], "--checkpoint is missing"),
         (["--checkpoint", "absent", "--manifest", str(EXAMPLE)], "absent"),
         (["--checkpoint", "{run}", "--image", "gone.nii.gz", "--question", "x"], "gone.nii.gz"),

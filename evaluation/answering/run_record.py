@@ -37,11 +37,11 @@ def check_run(folder: str | Path, settings: Mapping[str, Any]) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a JSON file ({error}); give another --output, or delete {folder}") from error
     now = json.loads(json.dumps(settings))
-    for name in now:
-        if before.get(name) != now[name]:
+    for name in now if "compile" not in before else {**now, "compile": now.get("compile")}:
+        if before.get(name) != now.get(name):
             raise InputError(
                 f"{folder}: holds predictions made with another {name} ({_short(before.get(name))}, now "
-                f"{_short(now[name])}); give another --output, or delete the folder to answer anew"
+                f"{_short(now.get(name))}); give another --output, or delete the folder to answer anew"
             )
 
 
