@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import secrets
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
+from datasets.commands import DISK
 from datasets.errors import InputError
 from serving.findings_files import export_findings
 from serving.mask_files import export_masks
@@ -25,6 +27,7 @@ from serving.volume_files import plain_message
 router = APIRouter()
 # a report that a browser opens from here runs nothing and asks nothing
 _ATTACHED = {"content-security-policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
+_NO_ROOM = {*DISK, errno.EROFS, errno.EACCES}  # the disk is full, broken or closed
 
 
 @router.get("/volumes/{volume}/masks/{mask}.nii.gz")
@@ -106,6 +109,8 @@ async def _made(session: Session, service: Service, write: Callable[[Path], Path
             raise InputError(_without_paths(error, folder, session)) from error
         if isinstance(error.__cause__, FileNotFoundError):
             raise InputError("a file of this session went while this was made; load the page again") from error
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno not in _NO_ROOM:
+            raise error.__cause__ from None  # as too many open files: a fault that the log has to show whole
         raise
     removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(path, filename=path.name, headers=_ATTACHED, background=removal)

@@ -82,11 +82,12 @@ class StepBatches:
         batch of it cannot be used on any; all call this."""
         if micro_step % self._portion:
             return
+        # a problem of the next step's, which may be known by now, is not what stops this one
+        short = len(self._batches) < min(self._portion, self._of_step - micro_step)
         if micro_step:
-            size = min(self._portion, self._of_step - micro_step)
-            self.unusable = any(distributed.all_gather_object(len(self._batches) < size))
+            self.unusable = any(distributed.all_gather_object(short))
         if self.unusable:
-            distributed.raise_together(None if self.problem is None else InputError(self.problem))
+            distributed.raise_together(InputError(self.problem) if short and self.problem is not None else None)
 
     def _send(self) -> None:
         if self._batches and self._on_device is None:
