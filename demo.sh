@@ -14,6 +14,12 @@ if [ $# -eq 1 ]; then
     ct=$(realpath "$1")
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+if [ -n "${ct:-}" ]; then  # a file that cannot be read is told before all the work
+    python -c 'import sys
+from datasets.commands import told
+from datasets.volume.loading import load_volume
+sys.exit(told(lambda path: int(load_volume(path) is None))(sys.argv[1]))' "$ct"
+fi
 out=${CTINSTRUCT_DEMO_OUTPUT:-demo_output}
 seed=${CTINSTRUCT_DEMO_SEED:-0}
 if [ "${CTINSTRUCT_DEMO:-}" = short ]; then

@@ -29,11 +29,28 @@ def test_wrong_input_is_one_line_before_any_work(given, complaint):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", complaint)
 
 
-@pytest.mark.slow
-def test_a_ct_gets_masks_of_organs(tmp_path):
+def test_a_ct_that_cannot_be_read_is_one_line_before_any_work(tmp_path):
+    ready_or_skip()
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(IMAGE.read_bytes()[:5000])
+    done = finish(
+        start("bash", "demo.sh", broken, CTINSTRUCT_DEMO="short", CTINSTRUCT_DEMO_OUTPUT=str(tmp_path / "out"))
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and str(broken) in line and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def ready_or_skip() -> None:
+    """Skip where demo.sh would begin by installing requirements.txt."""
     installed, wanted = REPOSITORY / ".venv" / "requirements.installed", REPOSITORY / "requirements.txt"
     if not installed.is_file() or installed.read_bytes() != wanted.read_bytes():
         pytest.skip("demo.sh would install requirements.txt")
+
+
+@pytest.mark.slow
+def test_a_ct_gets_masks_of_organs(tmp_path):
+    ready_or_skip()
     done = finish(
         start("bash", "demo.sh", IMAGE, CTINSTRUCT_DEMO="short", CTINSTRUCT_DEMO_OUTPUT=str(tmp_path)), timeout=2400
     )
