@@ -156,7 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "phantom": {**PHANTOM_RECIPE, "attention_rate": 0.25, "mask_slices": 32},
-    "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.25, "mask_slices": 8},
+    "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.05, "mask_slices": 8},
     "people": {**PEOPLE_RECIPE, "attention_rate": 0.25, "mask_slices": 8},
 }
 

@@ -138,20 +138,6 @@ def test_the_scripts_take_the_commands_and_all_runs_differ_in_their_start_alone(
     assert first.crop_size == scratch.crop_size and first.patch_max == scratch.patch_max
 
 
-def test_person_phantoms_are_learned_by_their_own_recipe_and_patients_by_theirs(tmp_path: Path) -> None:
-    places = Places(tmp_path / "out", tmp_path / "phantoms")
-    write_phantom_reports(places.phantoms, people=True)
-    pretraining = settings_of(pretraining_command(places, "2D1D", STARTS[1], "compact", 2500, 1))
-    assert (pretraining.recipe, pretraining.window_slices, pretraining.clip_hu) == ("people", 32, (-500, 400))
-    assert pretraining.max_iters == 2500 and pretraining.kinds == ("segmentation",)
-    runs = [Run("2D1D", start, 10, 0) for start in STARTS[:2]]
-    scratch, pretrained = (settings_of(run_command(places, run, "compact", 30, 1)) for run in runs)
-    differing = {name for name in vars(scratch) if getattr(scratch, name) != getattr(pretrained, name)}
-    assert differing == {"run_dir", "initial_vision", "override_preprocessing"}
-    assert pretrained.initial_vision == pretraining.run_dir and pretrained.override_preprocessing
-    assert pretrained.clip_hu == (-250, 400) and scratch.text_encoder == pretraining.text_encoder
-
-
 def stub_children(monkeypatch: pytest.MonkeyPatch, stops: dict[str, int] | None = None) -> list[str]:
     """In place of trainings and scores; ``stops``: how often a run is stopped by time before its end."""
     begun: list[str] = []
