@@ -37,7 +37,7 @@ def check_run(folder: str | Path, settings: Mapping[str, Any]) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a JSON file ({error}); give another --output, or delete {folder}") from error
     now = json.loads(json.dumps(settings))
-    for name in now if "compile" not in before else {**now, "compile": now.get("compile")}:
+    for name in {**now, **before}:  # what one of the two does not name is off there
         if before.get(name) != now.get(name):
             raise InputError(
                 f"{folder}: holds predictions made with another {name} ({_short(before.get(name))}, now "

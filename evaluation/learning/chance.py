@@ -64,9 +64,8 @@ def masks_of_others(records: Sequence[Record], labels: Collection[str]) -> float
     files: dict[Volume, set[str]] = {}
     for volume, entry in asked:
         files.setdefault(volume, set()).add(entry["truth_path"])
-    truths = {
-        volume: min(paths) for volume, paths in files.items() if len(paths) == 1
-    }  # one file has all of the labels
+    # one file has all of the labels
+    truths = {volume: min(paths) for volume, paths in files.items() if len(paths) == 1}
     asked = [(volume, entry) for volume, entry in asked if volume in truths]
     volumes = list(truths)
     following = dict(zip(volumes, [*volumes[1:], *volumes[:1]], strict=True))
