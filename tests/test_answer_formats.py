@@ -25,7 +25,7 @@ from models.checkpoints.folder import save_checkpoint
 from tests.ct_files import write_dicom, write_nifti
 from tests.full_disk import largest_file
 from tests.test_asking import saying
-from tests.tiny_model import tiny_ctinstruct
+from tests.tiny_model import with_varied_queries
 from training.distributed import Ranks
 
 QUESTION = "Where are the liver and the left kidney?"
@@ -37,11 +37,7 @@ EVERY = Outputs.parse("nifti, seg.nrrd,dicom-seg,labels", "json,dicom-sr")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> CTInstruct:
     """Untrained; its masks have some voxels and not all."""
-    whole = tiny_ctinstruct().eval()
-    with torch.no_grad():
-        whole.vision.bridger[2].weight *= 300
-        whole.vision.qwen2biolord.weight *= 300
-    return CTInstruct.from_pretrained(save_checkpoint(whole, tmp_path_factory.mktemp("model")))
+    return CTInstruct.from_pretrained(save_checkpoint(with_varied_queries(), tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

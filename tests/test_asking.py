@@ -22,7 +22,7 @@ from models.answering import segmenting
 from models.answering.mask_labels import mask_names
 from models.checkpoints.folder import save_checkpoint
 from tests.launch import REPOSITORY
-from tests.tiny_model import ANSWERS, tiny_ctinstruct
+from tests.tiny_model import ANSWERS, with_varied_queries
 
 IMAGE = REPOSITORY / "data" / "instruction_sft" / "volumes" / "example_phantom.nii.gz"
 LABELS = ["liver", "spleen", "left lung"]
@@ -32,11 +32,7 @@ TRAINING = {"recipe": "phantom", "labels": LABELS}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, but looking at the volume and at its words more than small random weights would."""
-    model = tiny_ctinstruct().eval()
-    with torch.no_grad():
-        model.vision.bridger[2].weight *= 300
-        model.vision.qwen2biolord.weight *= 300
-    return save_checkpoint(model, tmp_path_factory.mktemp("model"), training=TRAINING)
+    return save_checkpoint(with_varied_queries(), tmp_path_factory.mktemp("model"), training=TRAINING)
 
 
 @pytest.fixture(scope="module")

@@ -137,16 +137,21 @@ def test_padding_slices_take_no_part() -> None:
     assert len(encoded.part_masks(masks)) == int(encoded.valid.sum())
 
 
-def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
+def backward_with(part: str, model: torch.nn.Module, plain: torch.nn.Module) -> None:
+    """See that the model's loss is the other's and half of `part`, which has a value, and go back from it."""
     batch = make_batch("segmentation", [0, 1])
+    with_it, output = model(batch), plain(batch)
+    assert set(with_it.metrics) - set(output.metrics) == {part}
+    expected = output.loss.item() + 0.5 * with_it.metrics[part].item()
+    assert with_it.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert float(with_it.metrics[part]) > 0.1
+    with_it.loss.backward()
+
+
+def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
     model, plain = tiny_pretraining(deep_supervision=0.5).eval(), tiny_pretraining().eval()
     plain.load_state_dict(model.state_dict(), strict=False)
-    with_it, plain_output = model(batch), plain(batch)
-    assert set(with_it.metrics) - set(plain_output.metrics) == {"deep_maps"}
-    expected = plain_output.loss.item() + 0.5 * with_it.metrics["deep_maps"].item()
-    assert with_it.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert float(with_it.metrics["deep_maps"]) > 0.1
-    with_it.loss.backward()
+    backward_with("deep_maps", model, plain)
     assert all(p.grad is not None for p in model.deep_supervision.projections.parameters())
     assert model.image_projection.weight.grad is None, (
         "tokens are asked where the mask decoder is not, or where that is wanted"
@@ -154,16 +159,10 @@ def test_the_objective_adds_the_maps_and_the_encoder_learns_from_them() -> None:
 
 
 def test_tokens_can_be_asked_beside_the_mask_decoder() -> None:
-    batch = make_batch("segmentation", [0, 1])
     model = tiny_pretraining(deep_supervision=0.5, deep_tokens=True).eval()
     plain = tiny_pretraining(deep_supervision=0.5).eval()
     plain.load_state_dict(model.state_dict())
-    asked, output = model(batch), plain(batch)
-    assert set(asked.metrics) - set(output.metrics) == {"deep_tokens"}
-    expected = output.loss.item() + 0.5 * asked.metrics["deep_tokens"].item()
-    assert asked.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert float(asked.metrics["deep_tokens"]) > 0.1
-    asked.loss.backward()
+    backward_with("deep_tokens", model, plain)
     assert float(model.image_projection.weight.grad.abs().sum()) > 0
 
 

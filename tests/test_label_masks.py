@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import evaluate_CTInstruct
@@ -18,7 +17,7 @@ from models import CTInstruct
 from models.answering.answer import Answer, Mask
 from models.checkpoints.folder import save_checkpoint
 from tests.launch import REPOSITORY
-from tests.tiny_model import tiny_ctinstruct
+from tests.tiny_model import with_varied_queries
 
 IMAGE = REPOSITORY / "data" / "instruction_sft" / "volumes" / "example_phantom.nii.gz"
 NAMES = ["spleen", "left lung"]
@@ -27,11 +26,7 @@ NAMES = ["spleen", "left lung"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, with queries that differ from label to label more than small random weights would have them."""
-    model = tiny_ctinstruct().eval()
-    with torch.no_grad():
-        model.vision.bridger[2].weight *= 300
-        model.vision.qwen2biolord.weight *= 300
-    return save_checkpoint(model, tmp_path_factory.mktemp("model"))
+    return save_checkpoint(with_varied_queries(), tmp_path_factory.mktemp("model"))
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, *more: str) -> None:

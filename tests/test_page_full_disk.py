@@ -155,12 +155,18 @@ def test_a_volume_that_cannot_be_shown_ends_the_request_and_leaves_nothing(
     assert request_of(user).status_code == 200
 
 
-def test_an_export_that_cannot_be_made(
-    model: CTInstruct, user: httpx.Client, root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def with_a_mask(model: CTInstruct, user: httpx.Client) -> str:
+    """A volume of the session, with the answer to a question about its heart."""
     volume = opened(user)
     with saying(model, "The heart is <SEG>."), masks_of_truth(model):
         ask(user, volume, "Where is the heart?")
+    return volume
+
+
+def test_an_export_that_cannot_be_made(
+    model: CTInstruct, user: httpx.Client, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume = with_a_mask(model, user)
     before = kept(root)
     with without_room_for(".seg.nrrd"):
         answer = user.get(f"/api/volumes/{volume}/masks", params={"file_format": "seg.nrrd"})
@@ -187,9 +193,7 @@ def exports_on_a_full_disk(*names: str) -> Iterator[None]:
 def test_a_report_and_a_session_that_find_no_room(
     model: CTInstruct, user: httpx.Client, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    volume = opened(user)
-    with saying(model, "The heart is <SEG>."), masks_of_truth(model):
-        ask(user, volume, "Where is the heart?")
+    volume = with_a_mask(model, user)
     before = kept(root)
     for place, name in ((f"volumes/{volume}/report.html", "ct.nii.gz_report.html"), ("session.zip", "session.zip")):
         caplog.clear()
@@ -201,9 +205,7 @@ def test_a_report_and_a_session_that_find_no_room(
 
 
 def test_a_session_whose_mask_goes_while_it_is_saved(model: CTInstruct, user: httpx.Client, root: Path) -> None:
-    volume = opened(user)
-    with saying(model, "The heart is <SEG>."), masks_of_truth(model):
-        ask(user, volume, "Where is the heart?")
+    with_a_mask(model, user)
     (mask,) = user.post("/api/session").json()["volumes"][0]["masks"]
     for path in root.rglob(f"*{mask['id']}*"):
         path.unlink()

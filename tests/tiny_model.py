@@ -44,6 +44,15 @@ def tiny_ctinstruct(seed: int = 0, tokenizer=None, vision: VisionConfig = VISION
     return build_ctinstruct(vision, build_tiny_language_model(tokenizer, layers=2), tokenizer, make)
 
 
+def with_varied_queries(**options: Any) -> CTInstruct:
+    """`tiny_ctinstruct`, untrained, with queries that differ more from word to word than small random weights would."""
+    model = tiny_ctinstruct(**options).eval()
+    with torch.no_grad():
+        model.vision.bridger[2].weight *= 300
+        model.vision.qwen2biolord.weight *= 300
+    return model
+
+
 def extended(model: CTInstruct, **extensions: Any) -> CTInstruct:
     """A model with extensions around the very parts of another, in the same mode."""
     other = tuning_model(TuningExtensions(**extensions))(model.vision, model.language_model, model.tokenizer)
