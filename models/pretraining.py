@@ -81,8 +81,13 @@ class PretrainingModel(nn.Module):
     # ---- the forward pass
 
     def forward(self, batch: PretrainingBatch) -> PretrainingOutput:
-        """The loss of a batch of any of the three kinds."""
+        """The loss of a batch of any of the three kinds, and how far apart its tokens lie (`token_spread`)."""
         encoded = self.encode(batch.volumes)
+        output = self.objective(encoded, batch)
+        return PretrainingOutput(output.loss, output.metrics | token_spread(encoded))
+
+    def objective(self, encoded: Sequence[EncodedVolume], batch: PretrainingBatch) -> PretrainingOutput:
+        """The loss of a batch of any of the three kinds, from its encoded volumes."""
         if batch.kind == "image_text":
             return self.image_text_loss(encoded, batch)
         if batch.kind == "classification":
@@ -191,6 +196,24 @@ class PretrainingModel(nn.Module):
 def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
     """Mean of the tokens (P, n, C) where valid (P, n) -> (C,) float32; what stands elsewhere has no influence."""
     return tokens[valid].float().mean(0)
+
+
+@torch.no_grad()
+def token_spread(encoded: Sequence[EncodedVolume]) -> dict[str, Tensor]:
+    """{"token_spread": 0 to 1}: how far a volume's tokens lie from their mean, as a share of their size.
+
+    Root mean squares over the tokens outside the padding, their quotient's mean over the volumes.  At 0 all tokens of a
+    volume are one, and a language model sees of it what is common to all its slices or cubes; the masks may be good all
+    the same.  Empty where every volume is a single token.
+    """
+    shares = []
+    for volume in encoded:
+        padding = ~volume.valid.flatten()[:, None]
+        tokens = volume.tokens.flatten(0, 1).float().masked_fill(padding, 0.0)
+        if len(tokens) > 1:
+            deviations = (tokens - tokens.sum(0) / (~padding).sum()).masked_fill(padding, 0.0)
+            shares.append(deviations.norm() / tokens.norm().clamp(min=torch.finfo(torch.float32).tiny))
+    return {"token_spread": torch.stack(shares).mean()} if shares else {}
 
 
 def classification_loss(logits: Tensor, targets: Tensor, loss: str) -> Tensor:
