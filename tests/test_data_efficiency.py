@@ -13,7 +13,7 @@ import pytest
 from benchmarks.data_efficiency import carrying_out, command
 from benchmarks.data_efficiency.commands import Places, pretraining_command, run_command
 from benchmarks.data_efficiency.pictures import curves_figure, curves_table
-from benchmarks.data_efficiency.plan import OBJECTIVES, Run, Start, plan_runs, starts_of
+from benchmarks.data_efficiency.plan import OBJECTIVES, Run, Start, chosen_starts, plan_runs, starts_of
 from benchmarks.data_efficiency.results import Result, keep_settings, mean_dice, mean_gain, read_results
 from benchmarks.data_efficiency.subsets import patient_order, write_subset
 from benchmarks.segmentation_peer.volumes import read_records
@@ -110,6 +110,16 @@ def test_the_plan_has_each_run_once_and_the_most_informative_first() -> None:
         starts_of(("image_text",))
     with pytest.raises(InputError, match="--encoders 4D: choose from 2D1D"):
         plan_runs(["4D"], STARTS, COUNTS, (), 1)
+
+
+def test_starts_are_chosen_by_name_and_stay_in_their_order() -> None:
+    assert chosen_starts(STARTS, None) == STARTS
+    chosen = chosen_starts(STARTS, ["+image_text", "scratch"])
+    assert [start.title for start in chosen] == ["from scratch", "segmentation + classification + image and text"]
+    runs = plan_runs(["2D1D"], chosen_starts(STARTS, ["segmentation"]), (10, 25), (10,), 2)
+    assert {run.start for run in runs} == {Start(("segmentation",))} and len(runs) == 3
+    with pytest.raises(InputError, match=r"--starts classification: choose from scratch, segmentation, \+class"):
+        chosen_starts(STARTS, ["classification"])
 
 
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)

@@ -24,7 +24,7 @@ from threading import Lock
 from benchmarks.data_efficiency.carrying_out import Work, ensure_phantoms, ensure_text_encoder
 from benchmarks.data_efficiency.commands import Places
 from benchmarks.data_efficiency.pictures import curves_figure, curves_table
-from benchmarks.data_efficiency.plan import Run, Start, plan_runs, starts_of
+from benchmarks.data_efficiency.plan import Run, Start, chosen_starts, plan_runs, starts_of
 from benchmarks.data_efficiency.results import Result, keep_settings, read_results
 from benchmarks.data_efficiency.subsets import check_counts
 from benchmarks.encoder_runs import ROOT, write_json
@@ -49,6 +49,7 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("--phantoms", type=Path, help="to pretrain on, of any style; chest phantoms in OUT else")
     parser.add_argument("--count", type=int, default=300, help="chest phantoms, where there are none")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODER_NAMES), help="in the order of the runs")
+    parser.add_argument("--starts", nargs="+", metavar="START", help="as scratch segmentation; all by default")
     parser.add_argument("--patients", nargs="+", type=int, default=[10, 25, 50, 100, 170], help="to train on")
     parser.add_argument("--repeated", nargs="+", type=int, default=[10, 25], help="of these, with several seeds")
     parser.add_argument("--seeds", type=int, default=3, help="at --repeated; one elsewhere")
@@ -97,7 +98,8 @@ def prepare(values: argparse.Namespace, more: Sequence[str]) -> tuple[Work, list
     ensure_text_encoder(places)
     kinds = {task.kind for task in phantom_tasks(places.phantoms) if task.path().is_file()}
     starts = starts_of(sorted(kinds))
-    runs = plan_runs(values.encoders, starts, values.patients, values.repeated, values.seeds)
+    chosen = chosen_starts(starts, values.starts)
+    runs = plan_runs(values.encoders, chosen, values.patients, values.repeated, values.seeds)
     deadline = time.monotonic() + 60 * values.minutes
     names = (values.preset, values.steps, values.draws)
     return Work(places, training, validation, *names, deadline, values.jobs, more), runs, starts

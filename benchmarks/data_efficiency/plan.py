@@ -41,6 +41,18 @@ def starts_of(kinds: Sequence[str]) -> list[Start]:
     return [Start(), *(Start(tuple(present[: count + 1])) for count in range(len(present)))]
 
 
+def chosen_starts(starts: Sequence[Start], names: Sequence[str] | None) -> list[Start]:
+    """Those of the names, in the order of the starts; all of them without names.
+
+    Raises InputError for a name that none of them has.
+    """
+    known = [start.name for start in starts]
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"--starts {name}: choose from {', '.join(known)}")
+    return [start for start in starts if names is None or start.name in names]
+
+
 @dataclass(frozen=True)
 class Run:
     """One training on patients.  seed: of the subset, and of weights, order and augmentation."""
