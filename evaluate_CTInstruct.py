@@ -125,6 +125,8 @@ class HyperParameters:
             raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
         if self.segment and (len(self.image) != 1 or self.question):
             raise InputError(f"--segment {self.segment[0]} takes one --image and no --question; give these alone")
+        if self.segment and self.compile:
+            raise InputError("--compile is for answers in words, and --segment asks for none; leave it out")
         if self.images and not self.question.strip():
             raise InputError("--question is empty: write what you want to know about the volumes")
         if self.images and Path(self.output).resolve().is_relative_to(Path(self.images).resolve()):

@@ -109,6 +109,7 @@ class Spacing:
     [
         (["--segment", "liver", "--question", "Where?"], "--segment liver takes one --image and no --question"),
         (["--image", "a.nii.gz", "b.nii.gz", "--segment", "liver"], "--segment liver takes one --image"),
+        (["--segment", "liver", "--compile"], "--compile is for answers in words"),
         (["--image", "gone.nii.gz", "--segment", "liver"], "gone.nii.gz"),
         (["--segment", " "], "one of the labels is empty"),
         (["--segment"], "--question is empty"),
