@@ -145,6 +145,7 @@ class HyperParameters(PretrainingSettings):
     projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
     muon_rate: float = 1.0  # that of Muon's matrices
     muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
+    muon_attention: bool = True  # Muon also for those of the transformers
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -156,7 +157,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "phantom": {**PHANTOM_RECIPE, "attention_rate": 0.25, "mask_slices": 32},
-    "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.05, "mask_slices": 8},
+    "open_kbp": {**OPEN_KBP_RECIPE, "attention_rate": 0.05, "muon_attention": False, "mask_slices": 8},
     "people": {**PEOPLE_RECIPE, "attention_rate": 0.25, "mask_slices": 8},
 }
 

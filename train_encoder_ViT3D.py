@@ -145,6 +145,7 @@ class HyperParameters(PretrainingSettings):
     projection_rate: float = 1.0  # that of what compares maps, tokens and volumes with texts
     muon_rate: float = 1.0  # that of Muon's matrices
     muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
+    muon_attention: bool = True  # of 2D1D's transformers alone
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -10,15 +10,26 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 SOURCE=${1:?give the folder of OpenKBP} FOLDER=${2:-runs/open_kbp} PYTHON=${PYTHON:-python}
 DATA=$FOLDER/prepared
+export DS_ACCELERATOR=${DS_ACCELERATOR:-$("$PYTHON" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
+cores=$(nproc) ranks=1
+if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
 # glibc would give the memory of each step back and fetch it anew, which is 4 % of a step
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
+# train SCRIPT ...: on a port of its own, so that it runs beside other jobs; a step has two volumes on any number of ranks
+train() {
+    local port
+    port=$("$PYTHON" -c 'from training.distributed import free_port; print(free_port())')
+    OMP_NUM_THREADS=$((cores / ranks)) "$PYTHON" -m deepspeed.launcher.runner --num_accelerators "$ranks" \
+        --master_port "$port" "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto
+}
 
 "$PYTHON" -m datasets.prepare open_kbp --source "$SOURCE" --out "$DATA"
-"$PYTHON" train_encoder_2D1D.py --preset compact --recipe open_kbp --manifest_dir "$DATA/pretraining" \
-    --cache "$FOLDER/cache" --run_dir "$FOLDER/encoder" --resume auto
-"$PYTHON" train_CTInstruct.py --preset compact --recipe open_kbp --manifests "$DATA/instruction/open_kbp_train.json" \
-    --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" \
-    --cache "$FOLDER/cache" --run_dir "$FOLDER/tuned" --resume auto
+train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDER/encoder" \
+    --segmentation_micro_batch $((2 / ranks))
+train train_CTInstruct.py --manifests "$DATA/instruction/open_kbp_train.json" --run_dir "$FOLDER/tuned" \
+    --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" --mask_volumes $((2 / ranks))
 "$PYTHON" evaluate_CTInstruct.py --checkpoint "$FOLDER/tuned" --manifest "$DATA/instruction/open_kbp_val.json" \
     --num_beams 1 --precision fp32 --control none shuffled no_image --cache "$FOLDER/cache" --output "$FOLDER/evaluation"
 "$PYTHON" -m evaluation.learning.by_kind --evaluation "$FOLDER/evaluation" \

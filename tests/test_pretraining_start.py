@@ -11,8 +11,10 @@ from models.configuration import vision_preset
 from models.extensions.pretraining import pretraining_model
 from models.extensions.running_centre import RunningCentre
 from models.extensions.settings import PretrainingExtensions
+from models.parameters import hidden_matrices
 from models.vision import VisionModel
 from tests.pretraining_samples import make_batch, tiny_pretraining
+from training.muon import split_for_muon
 from training.pretraining.model import parameter_groups
 
 
@@ -72,6 +74,25 @@ def test_transformers_of_2d1d_mask_decoder_and_comparisons_have_rates_of_their_o
         share = next((share for start, share in shares.items() if name.startswith(start)), 1.0)
         assert rate == pytest.approx(2e-3 * share), name
     assert len(groups) == (4 if encoder == "2D1D" else 3)
+
+
+@pytest.mark.parametrize("optimizer", ["Muon", "AdamW"])
+def test_the_matrices_of_2d1ds_transformers_can_be_left_to_adamw(optimizer):
+    model = pretraining_model(VisionModel(vision_preset("tiny")))
+    names = {id(part): name for name, part in model.named_parameters()}
+    plain, left = (parameter_groups(model, 2e-3, 0.1, muon_attention=choice) for choice in (True, False))
+    rates = [{names[id(p)]: group["lr"] for group in groups for p in group["params"]} for groups in (plain, left)]
+    assert rates[0] == rates[1], "rates are the same"
+    if optimizer == "AdamW":
+        torch.optim.AdamW(left).zero_grad()
+        return
+    taken = []
+    for groups in (plain, left):
+        split = split_for_muon(groups, hidden_matrices(model), 1.0)
+        assert sorted(id(p) for g in split for p in g["params"]) == sorted(id(p) for g in groups for p in g["params"])
+        taken.append({names[id(p)] for group in split if group["muon"] for p in group["params"]})
+    of_transformers = {name for name in taken[0] if "_transformer." in name}
+    assert len(of_transformers) > 10 and taken[1] == taken[0] - of_transformers and taken[1]
 
 
 def test_tokens_keep_telling_volumes_apart_when_training_begins():

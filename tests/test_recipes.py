@@ -152,7 +152,7 @@ def test_tuning_as_published():
 
 
 def test_slices_and_attention_rates_are_of_2d1d_alone():
-    for line in ("--mask_slices 4", "--attention_rate 0.5"):
+    for line in ("--mask_slices 4", "--attention_rate 0.5", "--muon_attention false"):
         settings = settings_of(train_encoder_ViT3D, line)
         with pytest.raises(InputError, match=f"{line}.*ViT3D"):
             check_encoder(settings, "ViT3D")

@@ -143,12 +143,16 @@ def shares_of(shapes: Sequence[tuple[int, int]], ranks: int) -> list[list[int]]:
 
 
 def split_for_muon(groups: Iterable[dict[str, Any]], matrices: Iterable[Tensor], rate: float) -> list[dict[str, Any]]:
-    """The groups, each split into what Muon takes, which is what ``matrices`` has, and the rest."""
+    """The groups, each split into what Muon takes, which is what ``matrices`` has, and the rest.
+
+    A group with ``muon=False`` is left to AdamW as it is.
+    """
     taken = {id(matrix) for matrix in matrices}
     split = []
     for group in groups:
         for muon in (False, True):
-            parameters = [parameter for parameter in group["params"] if (id(parameter) in taken) == muon]
+            wanted = taken if group.get("muon", True) else set()
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in wanted) == muon]
             if parameters:
                 split.append({**group, "params": parameters, "muon": muon, "muon_rate": rate})
     return split

@@ -66,6 +66,8 @@ def check_encoder(settings: PretrainingSettings, encoder: str) -> None:
             f"--attention_rate {settings.attention_rate}: it is of 2D1D's transformers, which {encoder} has not; "
             "give --attention_rate 1"
         )
+    if not settings.muon_attention and encoder != "2D1D":
+        raise InputError(f"--muon_attention false: it is of 2D1D's transformers, which {encoder} has not; leave it out")
 
 
 def build_model(settings: PretrainingSettings, config: VisionConfig, prevalence: float | None) -> PretrainingModel:
@@ -102,6 +104,7 @@ def parameter_groups(
     attention_rate: float,
     mask_decoder_rate: float = 1.0,
     projection_rate: float = 1.0,
+    muon_attention: bool = True,
 ) -> list[dict[str, Any]]:
     """What the optimiser steps: everything at `rate`, but three parts at shares of it.
 
@@ -112,17 +115,25 @@ def parameter_groups(
     stop following the label at such a rate.  The projections have a direction to find for every label, from features
     that change under them; at the rate that suits the convolutions they lag behind.  So do the scales and biases of the
     comparison: AdamW changes the logarithm of a scale by at most its rate a step, and cosines are small.
+
+    muon_attention: whether Muon, where it is the optimiser, takes the transformers' matrices too.  In a small network
+    these are half of its work, which is a fifth of a step.
     """
     shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
+    to_adamw = set() if muon_attention else set(shares)
     vision = model.vision
     for part in (vision.decoder, vision.projection_layer, vision.transformer_decoder, vision.mask_embed_proj):
         shares |= {id(p): mask_decoder_rate for p in part.parameters()}
     shares |= {id(p): projection_rate for p in model.comparison_parameters()}
-    groups: dict[float, list[Parameter]] = {}
+    groups: dict[tuple[float, bool], list[Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault(shares.get(id(parameter), 1.0), []).append(parameter)
-    return [{"params": parameters, "lr": rate * share} for share, parameters in groups.items()]
+            kind = shares.get(id(parameter), 1.0), id(parameter) in to_adamw
+            groups.setdefault(kind, []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate * share, **({"muon": False} if plain else {})}
+        for (share, plain), parameters in groups.items()
+    ]
 
 
 def load_text_encoder(settings: PretrainingSettings, reports: list[str]) -> TextEncoder:

@@ -27,7 +27,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     # objectives
     "mask_bce_weight": 5.0,
     "log_dice": True,  # most windows show no larynx, or no oesophagus
-    "deep_supervision": 2.0,
+    "deep_supervision": 0.2,  # enough for the tokens; more of it takes from the masks
     "deep_tokens": True,  # masks alone teach the tokens nothing, which are all that a language model sees
     # optimisation
     "max_iters": 5000,

@@ -15,6 +15,7 @@ PEOPLE_RECIPE: dict[str, Any] = {
     "task_weights": ("phantom_segmentation=1",),
     "clip_hu": (-500.0, 400.0),  # lungs stay apart from fat, and soft tissues from one another
     "resize": "isotropic",  # what a field of view shows fills the grid, since voxels are of any size
+    "deep_supervision": 2.0,
     "deep_tokens": False,  # for masks alone
     "absent_labels": "balanced",  # most windows show few of the structures
     "labels_per_step": 16,  # of them all a step takes three times as long

@@ -94,6 +94,7 @@ class PretrainingSettings(TrainingSettings):
     token_classification: float
     mask_slices: int
     attention_rate: float
+    muon_attention: bool
     mask_decoder_rate: float
     projection_rate: float
 
