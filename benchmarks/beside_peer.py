@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.segmentation_peer.scoring import summary
+from benchmarks.segmentation_peer.scoring import OWN_SLICES, own_slices_dice, own_slices_summary, slice_axis, summary
 from benchmarks.segmentation_peer.table import estimate, peer_table
 from datasets.errors import InputError
 from datasets.whole_files import write_whole_text
@@ -43,7 +43,7 @@ class Options:
 
 
 def score_ours(folder: Path, tolerance_mm: float) -> list[Row]:
-    """A row for each mask that was asked for: label, patient_id and the figures of `segmentation_scores`.
+    """A row for each mask that was asked for: label, patient_id, `segmentation_scores` and own_slices_dice.
 
     Raises InputError where the folder has no predictions, or a file that they name is gone.
     """
@@ -54,10 +54,12 @@ def score_ours(folder: Path, tolerance_mm: float) -> list[Row]:
             if case.truth is None:
                 raise InputError(f"{folder}: {record['id']}, {entry['label']}: {case.problem or 'it has no true mask'}")
             if case.prediction is None:
-                scores = missing_mask_scores(case.truth, case.spacing)
+                scores, within = missing_mask_scores(case.truth, case.spacing), 0.0
             else:
                 scores = segmentation_scores(case.prediction, case.truth, case.spacing, tolerance_mm)
-            rows.append({"label": entry["label"], "patient_id": record.get("patient_id"), **scores})
+                within = own_slices_dice(case.prediction, case.truth, slice_axis(case.affine))
+            names = {"label": entry["label"], "patient_id": record.get("patient_id")}
+            rows.append({**names, **scores, OWN_SLICES: within})
     return rows
 
 
@@ -85,9 +87,13 @@ def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
 def compare(options: Options) -> str:
     """The table of both, and a line with the difference; or of ours alone."""
     if not options.peer:
-        ours = summary(score_ours(Path(options.ours), options.tolerance_mm), options.tolerance_mm)
-        alone = {"scores": ours, "minutes": options.minutes, "tolerance_mm": options.tolerance_mm}
-        return peer_table({options.name: alone})
+        scored = score_ours(Path(options.ours), options.tolerance_mm)
+        alone = {
+            "scores": summary(scored, options.tolerance_mm),
+            "minutes": options.minutes,
+            "tolerance_mm": options.tolerance_mm,
+        }
+        return f"{peer_table({options.name: alone})}\n\n{within_slices({options.name: scored})}"
     folder = Path(options.peer)
     try:
         peer, result = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
@@ -104,7 +110,14 @@ def compare(options: Options) -> str:
     mean = summary(differences(mine, theirs), tolerance)["mean"]
     line = f"Ours less the peer's over {pairs} organs of {len({row['patient_id'] for row in theirs})} patients: "
     line += f"Dice {estimate(mean['dice'])}, NSD {estimate(mean['nsd'])}."
-    return f"{table}\n\n{line}"
+    return f"{table}\n\n{line}\n\n{within_slices({'MONAI DynUNet': theirs, options.name: mine})}"
+
+
+def within_slices(rows: Mapping[str, Sequence[Row]]) -> str:
+    """A line with the Dice of each model in the slices that hold the organ; of what is told, see `own_slices_dice`."""
+    found = {name: own_slices_summary(of_model) for name, of_model in rows.items()}
+    words = [f"{name} {estimate(value) if value else 'not measured'}" for name, value in found.items()]
+    return f"Dice in the slices that hold the organ: {', '.join(words)}."
 
 
 def _key(row: Row) -> tuple[str, str]:

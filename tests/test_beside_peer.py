@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.beside_peer import Options, compare, differences, in_common, score_ours
-from benchmarks.segmentation_peer.scoring import summary
+from benchmarks.segmentation_peer.scoring import own_slices_dice, slice_axis, summary
 from datasets.errors import InputError
 from tests.peer_patients import AFFINE, write_patient
 
@@ -37,7 +37,8 @@ def test_our_masks_are_scored_at_the_peers_tolerance(tmp_path: Path) -> None:
     liver, spleen = score_ours(tmp_path, 4.0)
     assert (liver["patient_id"], liver["label"], liver["nsd"]) == ("a", "liver", 1)
     assert liver["dice"] == pytest.approx(5 / 6)  # six slices, moved by one
-    assert spleen["dice"] == spleen["nsd"] == 0
+    assert liver["own_slices_dice"] == pytest.approx(10 / 11)  # five of them hold the moved one as well
+    assert spleen["dice"] == spleen["nsd"] == spleen["own_slices_dice"] == 0
     assert score_ours(tmp_path, 2.0)[0]["nsd"] < 1
 
 
@@ -72,11 +73,34 @@ def test_the_table_has_both_and_the_difference(tmp_path: Path) -> None:
         "| MONAI DynUNet | 0.750 | 0.750 | 0.750 | 40.0 | 2.0 | 5.0 M |",
         "| ours | 1.000 | 1.000 | 1.000 | 38.0 | – | – |",
     ]
-    assert lines[-1] == "Ours less the peer's over 1 organs of 1 patients: Dice 0.250, NSD 0.250."
+    assert lines[-3] == "Ours less the peer's over 1 organs of 1 patients: Dice 0.250, NSD 0.250."
+    start = "Dice in the slices that hold the organ: MONAI DynUNet"
+    assert lines[-1] == f"{start} not measured, ours 1.000.", "its rows are of before this was measured"
+    rows[0]["own_slices_dice"] = 0.8
+    (tmp_path / "peer" / "cases.json").write_text(json.dumps(rows[:1]))
+    assert compare(options).splitlines()[-1] == f"{start} 0.800, ours 1.000."
+
+
+@pytest.mark.parametrize("code", ["RAS", "LPI", "SAR", "AIL"])
+def test_slices_that_hold_the_organ_lie_along_the_body(code: str) -> None:
+    axis = next(i for i, letter in enumerate(code) if letter in "SI")
+    affine = np.eye(4)
+    for column, letter in enumerate(code):
+        world = ["RL", "AP", "SI"].index(next(pair for pair in ("RL", "AP", "SI") if letter in pair))
+        affine[:3, column] = 0
+        affine[world, column] = 4.0 if letter in "RAS" else -4.0
+    assert slice_axis(affine) == axis
+    truth, prediction = np.zeros((2, 6, 6, 6), bool)
+    np.moveaxis(truth, axis, 0)[2:4, :2, :2] = True
+    np.moveaxis(prediction, axis, 0)[1:4, :2, :1] = True  # of 4 voxels a slice 2, and a slice too many
+    assert own_slices_dice(prediction, truth, axis) == pytest.approx(2 * 4 / (4 + 8))
+    assert own_slices_dice(prediction, np.zeros_like(truth), axis) == 0
+    assert own_slices_dice(np.zeros_like(truth), np.zeros_like(truth), axis) == 1
 
 
 def test_ours_may_be_scored_alone(tmp_path: Path) -> None:
     write_evaluation(tmp_path, "a", 1)
-    header, _, row = compare(Options(str(tmp_path), tolerance_mm=2.0)).splitlines()
+    header, _, row, _, last = compare(Options(str(tmp_path), tolerance_mm=2.0)).splitlines()
+    assert last == "Dice in the slices that hold the organ: CTInstruct, 2D1D 0.455."
     assert "NSD at 2 mm" in header and "liver" in header
     assert row.startswith(f"| CTInstruct, 2D1D | {5 / 12:.3f} | ")
