@@ -30,7 +30,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "deep_supervision": 0.2,  # enough for the tokens; more of it takes from the masks
     "deep_tokens": True,  # masks alone teach the tokens nothing, which are all that a language model sees
     # optimisation
-    "max_iters": 5000,
+    "max_iters": 6000,
     "segmentation_micro_batch": 2,
     "accumulation_steps": 1,
     "optimizer": "Muon",
@@ -45,6 +45,6 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "warmup_shape": "linear",
     "schedule_updates": 0,
     "log_interval": 20,
-    "save_interval": 500,
-    "eval_interval": 2500,
+    "save_interval": 1000,
+    "eval_interval": 3000,
 }
