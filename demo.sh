@@ -43,10 +43,13 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
 # launch LOG SCRIPT ...: on a port of its own, so that the demo runs beside other jobs
 launch() {
-    local log=$out/logs/$1.log port
-    port=$(python -c 'from training.distributed import free_port; print(free_port())')
+    local log=$out/logs/$1.log starter=(python)  # for one rank no launcher: it would ignore CUDA_VISIBLE_DEVICES
     mkdir -p "$out/logs"
-    if ! OMP_NUM_THREADS=$((cores / ranks)) deepspeed --num_accelerators "$ranks" --master_port "$port" "${@:2}" 2>&1 |
+    if [ "$ranks" -gt 1 ]; then
+        starter=(deepspeed --num_accelerators "$ranks" --master_port)
+        starter+=("$(python -c 'from training.distributed import free_port; print(free_port())')")
+    fi
+    if ! OMP_NUM_THREADS=$((cores / ranks)) "${starter[@]}" "${@:2}" 2>&1 |
         tee "$log" | progress; then
         printf '\nerror: %s failed; the end of %s:\n' "$2" "$log" >&2
         tail -n 30 "$log" >&2

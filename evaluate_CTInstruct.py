@@ -119,8 +119,7 @@ class HyperParameters:
         if sum(map(bool, (self.manifest, self.benchmark, self.image, self.images))) != 1:
             raise InputError("give --manifest, --benchmark, --image with --question or --segment, or --images")
         if (self.image or self.images) and self.control != ("none",):
-            given = " ".join(self.control)
-            raise InputError(f"--control {given} is of --manifest and --benchmark; leave it out with --image")
+            raise InputError(f"--control {' '.join(self.control)} is of --manifest and --benchmark; leave it out here")
         if self.series and len(self.image) != 1:
             raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
         if self.segment and (len(self.image) != 1 or self.question):
@@ -193,8 +192,7 @@ def evaluate_many(
 def folders_of(settings: HyperParameters) -> dict[Control, Path]:
     """Where the evaluation under each control goes; raises InputError where one is given twice, or none at all."""
     if not settings.control or len(set(settings.control)) < len(settings.control):
-        given = " ".join(settings.control)
-        raise InputError(f"--control {given}: name each of none, shuffled and no_image once at most")
+        raise InputError(f"--control {' '.join(settings.control)}: name none, shuffled and no_image once at most each")
     first, *others = settings.control
     return {first: Path(settings.output), **{name: Path(f"{settings.output}_{name}") for name in others}}
 

@@ -5,24 +5,31 @@
 #
 #     benchmarks/open_kbp.sh OPEN_KBP_FOLDER [FOLDER]
 #
-# The model is then in FOLDER/tuned.  Started anew after an interruption it goes on from the last checkpoints.
+# The model is then in FOLDER/tuned.  Started anew on the same machine after an interruption it goes on from the last
+# checkpoints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SOURCE=${1:?give the folder of OpenKBP} FOLDER=${2:-runs/open_kbp} PYTHON=${PYTHON:-python}
 DATA=$FOLDER/prepared
-export DS_ACCELERATOR=${DS_ACCELERATOR:-$("$PYTHON" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
+DS_ACCELERATOR=${DS_ACCELERATOR:-$("$PYTHON" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
+export DS_ACCELERATOR
 cores=$(nproc) ranks=1
 if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
-# glibc would give the memory of each step back and fetch it anew, which is 4 % of a step
+# glibc would give the memory of each step back and fetch it anew, which is 4 % of a step, and page by page
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
-# train SCRIPT ...: on a port of its own, so that it runs beside other jobs; a step has two volumes on any number of ranks
+# train SCRIPT ...: masks are learned on two volumes a step, whatever the ranks
 train() {
-    local port
+    set -- "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto
+    if [ "$ranks" = 1 ]; then  # the launcher would take the first GPU, whichever CUDA_VISIBLE_DEVICES names
+        "$PYTHON" "$@"
+        return
+    fi
+    local port  # of its own, so that it runs beside other jobs
     port=$("$PYTHON" -c 'from training.distributed import free_port; print(free_port())')
     OMP_NUM_THREADS=$((cores / ranks)) "$PYTHON" -m deepspeed.launcher.runner --num_accelerators "$ranks" \
-        --master_port "$port" "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto
+        --master_port "$port" "$@"
 }
 
 "$PYTHON" -m datasets.prepare open_kbp --source "$SOURCE" --out "$DATA"

@@ -248,7 +248,7 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
 
 
 def vision_preset(size: str, encoder: str = "2D1D") -> VisionConfig:
-    """The preset `size` ("full", "small" or "tiny") of an encoder; raises InputError for an unknown name of either."""
+    """The preset `size`, one of VISION_PRESETS, of an encoder; raises InputError for an unknown name of either."""
     if size not in VISION_PRESETS:
         raise InputError(f"vision preset {size!r} is not known; choose one of {', '.join(VISION_PRESETS)}")
     return replace(VISION_PRESETS[size], encoder=encoder, **_CUBES[size].get(encoder, {}))

@@ -33,7 +33,7 @@ from models.vision import VisionModel
 
 @dataclass
 class PretrainingOutput:
-    """loss: the mean over the batch.  metrics: its parts, for logs."""
+    """loss: the mean over the batch.  metrics: its parts, and what else a log shall tell."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -204,7 +204,7 @@ def token_spread(encoded: Sequence[EncodedVolume]) -> dict[str, Tensor]:
 
     Root mean squares over the tokens outside the padding, their quotient's mean over the volumes.  At 0 all tokens of a
     volume are one, and a language model sees of it what is common to all its slices or cubes; the masks may be good all
-    the same.  Empty where every volume is a single token.
+    the same.  Empty where every volume is a single token; a volume of one token and padding counts 0.
     """
     shares = []
     for volume in encoded:

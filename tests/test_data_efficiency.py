@@ -13,7 +13,7 @@ import pytest
 from benchmarks.data_efficiency import carrying_out, command
 from benchmarks.data_efficiency.commands import Places, pretraining_command, run_command
 from benchmarks.data_efficiency.pictures import curves_figure, curves_table
-from benchmarks.data_efficiency.plan import OBJECTIVES, Run, Start, chosen_starts, plan_runs, starts_of
+from benchmarks.data_efficiency.plan import OBJECTIVES, Run, Start, starts_of
 from benchmarks.data_efficiency.results import Result, keep_settings, mean_dice, mean_gain, read_results
 from benchmarks.data_efficiency.subsets import patient_order, write_subset
 from benchmarks.segmentation_peer.volumes import read_records
@@ -25,7 +25,6 @@ from models.configuration import ENCODER_NAMES
 from training.arguments import parse
 from training.pretraining.settings import PretrainingSettings
 
-COUNTS = (10, 25, 50, 100, 170)
 STARTS = starts_of(OBJECTIVES)
 TITLES = [start.title for start in STARTS]
 
@@ -86,40 +85,6 @@ def test_subsets_are_nested_drawn_by_seed_and_keep_their_records(tmp_path: Path)
     assert patient_order(records, 1) == patient_order(list(reversed(records)), 1)
     with pytest.raises(InputError, match="--patients 13: the training manifest has 12"):
         write_subset(records, 13, 0, tmp_path / "more")
-
-
-def test_the_plan_has_each_run_once_and_the_most_informative_first() -> None:
-    runs = plan_runs(ENCODER_NAMES, STARTS, COUNTS, (10, 25), 3)
-    assert len(runs) == len(set(runs)) == 3 * 4 * (2 * 3 + 3)
-    assert len({run.name for run in runs}) == len(runs)
-    first = runs[:12]
-    assert {(run.encoder, run.start.name) for run in first} == {("2D1D", "scratch"), ("2D1D", "segmentation")}
-    assert {(run.patients, run.seed) for run in first} == {(count, seed) for count in (10, 25) for seed in range(3)}
-    assert [run.seed for run in first] == [0] * 4 + [1] * 4 + [2] * 4
-    assert {run.encoder for run in runs[:18]} == {"2D1D"} and {run.start.name for run in runs[54:]} == {
-        "+classification",
-        "+image_text",
-    }
-    assert [start.title for start in starts_of(("image_text", "segmentation"))] == [
-        "from scratch",
-        "segmentation",
-        "segmentation + image and text",
-    ]
-    assert len(plan_runs(["2D1D", "2D1D"], STARTS[:1], (10, 10), (), 1)) == 1
-    with pytest.raises(InputError, match="no masks"):
-        starts_of(("image_text",))
-    with pytest.raises(InputError, match="--encoders 4D: choose from 2D1D"):
-        plan_runs(["4D"], STARTS, COUNTS, (), 1)
-
-
-def test_starts_are_chosen_by_name_and_stay_in_their_order() -> None:
-    assert chosen_starts(STARTS, None) == STARTS
-    chosen = chosen_starts(STARTS, ["+image_text", "scratch"])
-    assert [start.title for start in chosen] == ["from scratch", "segmentation + classification + image and text"]
-    runs = plan_runs(["2D1D"], chosen_starts(STARTS, ["segmentation"]), (10, 25), (10,), 2)
-    assert {run.start for run in runs} == {Start(("segmentation",))} and len(runs) == 3
-    with pytest.raises(InputError, match=r"--starts classification: choose from scratch, segmentation, \+class"):
-        chosen_starts(STARTS, ["classification"])
 
 
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
@@ -245,6 +210,18 @@ def test_phantoms_without_diseases_have_no_start_with_classification(
     assert found == {"from scratch", "segmentation", "segmentation + image and text"}
     words = pretraining_command(Places(tmp_path, tmp_path / "people"), "2D1D", Start(("segmentation",)), "tiny", 5, 1)
     assert settings_of(words).task_weights == ("phantom_image_text=0", "phantom_segmentation=1")
+
+
+def test_starts_that_are_not_asked_for_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub_children(monkeypatch)
+    assert command.main([*arguments, "--starts", "report"]) == 2
+    assert "--starts report: choose from scratch, segmentation" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists(), "told before anything is made"
+    assert command.main([*arguments, "--starts", "segmentation"]) == 0
+    assert {result.start for result in read_results(tmp_path / "out" / "runs")} == {"segmentation"}
+    assert "Gain" not in (tmp_path / "out" / "table.md").read_text(), "there is nothing to gain over"
 
 
 def made_up(start: str, patients: int, seed: int, level: float) -> Result:

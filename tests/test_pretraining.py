@@ -20,7 +20,7 @@ from models.extensions.pretraining import pretraining_model
 from models.extensions.projector_start import start_projector
 from models.extensions.settings import PretrainingExtensions
 from models.masks.losses import mask_loss
-from models.pretraining import PretrainingModel, classification_loss, masked_mean, token_spread
+from models.pretraining import PretrainingModel, classification_loss, masked_mean
 from models.vision import VisionModel
 from tests.pretraining_samples import TEXT_WIDTH, VISION, make_batch, tiny_pretraining
 from training.batches import move_to
@@ -37,41 +37,6 @@ def test_masked_mean_equals_a_loop():
     tokens, valid = torch.randn(3, 4, 5), torch.rand(3, 4) > 0.4
     chosen = [tokens[p, s] for p in range(3) for s in range(4) if valid[p, s]]
     torch.testing.assert_close(masked_mean(tokens, valid), sum(chosen) / len(chosen))
-
-
-@pytest.mark.parametrize("noise", [1e6, math.nan, math.inf])
-def test_how_far_tokens_lie_apart_equals_a_loop(model, noise):
-    encoded = model.encode(make_batch("image_text", [0, 1]).volumes)
-    shares = []
-    for volume in encoded:
-        tokens = [t for patch, known in zip(volume.tokens, volume.valid, strict=True) for t in patch[known].double()]
-        mean = sum(tokens) / len(tokens)
-        squares = sum(float((token - mean).square().sum()) for token in tokens)
-        shares.append(math.sqrt(squares / sum(float(token.square().sum()) for token in tokens)))
-    noisy = [replace(v, tokens=torch.where(v.valid.unsqueeze(-1), v.tokens, noise)) for v in encoded]
-    assert not all(v.valid.all() for v in encoded)
-    assert float(token_spread(noisy)["token_spread"]) == pytest.approx(sum(shares) / 2, rel=1e-5)
-
-
-def test_tokens_that_are_one_have_no_spread_and_a_single_token_has_none_to_tell(model):
-    (volume,) = model.encode(make_batch("image_text", [0]).volumes)
-    alike = replace(volume, tokens=volume.tokens[:1, :1].expand_as(volume.tokens))
-    assert float(token_spread([alike])["token_spread"]) < 1e-5
-    assert float(token_spread([replace(volume, tokens=torch.zeros_like(volume.tokens))])["token_spread"]) == 0
-    single = replace(volume, tokens=volume.tokens[:1, :1], valid=volume.valid[:1, :1])
-    assert token_spread([single]) == {}
-    both = token_spread([single, volume])["token_spread"]
-    assert float(both) == pytest.approx(float(token_spread([volume])["token_spread"]), rel=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_spread_of_tokens_is_told_with_every_objective_and_changes_none(model, kind):
-    batch = make_batch(kind, [0, 1])
-    with torch.no_grad():
-        encoded = model.encode(batch.volumes)
-        output, without = model(batch), model.objective(encoded, batch)
-    assert output.metrics["token_spread"] == token_spread(encoded)["token_spread"]
-    assert torch.equal(output.loss, without.loss)
 
 
 @pytest.mark.parametrize("noise", [1e6, math.nan, math.inf])

@@ -83,8 +83,12 @@ def test_the_matrices_of_2d1ds_transformers_can_be_left_to_adamw(optimizer):
     plain, left = (parameter_groups(model, 2e-3, 0.1, muon_attention=choice) for choice in (True, False))
     rates = [{names[id(p)]: group["lr"] for group in groups for p in group["params"]} for groups in (plain, left)]
     assert rates[0] == rates[1], "rates are the same"
-    if optimizer == "AdamW":
-        torch.optim.AdamW(left).zero_grad()
+    if optimizer == "AdamW":  # its groups may say what Muon would take
+        stepped = torch.optim.AdamW(left, weight_decay=0.5)
+        weight = model.vision.encoder.enc_spatial_transformer.layers[0][1].to_q.weight
+        before, weight.grad = weight.detach().clone(), torch.zeros_like(weight)
+        stepped.step()
+        torch.testing.assert_close(weight.detach(), before * (1 - 2e-3 * 0.1 * 0.5))
         return
     taken = []
     for groups in (plain, left):

@@ -13,6 +13,7 @@ from datasets.errors import InputError
 from tests import toy_task
 from tests.toy_runs import HARD, assert_equal_to_the_bit, run, run_apart, weights
 from training import checkpoint_store
+from training.optimizer_groups import check_groups
 from training.training_state import check_same
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -142,3 +143,42 @@ def test_a_resumed_run_cannot_end_before_its_checkpoint(tmp_path):
     with pytest.raises(InputError, match="--max_iters 3 ends before step 6"):
         run(tmp_path, "--max_iters", "3", "--resume")
     assert run(tmp_path, "--max_iters", "6", "--resume").step == 6
+
+
+def test_other_groups_of_the_optimiser_are_refused_before_a_weight_changes(tmp_path):
+    run(tmp_path, "--max_iters", "4", "--zero_stage", "0", "--optimizer", "Muon")
+    with pytest.raises(InputError, match=r"step_000004: cannot resume, its optimiser had the weights in other groups"):
+        run(tmp_path, "--max_iters", "8", "--zero_stage", "0", "--resume")
+    assert run(tmp_path, "--max_iters", "8", "--zero_stage", "0", "--optimizer", "Muon", "--resume").step == 8
+
+
+SAVED = [{"params": [0, 1], "muon": True}, {"params": [2], "muon": False}]
+SHAPES = [(2, 2), (2, 3), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "shapes"),
+    [
+        (SAVED[:1], SHAPES),
+        ([{"params": [0, 1]}, {"params": [2]}], SHAPES),
+        ([{"params": [0], "muon": True}, {"params": [1, 2]}], SHAPES),
+        (SAVED, [(2, 3), (2, 2), (4,)]),
+        (SAVED, SHAPES[:2]),
+    ],
+)
+def test_groups_are_compared_by_kind_size_and_shapes(groups, shapes):
+    then, now = ([torch.zeros(shape) for shape in sizes] for sizes in (SHAPES, shapes))
+    check_groups(SAVED, [SAVED[0], {"params": [2]}], (then, then), "step")
+    with pytest.raises(InputError, match="step: cannot resume"):
+        check_groups(SAVED, groups, (then, now), "step")
+
+
+def test_options_of_the_optimiser_are_those_of_the_run_that_goes_on(tmp_path):
+    for name in ("same", "other", "again"):
+        run(tmp_path / name, "--max_iters", "4", "--weight_decay", "0.5")
+    run(tmp_path / "same", "--resume", "--weight_decay", "0.5")
+    for name in ("other", "again"):
+        run(tmp_path / name, "--resume", "--weight_decay", "0")
+    assert_equal_to_the_bit(tmp_path / "other", tmp_path / "again")
+    same, other = (weights(tmp_path / name)["body.weight"] for name in ("same", "other"))
+    assert float(other.norm()) > float(same.norm()), "it decays no more"

@@ -166,6 +166,7 @@ def test_the_truth_scores_one_and_a_shifted_one_what_it_should(tmp_path: Path) -
     assert [(row["label"], row["dice"], row["nsd"]) for row in rows] == [("liver", 1, 1), ("kidney", 1, 1)]
     shifted, _ = score_volumes([volume], ORGANS, lambda v: np.roll(exact(v), 1, axis=3), 4.0)  # one voxel, 4 mm, up
     assert [row["dice"] for row in shifted] == [pytest.approx(5 / 6)] * 2
+    assert [row["own_slices_dice"] for row in shifted] == [pytest.approx(10 / 11)] * 2  # of six slices five are met
     assert [row["nsd"] for row in shifted] == [1, 1]
     strict, _ = score_volumes([volume], ORGANS, lambda v: np.roll(exact(v), 1, axis=3), 3.9)
     assert strict[0]["nsd"] < 1

@@ -111,7 +111,7 @@ def train(
         engine.module.compile()  # in place: the names of the weights stay
     peak_rates = [group["lr"] for group in engine.optimizer.param_groups]
     if resumed_from:
-        training_state.restore(engine, recut.load_state(engine, resumed_from, ranks))
+        training_state.restore(engine, recut.load_state(engine, resumed_from, ranks), resumed_from)
     stream = batches(
         dataset,
         sampler,

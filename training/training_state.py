@@ -16,6 +16,7 @@ import torch
 
 from datasets.errors import InputError
 from training import zero3
+from training.optimizer_groups import check_groups, own_options
 from training.precision import LossScale
 from training.snapshot import copied
 
@@ -62,9 +63,17 @@ class BeforeStep:
 
 
 @torch.no_grad()
-def restore(engine: Any, state: dict[str, Any]) -> None:
-    """Put back what `capture` gave into an engine built in the same way."""
+def restore(engine: Any, state: dict[str, Any], folder: Any) -> None:
+    """Put back what `capture` gave, from the checkpoint `folder`, into an engine built in the same way.
+
+    Options of the optimiser, as its weight decay, stay those of the run.  Raises InputError, before anything changes,
+    where its weights lie in other groups.
+    """
     optimizer = engine.optimizer
+    groups = _inner(optimizer).param_groups
+    weights = state["weights"], _optimized_weights(optimizer)
+    check_groups(state["optimizer"]["param_groups"], groups, weights, folder)
+    options = own_options(groups)
     LossScale(engine).restore(state.get("loss_scale", {}))  # checkpoints of before fp16 have none
     if zero3.is_stage_3(optimizer):
         zero3.restore(optimizer, state["weights"], state["optimizer"])
@@ -76,6 +85,8 @@ def restore(engine: Any, state: dict[str, Any]) -> None:
             optimizer.update_lp_params()  # from the float32 partitions to the model's own weights, on all ranks
         else:
             optimizer.load_state_dict(state["optimizer"])
+    for group, own in zip(_inner(optimizer).param_groups, options, strict=True):
+        group.update(own)
     buffers = dict(engine.module.named_buffers())
     for name, saved in state["buffers"].items():
         buffers[name].copy_(saved)
@@ -143,7 +154,12 @@ def _is_stage_1_or_2(optimizer: Any) -> bool:
 def _optimizer_state(optimizer: Any) -> dict[str, Any]:
     if zero3.is_stage_3(optimizer):
         return zero3.optimizer_state(optimizer)
-    return (optimizer.optimizer if _is_stage_1_or_2(optimizer) else optimizer).state_dict()
+    return dict(_inner(optimizer).state_dict())
+
+
+def _inner(optimizer: Any) -> Any:
+    """Torch's optimiser, which ZeRO wraps."""
+    return optimizer.optimizer if zero3.is_stage_3(optimizer) or _is_stage_1_or_2(optimizer) else optimizer
 
 
 def _optimized_weights(optimizer: Any) -> list[torch.Tensor]:

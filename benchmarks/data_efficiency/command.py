@@ -22,9 +22,9 @@ from pathlib import Path
 from threading import Lock
 
 from benchmarks.data_efficiency.carrying_out import Work, ensure_phantoms, ensure_text_encoder
-from benchmarks.data_efficiency.commands import Places
+from benchmarks.data_efficiency.commands import Places, recipe_mark
 from benchmarks.data_efficiency.pictures import curves_figure, curves_table
-from benchmarks.data_efficiency.plan import Run, Start, chosen_starts, plan_runs, starts_of
+from benchmarks.data_efficiency.plan import OBJECTIVES, Run, Start, chosen_starts, plan_runs, starts_of
 from benchmarks.data_efficiency.results import Result, keep_settings, read_results
 from benchmarks.data_efficiency.subsets import check_counts
 from benchmarks.encoder_runs import ROOT, write_json
@@ -35,6 +35,7 @@ from datasets.prepare.sets.open_kbp import TASK
 from datasets.whole_files import save_picture, write_whole_text
 from models.configuration import ENCODER_NAMES
 
+NAMES = [start.name for start in starts_of(OBJECTIVES)]
 RESULTS, TABLE, SETTINGS = "results.json", "table.md", "settings.json"
 
 
@@ -49,7 +50,7 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("--phantoms", type=Path, help="to pretrain on, of any style; chest phantoms in OUT else")
     parser.add_argument("--count", type=int, default=300, help="chest phantoms, where there are none")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODER_NAMES), help="in the order of the runs")
-    parser.add_argument("--starts", nargs="+", metavar="START", help="as scratch segmentation; all by default")
+    parser.add_argument("--starts", nargs="+", metavar="START", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--patients", nargs="+", type=int, default=[10, 25, 50, 100, 170], help="to train on")
     parser.add_argument("--repeated", nargs="+", type=int, default=[10, 25], help="of these, with several seeds")
     parser.add_argument("--seeds", type=int, default=3, help="at --repeated; one elsewhere")
@@ -62,12 +63,13 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     return parser.parse_args(own), list(more)
 
 
-def check_numbers(values: argparse.Namespace) -> None:
-    """Raises InputError for a number that is too small."""
+def check_values(values: argparse.Namespace) -> None:
+    """Raises InputError for a number that is too small, and for a start that no phantoms have."""
     least = {"count": 10, "seeds": 1, "steps": 1, "draws": 1, "jobs": 1}  # of fewer phantoms none would be held out
     for name, bound in least.items():
         if getattr(values, name) < bound:
             raise InputError(f"--{name} {getattr(values, name)}: give {bound} or more")
+    chosen_starts(starts_of(OBJECTIVES), values.starts)
 
 
 def write_all(values: argparse.Namespace, starts: Sequence[Start]) -> str:
@@ -85,12 +87,13 @@ def write_all(values: argparse.Namespace, starts: Sequence[Start]) -> str:
 
 def prepare(values: argparse.Namespace, more: Sequence[str]) -> tuple[Work, list[Run], list[Start]]:
     """Read the manifests, make what all runs share, and plan; raises InputError for what does not fit."""
-    check_numbers(values)
+    check_values(values)
     training, validation = (read_records(values.manifest_dir / f"{TASK}_{split}.json") for split in ("train", "val"))
     check_counts(training, values.patients)
     values.out.mkdir(parents=True, exist_ok=True)
     places = Places(values.out.resolve(), (values.phantoms or values.out / "phantoms").resolve())
     shared = {name: getattr(values, name) for name in ("preset", "steps", "draws")}
+    shared["recipe"] = recipe_mark()
     folders = {"manifest_dir": str(values.manifest_dir.resolve()), "phantoms": str(places.phantoms)}
     keep_settings(values.out / SETTINGS, {**shared, **folders, "options": list(more)})
     if values.phantoms is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.data_efficiency.plan import Run, Start
 from benchmarks.encoder_runs import ROOT
 from datasets.catalog import phantom_tasks
 from datasets.phantom.people.structures import read_structures
+from models.configuration import ENCODER_NAMES
 from training.pretraining.open_kbp_recipe import OPEN_KBP_RECIPE
 
 PHANTOM_TASKS = {
@@ -18,6 +22,12 @@ PHANTOM_TASKS = {
     "classification": "phantom_detail_classification",  # diseases, with side, number, size, zone and kind
     "image_text": "phantom_image_text",
 }
+
+
+def recipe_mark() -> str:
+    """A short hash of what `--recipe open_kbp` sets for each encoder, which runs of one folder have in common."""
+    recipes = {name: import_module(f"train_encoder_{name}").RECIPES["open_kbp"] for name in ENCODER_NAMES}
+    return hashlib.sha256(json.dumps(recipes, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

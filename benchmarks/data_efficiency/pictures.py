@@ -45,7 +45,8 @@ def curves_table(results: Sequence[Result], encoders: Sequence[str], starts: Seq
                     for point, count in zip(points, counts, strict=True)
                 ]
                 cells = [_cell(gain, 1, "+.3f") if gain else NONE for gain in gains]
-                gain_lines.append(f"| {encoder} | {start} | {' | '.join(cells)} |")
+                if any(gains):  # runs from scratch may not be there
+                    gain_lines.append(f"| {encoder} | {start} | {' | '.join(cells)} |")
     text = "Dice of held-out patients by the number of training patients, with 95 % intervals:\n\n"
     text += "\n".join([*head, *dice_lines]) + "\n"
     if gain_lines:

@@ -57,7 +57,7 @@ def score_volumes(
     tolerance_mm: float,
     report: Callable[[int, float], None] = lambda done, seconds: None,
 ) -> tuple[list[dict[str, Any]], float]:
-    """One row for each patient and annotated organ: label, patient_id, image_path, `segmentation_scores`, own_slices.
+    """One row for each patient and annotated organ: label, patient_id, image_path, all scores, own_slices_dice.
 
     report: told how many volumes are done, and the seconds they took.  Returns the rows and the mean seconds a volume
     of predicting alone.

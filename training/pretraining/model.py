@@ -117,7 +117,7 @@ def parameter_groups(
     comparison: AdamW changes the logarithm of a scale by at most its rate a step, and cosines are small.
 
     muon_attention: whether Muon, where it is the optimiser, takes the transformers' matrices too.  In a small network
-    these are half of its work, which is a fifth of a step.
+    they are half of its work.
     """
     shares = {id(p): attention_rate for m in model.modules() if isinstance(m, Transformer) for p in m.parameters()}
     to_adamw = set() if muon_attention else set(shares)

@@ -20,5 +20,6 @@ PEOPLE_RECIPE: dict[str, Any] = {
     "absent_labels": "balanced",  # most windows show few of the structures
     "labels_per_step": 16,  # of them all a step takes three times as long
     "max_iters": 2500,
+    "save_interval": 500,
     "eval_interval": 0,
 }

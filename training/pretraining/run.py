@@ -122,7 +122,7 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
             settings.attention_rate,
             settings.mask_decoder_rate,
             settings.projection_rate,
-            settings.muon_attention,
+            settings.muon_attention or settings.optimizer != "Muon",
         ),
         evaluate=(lambda step: evaluate(model, step)) if data.validation_tasks else None,
         record={"arguments": to_dict(settings), "training": about},
