@@ -119,7 +119,7 @@ class HyperParameters:
         if sum(map(bool, (self.manifest, self.benchmark, self.image, self.images))) != 1:
             raise InputError("give --manifest, --benchmark, --image with --question or --segment, or --images")
         if (self.image or self.images) and self.control != ("none",):
-            raise InputError(f"--control {' '.join(self.control)} is of --manifest and --benchmark; leave it out here")
+            raise InputError(f"--control {' '.join(self.control)} is for many questions; leave it out with --image")
         if self.series and len(self.image) != 1:
             raise InputError(f"--series {self.series} chooses in the folder of one --image; give that alone")
         if self.segment and (len(self.image) != 1 or self.question):
