@@ -39,6 +39,7 @@ class Options:
     name: str = "CTInstruct, 2D1D"  # what to call ours in the table
     minutes: float | None = None  # that ours was trained for, for the table
     tolerance_mm: float = 4.0  # of NSD, where there is no peer that has one
+    leave_out: tuple[str, ...] = ()  # contours that are none of the organ, as "pt_215:spinal cord"
     output: str = ""  # a file for the table and the difference; none prints them alone
 
 
@@ -71,6 +72,15 @@ def in_common(ours: Sequence[Row], peer: Sequence[Row]) -> tuple[list[Row], list
     return [row for row in ours if _key(row) in keys], [row for row in peer if _key(row) in keys], len(keys)
 
 
+def without(rows: Sequence[Row], contours: Sequence[str]) -> list[Row]:
+    """The rows but for those of "patient:organ"; raises InputError for a contour that has none."""
+    known = {":".join(_key(row)) for row in rows}
+    for contour in contours:
+        if contour not in known:
+            raise InputError(f"--leave_out {contour}: no such patient and organ; write it as {min(known, default='-')}")
+    return [row for row in rows if ":".join(_key(row)) not in contours]
+
+
 def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
     """Ours less the peer's for each patient and organ; where one was asked for several times, its mean counts."""
     figures: defaultdict[tuple[str, str], list[list[Row]]] = defaultdict(lambda: [[], []])
@@ -87,7 +97,7 @@ def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
 def compare(options: Options) -> str:
     """The table of both, and a line with the difference; or of ours alone."""
     if not options.peer:
-        scored = score_ours(Path(options.ours), options.tolerance_mm)
+        scored = without(score_ours(Path(options.ours), options.tolerance_mm), options.leave_out)
         alone = {
             "scores": summary(scored, options.tolerance_mm),
             "minutes": options.minutes,
@@ -100,7 +110,8 @@ def compare(options: Options) -> str:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: holds no scores of benchmarks.dynunet_peer ({error}); run that first") from error
     tolerance = result["tolerance_mm"]
-    mine, theirs, pairs = in_common(score_ours(Path(options.ours), tolerance), peer)
+    scored = without(score_ours(Path(options.ours), tolerance), options.leave_out)
+    mine, theirs, pairs = in_common(scored, peer)
     table = peer_table(
         {
             "MONAI DynUNet": {**result, "scores": summary(theirs, tolerance)},

@@ -131,6 +131,20 @@ def test_a_mask_that_is_not_of_its_volume_is_named(tmp_path: Path, phantom: Phan
     assert "lung" in texts(tmp_path, "values in masks")
 
 
+@pytest.mark.parametrize(("label", "other"), [("spinal cord", "left lung"), ("right parotid gland", "spine")])
+def test_masks_of_something_else_are_named(tmp_path: Path, phantom: PhantomCase, label: str, other: str) -> None:
+    """As two cords of OpenKBP, which are the neck around them, and one that lies in the vertebrae."""
+    fields = {"labels": [label], "mask_values": {label: VALUES[other]}}
+    write_case(tmp_path, phantom.ct, phantom.structures, phantom.affine, **fields)
+    spacing = np.linalg.norm(phantom.affine[:3, :3], axis=0)
+    millilitres = np.isin(phantom.structures, VALUES[other]).sum() * spacing.prod() / 1000
+    assert millilitres > 200
+    assert texts(tmp_path, "size of masks") == f"{label}: {millilitres:.0f} ml, nobody's has more than 150"
+    assert texts(tmp_path, "values in masks").startswith(f"{label}: median ")
+    write_case(tmp_path, phantom.ct, phantom.structures, np.diag([0.3, 0.3, 0.3, 1.0]), **fields)
+    assert texts(tmp_path, "size of masks") == ""
+
+
 def test_empty_masks_are_named(tmp_path: Path, phantom: PhantomCase) -> None:
     write_case(tmp_path, phantom.ct, np.where(phantom.structures == 6, 0, phantom.structures), phantom.affine)
     assert texts(tmp_path, "empty masks") == "empty: spleen"

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.beside_peer import Options, compare, differences, in_common, score_ours
+from benchmarks.beside_peer import Options, compare, differences, in_common, score_ours, without
 from benchmarks.segmentation_peer.scoring import own_slices_dice, slice_axis, summary
 from datasets.errors import InputError
 from tests.peer_patients import AFFINE, write_patient
@@ -79,6 +79,14 @@ def test_the_table_has_both_and_the_difference(tmp_path: Path) -> None:
     rows[0]["own_slices_dice"] = 0.8
     (tmp_path / "peer" / "cases.json").write_text(json.dumps(rows[:1]))
     assert compare(options).splitlines()[-1] == f"{start} 0.800, ours 1.000."
+
+
+def test_contours_that_are_none_of_the_organ_are_left_out() -> None:
+    rows = [row_of("a", "liver", 0.9), row_of("b", "liver", 0.1), row_of("a", "spleen", 0.7), row_of("b", "liver", 0.2)]
+    assert without(rows, ()) == rows
+    assert without(rows, ("b:liver", "a:spleen")) == rows[:1]
+    with pytest.raises(InputError, match="--leave_out b:spleen: no such patient and organ; write it as a:liver"):
+        without(rows, ("b:spleen",))
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPI", "SAR", "AIL"])

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from datasets.label_descriptions import canonical
+from evaluation.audit import usual
 from evaluation.audit.places import axis_oddities
 from evaluation.audit.view import View
 
@@ -24,13 +25,6 @@ SPACINGS = (0.1, 12.0)  # mm
 EXTENTS = (20.0, 2200.0)  # mm, of a 3D volume
 OUTSIDE_SHARE = 0.1
 NAMED = 12  # empty masks; the page lists all
-# Usual median HU of a structure: far from it, mask and image do not belong together.
-USUAL_HU = (
-    (re.compile(r"^(left |right )?lungs?$"), (-1000.0, -250.0)),
-    (re.compile(r"^(airway|trachea)$"), (-1100.0, -500.0)),
-    (re.compile(r"^(liver|spleen|(left |right )?kidneys?|heart|brain)$"), (-50.0, 350.0)),
-    (re.compile(r"^(spine|ribs|skull|mandible|bone|vertebrae?\b.*|(left |right )?hip|sacrum)$"), (50.0, 1500.0)),
-)
 HOLDS_AIR = re.compile(
     r"\b(lungs?|airway|trachea|bronch\w*|larynx|esophagus|stomach|colon|bowel|nodule|emphysema|covid\w*|infection)\b"
 )
@@ -132,11 +126,21 @@ def _values_in_masks(view: View) -> Iterator[str]:
     if not view.in_hu or any(_air(view)) or any(_tissue(view)):
         return
     for label, mask in view.masks.items():
-        for pattern, (low, high) in USUAL_HU:
+        for pattern, (low, high) in usual.HU:
             if pattern.search(canonical(label)) and mask.any():
                 median = float(np.median(view.volume[mask]))
                 if not low <= median <= high:
                     yield f"{label}: median {median:.0f} HU, usual are {low:.0f} to {high:.0f}"
+
+
+def _size(view: View) -> Iterator[str]:
+    if view.is_image or view.is_crop or view.geometry.axes_from != "file":  # no spacing that is known
+        return
+    voxel = float(np.prod(view.source_spacing)) / 1000
+    for label, count in view.voxels.items():
+        for pattern, most in usual.MOST_MILLILITRES:
+            if pattern.search(canonical(label)) and count * voxel > most:
+                yield f"{label}: {count * voxel:.0f} ml, nobody's has more than {most:.0f}"
 
 
 def _spacing(view: View) -> Iterator[str]:
@@ -164,5 +168,6 @@ RULES: dict[str, Callable[[View], Iterator[str]]] = {
     "empty masks": _empty,
     "outside the body": _outside,
     "values in masks": _values_in_masks,
+    "size of masks": _size,
     "axes": axis_oddities,
 }

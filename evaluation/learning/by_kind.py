@@ -22,12 +22,14 @@ from datasets.errors import InputError
 from datasets.manifest import InstructionRecord, load_manifest
 from datasets.prepare.measured_questions import kind_of
 from datasets.vocabulary import SEGMENTATION
-from datasets.whole_files import write_whole_text
+from datasets.whole_files import save_picture, write_whole_text
 from evaluation.learning.blind_answers import likely_option_for_words, mean_masks, same_words
 from evaluation.learning.chance import masks_of_others, one_option
+from evaluation.learning.figures import overlays_picture
 from evaluation.metrics.choices import parse_letter, parse_yes_no
 from evaluation.metrics.text import token_f1
 from evaluation.predictions import read_predictions
+from evaluation.report.report_data import read_evaluation
 from evaluation.report.tables import Table, format_number, mean_of_known, to_markdown
 
 Record = Mapping[str, Any]
@@ -132,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=Path, required=True, help="manifest that the model was tuned on")
     parser.add_argument("--shuffled", type=Path, help="folder of the same questions with --control shuffled")
     parser.add_argument("--output", type=Path, help="Markdown file to write the table to")
+    parser.add_argument("--picture", type=Path, help="PNG to draw the best, the median and the worst mask to")
     options = parser.parse_args(arguments)
     records, shuffled = (
         read_predictions(folder / "predictions.json") if folder else []
@@ -141,6 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is not None:
         write_whole_text(options.output, text)
     print(text)
+    if options.picture is not None:
+        labels = {label for record in records for label in record["labels"]}
+        picture = overlays_picture(read_evaluation(options.evaluation), labels)
+        if picture is None:
+            raise InputError(f"--picture {options.picture}: {options.evaluation} asked for no masks; leave it out")
+        save_picture(picture, options.picture)
     return 0
 
 
