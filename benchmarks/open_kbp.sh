@@ -40,5 +40,5 @@ train train_CTInstruct.py --manifests "$DATA/instruction/open_kbp_train.json" --
 "$PYTHON" evaluate_CTInstruct.py --checkpoint "$FOLDER/tuned" --manifest "$DATA/instruction/open_kbp_val.json" \
     --num_beams 1 --precision fp32 --control none shuffled no_image --cache "$FOLDER/cache" --output "$FOLDER/evaluation"
 "$PYTHON" -m evaluation.learning.by_kind --evaluation "$FOLDER/evaluation" \
-    --train "$DATA/instruction/open_kbp_train.json" --shuffled "$FOLDER/evaluation_shuffled"
+    --train "$DATA/instruction/open_kbp_train.json" --shuffled "$FOLDER/evaluation_shuffled" --picture "$FOLDER/masks.png"
 "$PYTHON" -m benchmarks.beside_peer --ours "$FOLDER/evaluation"

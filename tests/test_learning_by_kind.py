@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord
@@ -120,5 +121,27 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path, capsys):
     assert main([*given, "--output", str(tmp_path / "out" / "table.md")]) == 0
     assert "| apices | 1 | 0.500 | 1.000 | 1.000 | – |" in capsys.readouterr().out
     assert "| apices | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert main([*given, "--picture", str(tmp_path / "masks.png")]) == 2
+    assert f"masks.png: {tmp_path / 'e'} asked for no masks; leave it out" in capsys.readouterr().err
     assert main([*given, "--shuffled", str(tmp_path / "none")]) == 2
     assert "predictions.json: no such file" in capsys.readouterr().err
+
+
+def test_the_best_the_median_and_the_worst_mask_are_drawn(tmp_path: Path):
+    records = []
+    for number, low in enumerate((2, 3, 6)):
+        ct, labels = write_box(tmp_path, f"p{number}", 24, low)
+        entry = {"label": "liver", "truth_path": labels, "truth_values": 5, "dice": 0.3 * number, "mask_path": labels}
+        records.append(
+            answered(f"p{number}/segmentation_0", "Where?", "<SEG>", "segmentation", "<SEG>", image_path=[ct],
+                     labels=["liver"], segmentation=[entry], patient_id=f"p{number}")
+        )  # fmt: skip
+    write_json(records, tmp_path / "e" / "predictions.json")
+    row = {"id": "p0/segmentation_0", "question": "Where?", "answer": "<SEG>", "task": "segmentation"}
+    row |= {"image_path": records[0]["image_path"][0], "labels": ["liver"], "mask_values": {"liver": 5}}
+    row["mask_path"] = records[0]["segmentation"][0]["truth_path"]
+    (tmp_path / "train.json").write_text(json.dumps([row]))
+    given = ["--evaluation", str(tmp_path / "e"), "--train", str(tmp_path / "train.json")]
+    assert main([*given, "--picture", str(tmp_path / "masks.png")]) == 0
+    with Image.open(tmp_path / "masks.png") as picture:
+        assert picture.height % 3 == 0 and picture.height > 600 and picture.width > 600
