@@ -103,7 +103,7 @@ def compare(options: Options) -> str:
             "minutes": options.minutes,
             "tolerance_mm": options.tolerance_mm,
         }
-        return f"{peer_table({options.name: alone})}\n\n{within_slices({options.name: scored})}"
+        return f"{peer_table({options.name: alone})}\n\n{within_slices({options.name: scored})}{left_out(options)}"
     folder = Path(options.peer)
     try:
         peer, result = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
@@ -121,7 +121,12 @@ def compare(options: Options) -> str:
     mean = summary(differences(mine, theirs), tolerance)["mean"]
     line = f"Ours less the peer's over {pairs} organs of {len({row['patient_id'] for row in theirs})} patients: "
     line += f"Dice {estimate(mean['dice'])}, NSD {estimate(mean['nsd'])}."
-    return f"{table}\n\n{line}\n\n{within_slices({'MONAI DynUNet': theirs, options.name: mine})}"
+    return f"{table}\n\n{line}\n\n{within_slices({'MONAI DynUNet': theirs, options.name: mine})}{left_out(options)}"
+
+
+def left_out(options: Options) -> str:
+    """A line that names the contours that are not counted; empty where all are."""
+    return f"\n\nLeft out: {', '.join(options.leave_out)}." if options.leave_out else ""
 
 
 def within_slices(rows: Mapping[str, Sequence[Row]]) -> str:

@@ -219,6 +219,8 @@ def test_starts_that_are_not_asked_for_are_left_out(
     assert command.main([*arguments, "--starts", "report"]) == 2
     assert "--starts report: choose from scratch, segmentation" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "told before anything is made"
+    assert command.main([*arguments, "--starts", "segmentation", "scratch", "--out", str(tmp_path / "both")]) == 0
+    assert "Gain" in (tmp_path / "both" / "table.md").read_text()
     assert command.main([*arguments, "--starts", "segmentation"]) == 0
     assert {result.start for result in read_results(tmp_path / "out" / "runs")} == {"segmentation"}
     assert "Gain" not in (tmp_path / "out" / "table.md").read_text(), "there is nothing to gain over"
@@ -276,6 +278,8 @@ def test_a_damaged_file_of_scores_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scores\.json: damaged"):
         read_results(tmp_path)
     keep_settings(tmp_path / "settings.json", {"steps": 3})
+    with pytest.raises(InputError, match=r"settings.json: the runs here are of before the recipe was noted"):
+        keep_settings(tmp_path / "settings.json", {"steps": 3, "recipe": "a"})
     keep_settings(tmp_path / "settings.json", {"steps": 3})
     with pytest.raises(InputError, match="begun with steps 3, not 4; give another --out"):
         keep_settings(tmp_path / "settings.json", {"steps": 4})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from datasets.errors import InputError
 from datasets.manifest import InstructionRecord
+from evaluation.learning import figures
 from evaluation.learning.blind_answers import likely_option_for_words, without_options
 from evaluation.learning.by_kind import kind_table, main, score
 from evaluation.predictions import write_json
@@ -127,7 +129,7 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path, capsys):
     assert "predictions.json: no such file" in capsys.readouterr().err
 
 
-def test_the_best_the_median_and_the_worst_mask_are_drawn(tmp_path: Path):
+def test_the_best_the_median_and_the_worst_mask_are_drawn(tmp_path: Path, monkeypatch):
     records = []
     for number, low in enumerate((2, 3, 6)):
         ct, labels = write_box(tmp_path, f"p{number}", 24, low)
@@ -142,6 +144,12 @@ def test_the_best_the_median_and_the_worst_mask_are_drawn(tmp_path: Path):
     row["mask_path"] = records[0]["segmentation"][0]["truth_path"]
     (tmp_path / "train.json").write_text(json.dumps([row]))
     given = ["--evaluation", str(tmp_path / "e"), "--train", str(tmp_path / "train.json")]
+    drawn, draw = [], figures.case_figure
+    monkeypatch.setattr(figures, "case_figure", lambda *case: drawn.append(case) or draw(*case))
     assert main([*given, "--picture", str(tmp_path / "masks.png")]) == 0
+    assert [title.split(" of ")[0] + title.partition("Dice")[2] for *_, title in drawn] == [
+        "Best 0.60 (p2)", "Median 0.30 (p1)", "Worst 0.00 (p0)",
+    ]  # fmt: skip
+    assert all(truth.any() and np.array_equal(truth, prediction) for _, truth, prediction, *_ in drawn)
     with Image.open(tmp_path / "masks.png") as picture:
         assert picture.height % 3 == 0 and picture.height > 600 and picture.width > 600

@@ -13,7 +13,7 @@ from datasets.errors import InputError
 from tests import toy_task
 from tests.toy_runs import HARD, assert_equal_to_the_bit, run, run_apart, weights
 from training import checkpoint_store
-from training.optimizer_groups import check_groups
+from training.optimizer_groups import check_groups, fingerprint
 from training.training_state import check_same
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -147,9 +147,26 @@ def test_a_resumed_run_cannot_end_before_its_checkpoint(tmp_path):
 
 def test_other_groups_of_the_optimiser_are_refused_before_a_weight_changes(tmp_path):
     run(tmp_path, "--max_iters", "4", "--zero_stage", "0", "--optimizer", "Muon")
-    with pytest.raises(InputError, match=r"step_000004: cannot resume, its optimiser had the weights in other groups"):
+    with pytest.raises(InputError, match=r"step_000004: cannot resume, the optimiser has the weights in other groups"):
         run(tmp_path, "--max_iters", "8", "--zero_stage", "0", "--resume")
     assert run(tmp_path, "--max_iters", "8", "--zero_stage", "0", "--optimizer", "Muon", "--resume").step == 8
+
+
+def test_groups_are_told_apart_by_the_names_in_them_and_older_checkpoints_have_none():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    (a, b), (c, d) = (part.parameters() for part in model)
+    groups = [{"params": [a, c], "lr": 1.0}, {"params": [b, d]}]
+    same = fingerprint(model, [{"params": [a, c], "lr": 2.0}, {"params": [b, d], "muon": False}])
+    assert fingerprint(model, groups) == same
+    others = [
+        [{"params": [c, a]}, groups[1]],
+        [{"params": [a, c, b, d]}],
+        [{"params": [a, c], "muon": True}, groups[1]],
+    ]
+    assert len({same, *(fingerprint(model, other) for other in others)}) == 4, "of the same shapes, too"
+    check_same({"optimizer groups": None}, {"optimizer groups": same}, "step_1")
+    with pytest.raises(InputError, match="step_1: cannot resume, the optimiser has the weights in other groups"):
+        check_same({"optimizer groups": fingerprint(model, others[0])}, {"optimizer groups": same}, "step_1")
 
 
 SAVED = [{"params": [0, 1], "muon": True}, {"params": [2], "muon": False}]

@@ -80,6 +80,19 @@ def in_aligned_order(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.
     return sorted(parameters, key=lambda parameter: -(parameter.numel() & -parameter.numel()))
 
 
+def optimizer_groups(
+    model: torch.nn.Module, settings: TrainingSettings, parameter_groups: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """The groups that the optimiser of `build_engine` gets, each with its weights in the order that ZeRO lays out."""
+    groups = parameter_groups
+    if groups is None:
+        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    groups = [{**group, "params": in_aligned_order(group["params"])} for group in groups]
+    if settings.optimizer != "Muon":
+        return groups
+    return split_for_muon(groups, hidden_matrices(model, settings.muon_mask_decoder), settings.muon_rate)
+
+
 def build_engine(
     model: torch.nn.Module,
     settings: TrainingSettings,
@@ -97,17 +110,11 @@ def build_engine(
     """
     import deepspeed
 
-    groups = parameter_groups
-    if groups is None:
-        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-    groups = [{**group, "params": in_aligned_order(group["params"])} for group in groups]
+    groups = optimizer_groups(model, settings, parameter_groups)
     trainable = sum(parameter.numel() for group in groups for parameter in group["params"])
     if trainable == 0:
         raise InputError("the model has no trainable weights: nothing to train")
-    kind: type[torch.optim.AdamW] = torch.optim.AdamW
-    if settings.optimizer == "Muon":
-        matrices = hidden_matrices(model, settings.muon_mask_decoder)
-        kind, groups = MuonWithAdamW, split_for_muon(groups, matrices, settings.muon_rate)
+    kind = MuonWithAdamW if settings.optimizer == "Muon" else torch.optim.AdamW
     optimizer = kind(
         groups,
         lr=settings.learning_rate,

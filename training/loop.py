@@ -25,7 +25,7 @@ from training import checkpoint_store, distributed, random_state, recut, resumed
 from training.arguments import to_dict
 from training.background_saves import BackgroundSaves
 from training.batches import SkippedSamples, batches
-from training.deepspeed_config import WEIGHT_LAYOUT, build_engine
+from training.deepspeed_config import WEIGHT_LAYOUT, build_engine, optimizer_groups
 from training.distributed import Ranks
 from training.folder_lock import holding_run_dir
 from training.look_ahead import StepBatches
@@ -100,7 +100,8 @@ def train(
     cast_model(model, precision)  # as the engine does, but before frozen weights are compared with a checkpoint's
     fixed = {"zero_stage": settings.zero_stage, "precision": precision}
     fixed["weight_layout"] = WEIGHT_LAYOUT  # ZeRO's states are flat: in another order they would fit, and be wrong
-    description = training_state.describe(model, fixed, sampler.fingerprint())
+    groups = optimizer_groups(model, settings, parameter_groups)
+    description = training_state.describe(model, fixed, sampler.fingerprint(), groups)
     record = {"arguments": to_dict(settings)} if record is None else record
     changes: list[dict[str, Any]] = []
     if resumed_from:

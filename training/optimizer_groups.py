@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.errors import InputError
 
@@ -29,6 +31,13 @@ def check_groups(
             "options of Muon and of rates (as --attention_rate) that the run was started with, or begin a new run from "
             "the checkpoint's model folder"
         )
+
+
+def fingerprint(model: nn.Module, groups: Sequence[Group]) -> str:
+    """A hash of which weights, by name, each group has, in their order, and whether Muon takes them."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    told = [[bool(group.get("muon")), *(names[id(weight)] for weight in group["params"])] for group in groups]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def own_options(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from datasets.errors import InputError
 from training import zero3
-from training.optimizer_groups import check_groups, own_options
+from training.optimizer_groups import Group, check_groups, fingerprint, own_options
 from training.precision import LossScale
 from training.snapshot import copied
 
 _IN_WORDS = {  # of what is kept as a hash
     "architecture": "the model is built otherwise, or other parts of it are trained",
     "frozen weights": "the weights that are not trained are others",
+    "optimizer groups": "the optimiser has the weights in other groups: --optimizer, an option of Muon, or which parts "
+    "have a rate of their own (as --attention_rate) has changed",
 }
+_LATER = ("weights of", "optimizer groups")  # what checkpoints of before do not tell
 _BATCH = {  # of what follows from the number of ranks
     "sampler micro_batches_per_step": "a step had {then} micro-batches, counted over all ranks, and now has {now}: "
     "set --accumulation_steps to {then} divided by the number of ranks",
@@ -92,11 +96,13 @@ def restore(engine: Any, state: dict[str, Any], folder: Any) -> None:
         buffers[name].copy_(saved)
 
 
-def describe(model: torch.nn.Module, settings: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    model: torch.nn.Module, settings: dict[str, Any], sampler: dict[str, Any], groups: Sequence[Group]
+) -> dict[str, Any]:
     """What has to be the same for a run to go on exactly; call it before the engine casts the weights.
 
     Frozen weights are not in the checkpoint, the script builds them again: a checksum over up to 256 elements of each
-    tells whether it built the same ones.
+    tells whether it built the same ones.  groups: of the optimiser, whose flat states say nothing of what is in them.
     """
     shapes, checksum = hashlib.sha256(), 0
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -112,6 +118,7 @@ def describe(model: torch.nn.Module, settings: dict[str, Any], sampler: dict[str
         "weights of": _weights_of_parts(model),
         "architecture": shapes.hexdigest(),
         "frozen weights": checksum,
+        "optimizer groups": fingerprint(model, groups),
     }
 
 
@@ -128,14 +135,14 @@ def _weights_of_parts(model: torch.nn.Module) -> dict[str, str]:
 def check_same(saved: dict[str, Any], current: dict[str, Any], folder: Any) -> None:
     """Raise InputError naming the first thing in which the run differs from the one that wrote the checkpoint.
 
-    Checkpoints of before do not have "weights of": then the hashes alone tell that the model is another.
+    Checkpoints of before do not have "weights of" and "optimizer groups": then these are not compared.
     """
 
     def compare(then: Any, now: Any, name: str) -> None:
         if isinstance(then, dict) and isinstance(now, dict):
             for key in dict.fromkeys([*now, *then]):
                 compare(then.get(key), now.get(key), f"{name} {key}".strip())
-        elif then != now and not (name == "weights of" and then is None):
+        elif then != now and not (name in _LATER and then is None):
             difference = _IN_WORDS.get(name, f"{name} was {then!r} and is now {now!r}")
             if name in _BATCH and then is not None:
                 raise InputError(f"{folder}: cannot resume, {_BATCH[name].format(then=then, now=now)}")

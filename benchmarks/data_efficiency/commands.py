@@ -24,9 +24,17 @@ PHANTOM_TASKS = {
 }
 
 
+_OF_THE_RUN = ("cache", "max_iters", "save_interval", "eval_interval", "log_interval", "validation_samples")
+
+
 def recipe_mark() -> str:
-    """A short hash of what `--recipe open_kbp` sets for each encoder, which runs of one folder have in common."""
-    recipes = {name: import_module(f"train_encoder_{name}").RECIPES["open_kbp"] for name in ENCODER_NAMES}
+    """A short hash of the recipes that runs of one folder have in common, but for what the commands here set anew."""
+    scripts = {name: import_module(f"train_encoder_{name}").RECIPES for name in ENCODER_NAMES}
+    recipes = {
+        f"{name} {recipe}": {key: value for key, value in script[recipe].items() if key not in _OF_THE_RUN}
+        for name, script in scripts.items()
+        for recipe in ("open_kbp", "people", "phantom")
+    }
     return hashlib.sha256(json.dumps(recipes, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -60,9 +60,11 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name, value in settings.items():
-            if before.get(name) != value:
+            if name not in before:
+                raise InputError(f"{path}: the runs here are of before the {name} was noted; give another --out")
+            if before[name] != value:
                 raise InputError(
-                    f"{path}: the runs here were begun with {name} {before.get(name)}, not {value}; give another --out"
+                    f"{path}: the runs here were begun with {name} {before[name]}, not {value}; give another --out"
                 )
     write_json(path, settings)
 

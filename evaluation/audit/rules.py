@@ -134,13 +134,14 @@ def _values_in_masks(view: View) -> Iterator[str]:
 
 
 def _size(view: View) -> Iterator[str]:
-    if view.is_image or view.is_crop or view.geometry.axes_from != "file":  # no spacing that is known
-        return
+    without_geometry = np.array_equal(np.abs(view.geometry.source_affine), np.eye(4))
+    if view.is_image or view.is_crop or view.geometry.axes_from != "file" or without_geometry:
+        return  # their spacing is not known
     voxel = float(np.prod(view.source_spacing)) / 1000
     for label, count in view.voxels.items():
         for pattern, most in usual.MOST_MILLILITRES:
             if pattern.search(canonical(label)) and count * voxel > most:
-                yield f"{label}: {count * voxel:.0f} ml, nobody's has more than {most:.0f}"
+                yield f"{label}: {count * voxel:.0f} ml, hardly anybody's has more than {most:.0f}"
 
 
 def _spacing(view: View) -> Iterator[str]:
