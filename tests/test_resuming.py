@@ -13,7 +13,9 @@ from datasets.errors import InputError
 from tests import toy_task
 from tests.toy_runs import HARD, assert_equal_to_the_bit, run, run_apart, weights
 from training import checkpoint_store
+from training.deepspeed_config import optimizer_groups
 from training.optimizer_groups import check_groups, fingerprint
+from training.settings import TrainingSettings
 from training.training_state import check_same
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -167,6 +169,17 @@ def test_groups_are_told_apart_by_the_names_in_them_and_older_checkpoints_have_n
     check_same({"optimizer groups": None}, {"optimizer groups": same}, "step_1")
     with pytest.raises(InputError, match="step_1: cannot resume, the optimiser has the weights in other groups"):
         check_same({"optimizer groups": fingerprint(model, others[0])}, {"optimizer groups": same}, "step_1")
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
+def test_groups_are_made_once_for_all(optimizer):
+    model, settings = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Linear(4, 3)), TrainingSettings()
+    settings.optimizer = optimizer
+    given = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "muon": False}]
+    groups = optimizer_groups(model, settings, given)  # of iterators, which a second look would find empty
+    again = optimizer_groups(model, settings, groups)
+    assert fingerprint(model, again) == fingerprint(model, groups) and len(groups) == (3 if optimizer == "Muon" else 2)
+    assert sum(len(group["params"]) for group in again) == 4
 
 
 SAVED = [{"params": [0, 1], "muon": True}, {"params": [2], "muon": False}]

@@ -83,7 +83,10 @@ def in_aligned_order(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.
 def optimizer_groups(
     model: torch.nn.Module, settings: TrainingSettings, parameter_groups: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """The groups that the optimiser of `build_engine` gets, each with its weights in the order that ZeRO lays out."""
+    """The groups that the optimiser of `build_engine` gets, each with its weights in the order that ZeRO lays out.
+
+    Groups that it gave are given as they are.
+    """
     groups = parameter_groups
     if groups is None:
         groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]

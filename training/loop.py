@@ -106,7 +106,7 @@ def train(
     changes: list[dict[str, Any]] = []
     if resumed_from:
         changes = _check_fits(resumed_from, description, settings, record, ranks)
-    engine = build_engine(model, settings, ranks.device, parameter_groups)
+    engine = build_engine(model, settings, ranks.device, groups)
     loss_scale = LossScale(engine)
     if settings.compile:
         engine.module.compile()  # in place: the names of the weights stay
