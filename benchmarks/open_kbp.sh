@@ -15,7 +15,7 @@ DS_ACCELERATOR=${DS_ACCELERATOR:-$("$PYTHON" -c 'import torch; print("cuda" if t
 export DS_ACCELERATOR
 cores=$(nproc) ranks=1
 if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
-# glibc would give the memory of each step back and fetch it anew, which is 4 % of a step, and page by page
+# glibc would give the memory of each step back and fetch it anew page by page, which is 4 % of a step
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 

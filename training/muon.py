@@ -150,8 +150,8 @@ def split_for_muon(groups: Iterable[dict[str, Any]], matrices: Iterable[Tensor],
     taken = {id(matrix) for matrix in matrices}
     split = []
     for group in groups:
+        wanted = taken if group.get("muon", True) else set()
         for muon in (False, True):
-            wanted = taken if group.get("muon", True) else set()
             parameters = [parameter for parameter in group["params"] if (id(parameter) in wanted) == muon]
             if parameters:
                 split.append({**group, "params": parameters, "muon": muon, "muon_rate": rate})

@@ -19,6 +19,7 @@ def check_groups(
 ) -> None:
     """Raise InputError where a checkpoint's weights lie in other groups than this run's: moments would go astray.
 
+    That is for checkpoints of before, which have no `fingerprint`: it knows kinds, sizes and shapes alone.
     weights: those of the checkpoint and of the run, in the order of the groups.  folder: the checkpoint's.
     """
     kinds = [[bool(group.get("muon")) for group in groups] for groups in (saved, now)]

@@ -35,7 +35,8 @@ from datasets.prepare.sets.open_kbp import TASK
 from datasets.whole_files import save_picture, write_whole_text
 from models.configuration import ENCODER_NAMES
 
-NAMES = [start.name for start in starts_of(OBJECTIVES)]
+ALL_STARTS = starts_of(OBJECTIVES)
+NAMES = ", ".join(start.name for start in ALL_STARTS)
 RESULTS, TABLE, SETTINGS = "results.json", "table.md", "settings.json"
 
 
@@ -50,7 +51,7 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("--phantoms", type=Path, help="to pretrain on, of any style; chest phantoms in OUT else")
     parser.add_argument("--count", type=int, default=300, help="chest phantoms, where there are none")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODER_NAMES), help="in the order of the runs")
-    parser.add_argument("--starts", nargs="+", metavar="START", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--starts", nargs="+", metavar="START", help=f"of {NAMES}; all by default")
     parser.add_argument("--patients", nargs="+", type=int, default=[10, 25, 50, 100, 170], help="to train on")
     parser.add_argument("--repeated", nargs="+", type=int, default=[10, 25], help="of these, with several seeds")
     parser.add_argument("--seeds", type=int, default=3, help="at --repeated; one elsewhere")
@@ -69,7 +70,7 @@ def check_values(values: argparse.Namespace) -> None:
     for name, bound in least.items():
         if getattr(values, name) < bound:
             raise InputError(f"--{name} {getattr(values, name)}: give {bound} or more")
-    chosen_starts(starts_of(OBJECTIVES), values.starts)
+    chosen_starts(ALL_STARTS, values.starts)
 
 
 def write_all(values: argparse.Namespace, starts: Sequence[Start]) -> str:

@@ -134,8 +134,7 @@ def _values_in_masks(view: View) -> Iterator[str]:
 
 
 def _size(view: View) -> Iterator[str]:
-    without_geometry = np.array_equal(np.abs(view.geometry.source_affine), np.eye(4))
-    if view.is_image or view.is_crop or view.geometry.axes_from != "file" or without_geometry:
+    if view.is_image or view.is_crop or view.geometry.axes_from != "file" or _like_no_geometry(view):
         return  # their spacing is not known
     voxel = float(np.prod(view.source_spacing)) / 1000
     for label, count in view.voxels.items():
@@ -153,10 +152,14 @@ def _spacing(view: View) -> Iterator[str]:
         return
     if not all(SPACINGS[0] <= side <= SPACINGS[1] for side in view.source_spacing):
         yield f"voxels of {shown} mm"
-    elif np.array_equal(np.abs(view.geometry.source_affine), np.eye(4)):
+    elif _like_no_geometry(view):
         yield "voxels of exactly 1 mm at the origin: a header without geometry?"
     elif not all(EXTENTS[0] <= side <= EXTENTS[1] for side in view.extent) and min(view.volume.shape) > 1:
         yield f"the volume measures {' x '.join(f'{side:.0f}' for side in view.extent)} mm"
+
+
+def _like_no_geometry(view: View) -> bool:
+    return np.array_equal(np.abs(view.geometry.source_affine), np.eye(4))
 
 
 _AXES = {"format": "its format", "option": "an option", "assumption": "an assumption", "nobody": "nobody"}
