@@ -8,7 +8,8 @@ Its fields for masks and targets (see `datasets.published_instructions`) are rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -59,6 +60,9 @@ def read_manifest(
     """
     path = Path(path)
     folder = path.parent.resolve()
+    # a volume has many records, and a path takes longer to make and to look for than a record to check
+    absolute = cache(lambda name: str(folder / name))
+    exists = cache(lambda name: volume_exists(Path(name)))
     known = [*InstructionRecord.model_fields, *PUBLISHED_FIELDS]
     records: dict[int, InstructionRecord] = {}
     faults: list[Fault] = []
@@ -77,8 +81,8 @@ def read_manifest(
         except ValueError as error:
             faults.append((row, f"field {error}"))
             continue
-        record = _with_absolute_paths(record, path, row)
-        wrong = _missing_files(record) if check_files else []
+        record = _with_absolute_paths(record, absolute, f"{path.stem}/{row}")
+        wrong = _missing_files(record, exists) if check_files else []
         if record.id in rows:
             wrong.append(f"id: {record.id!r} was already given by row {rows[record.id]}")
         rows.setdefault(record.id, row)
@@ -100,12 +104,9 @@ def manifest_texts(records: Iterable[InstructionRecord]) -> list[str]:
     return [text for record in records for text in (record.text, record.answer)]
 
 
-def _with_absolute_paths(record: InstructionRecord, manifest: Path, row: int) -> InstructionRecord:
-    folder = manifest.parent.resolve()
-
-    def absolute(name: str) -> str:
-        return str(folder / name)
-
+def _with_absolute_paths(
+    record: InstructionRecord, absolute: Callable[[str], str], name_of_row: str
+) -> InstructionRecord:
     def located(masks: MaskFiles | None) -> MaskFiles | None:
         if isinstance(masks, list):
             return [absolute(entry) if isinstance(entry, str) else list(map(absolute, entry)) for entry in masks]
@@ -114,13 +115,13 @@ def _with_absolute_paths(record: InstructionRecord, manifest: Path, row: int) ->
     changes = {
         "image_path": [absolute(name) for name in record.image_path],
         "mask_path": located(record.mask_path),
-        "id": record.id or f"{manifest.stem}/{row}",
+        "id": record.id or name_of_row,
     }
     changes["patient_id"] = record.patient_id or (record.image_path[0] if record.image_path else changes["id"])
     return record.model_copy(update=changes)
 
 
-def _missing_files(record: InstructionRecord) -> list[str]:
+def _missing_files(record: InstructionRecord, exists: Callable[[str], bool]) -> list[str]:
     """A complaint for each file of a record with absolute paths that is not there."""
     masks: list[str] = []
     if isinstance(record.mask_path, str):
@@ -128,4 +129,4 @@ def _missing_files(record: InstructionRecord) -> list[str]:
     elif record.mask_path is not None:
         masks = [path for number in range(len(record.mask_path)) for path in record.mask_source(number).needed]
     found = [("image_path", name) for name in record.image_path] + [("mask_path", name) for name in masks]
-    return [f"field {field}: no such file: {name}" for field, name in found if name and not volume_exists(Path(name))]
+    return [f"field {field}: no such file: {name}" for field, name in found if name and not exists(name)]
