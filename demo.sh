@@ -14,6 +14,7 @@ if [ $# -eq 1 ]; then
     ct=$(realpath "$1")
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+source machine_env.sh
 if [ -n "${ct:-}" ]; then  # a file that cannot be read is told before all the work
     python -c 'import sys
 from datasets.commands import told
@@ -32,14 +33,7 @@ fi
 # of the trunk, and such as a person knows; others, as mandible or stomach: evaluate_CTInstruct.py --segment (docs/phantoms.md)
 organs=("left lung" "right lung" heart aorta liver spleen "left kidney" "right kidney" spine "left hip" "right hip")
 organs+=("urinary bladder")
-export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 question="Where is the liver? Please output segmentation mask."
-cores=$(nproc) ranks=1
-if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
-
-# glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them
-export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
 # launch LOG SCRIPT ...: on a port of its own, so that the demo runs beside other jobs
 launch() {
@@ -82,7 +76,7 @@ step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and 
 launch pretraining train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" \
     --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --max_iters "$pretraining" --eval_interval "$pretraining"
+    --max_iters "$pretraining" --eval_interval "$pretraining" --precision "$precision" --muon_attention false
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
 launch tuning train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \

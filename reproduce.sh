@@ -5,7 +5,5 @@
 # Started again, the rehearsal goes on where it stopped.  docs/reproduce.md says what each step is.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
-export DS_ACCELERATOR=${DS_ACCELERATOR:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
-# glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them
-export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
+source machine_env.sh
 exec python -m benchmarks.reproduction "$@"

@@ -11,13 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 SOURCE=${1:?give the folder of OpenKBP} FOLDER=${2:-runs/open_kbp} PYTHON=${PYTHON:-python}
 DATA=$FOLDER/prepared
-DS_ACCELERATOR=${DS_ACCELERATOR:-$("$PYTHON" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
-export DS_ACCELERATOR
-cores=$(nproc) ranks=1
-if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
-# glibc would give the memory of each step back and fetch it anew page by page, which is 4 % of a step
-export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+source machine_env.sh
 
 # train SCRIPT ...: masks are learned on two volumes a step, whatever the ranks
 train() {

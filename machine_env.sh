@@ -1,0 +1,15 @@
+# Sourced by demo.sh, reproduce.sh and benchmarks/open_kbp.sh once python has the requirements: how training starts here.
+# Exports DS_ACCELERATOR (cuda or cpu) and glibc's settings; sets `cores`, `ranks`, and `precision`, that of training in
+# which the processor is fastest.  PYTHON names another interpreter than python.
+
+read -r DS_ACCELERATOR precision < <("${PYTHON:-python}" -c 'import os, torch
+from models.precision import cpu_multiplies_bf16
+device = os.environ.get("DS_ACCELERATOR") or ("cuda" if torch.cuda.is_available() else "cpu")
+print(device, "autocast" if device == "cpu" and cpu_multiplies_bf16() else "fp32")')
+export DS_ACCELERATOR
+cores=$(nproc) ranks=1
+if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
+
+# glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them
+export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
