@@ -67,8 +67,8 @@ class CTInstruct(nn.Module):
         )
         losses = {
             "language_loss": answer_loss(logits, layout.answers),
-            "diagnosis_loss": self.diagnosis_losses(hidden, batch, layout),
-            "mask_loss": self.mask_losses(hidden, batch, encoded, layout),
+            "diagnosis_loss": self.diagnosis_losses(layout.confidences.states(hidden), batch),
+            "mask_loss": self.mask_losses(layout.segmentations.states(hidden), batch, encoded),
         }
         loss = reduce(torch.add, losses.values()).mean()  # the three losses of a row become one; then the mean of rows
         return InstructionOutput(loss, mean_losses(losses, batch, layout.answered))
@@ -138,23 +138,25 @@ class CTInstruct(nn.Module):
         )
         return output.logits[answers.rows, answers.places], output.hidden_states[-1]
 
-    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch, layout: RowLayout) -> Tensor:
-        """(B,): weighted BCE at the ``<disease_confidence>`` tokens, 0 for rows without targets."""
-        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-        columns = layout.confidences.by_row()
+    def diagnosis_losses(self, states: Sequence[Tensor], batch: InstructionBatch) -> Tensor:
+        """(B,): weighted BCE at the ``<disease_confidence>`` tokens, 0 for rows without targets.
+
+        states: for each row the hidden states of these tokens, (n, width).
+        """
+        losses = no_losses(states)
         for row, (targets, label_set) in enumerate(zip(batch.targets, batch.label_sets, strict=True)):
             if targets is not None and label_set is not None:
-                states = hidden[row, columns[row]]
-                losses[row] = self.diagnosis_heads.loss(states, targets, label_set)
+                losses[row] = self.diagnosis_heads.loss(states[row], targets, label_set)
         return torch.stack(losses)
 
-    def mask_losses(self, hidden: Tensor, batch: InstructionBatch, encoded: EncodedRows, layout: RowLayout) -> Tensor:
-        """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks."""
-        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-        columns = layout.segmentations.by_row()
-        for row, masks in enumerate(batch.masks):
-            if masks is not None and len(columns[row]):
-                queries = hidden[row, columns[row]]
+    def mask_losses(self, states: Sequence[Tensor], batch: InstructionBatch, encoded: EncodedRows) -> Tensor:
+        """(B,): BCE + Dice at the ``<SEG>`` tokens, 0 for rows without masks.
+
+        states: for each row the hidden states of these tokens, (n, width), which are the queries.
+        """
+        losses = no_losses(states)
+        for row, (masks, queries) in enumerate(zip(batch.masks, states, strict=True)):
+            if masks is not None and len(queries):
                 volume = encoded[row][batch.mask_images[row]]
                 logits = self.vision.decode_parts(volume, queries)
                 bce, dice = part_mask_loss(logits, volume.part_masks(masks[: len(queries)]))
@@ -188,3 +190,8 @@ class CTInstruct(nn.Module):
 
 # Builds the model of its parts: CTInstruct itself, or what `models.extensions.tuning` puts in its place.
 MakeModel = Callable[[VisionModel, LanguageModel, PreTrainedTokenizerBase], CTInstruct]
+
+
+def no_losses(states: Sequence[Tensor]) -> list[Tensor]:
+    """A loss of 0, (), for each row; what is known of the rows gives the device."""
+    return list(states[0].new_zeros(len(states), dtype=torch.float32))

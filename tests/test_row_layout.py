@@ -83,12 +83,15 @@ def test_a_layout_is_what_a_loop_over_tokens_finds(model: CTInstruct) -> None:
     assert layout.answers.kept[layout.answers.places].tolist() == [column for _, column, _ in answers]
     assert layout.answers.lengths.tolist() == [sum(token != -100 for token in line) for line in labels]
     assert layout.answered == [True] * len(labels)
-    for columns, wanted in (
+    hidden = torch.rand(*batch.input_ids.shape, 2)
+    for places, wanted in (
         (layout.segmentations, model.segmentation_id),
         (layout.confidences, model.confidence_id),
     ):
         expected = [[place for place, token in enumerate(line) if token == wanted] for line in labels]
-        assert any(expected) and [part.tolist() for part in columns.by_row()] == expected
+        assert any(expected)
+        for row, states in enumerate(places.states(hidden)):
+            assert torch.equal(states, hidden[row, expected[row]])
 
     tokens: dict[int, list[int]] = {}  # of the distinct volumes, numbered end to end
     counts = [line.count(model.image_id) for line in ids]
@@ -117,6 +120,11 @@ def test_packed_rows_hold_the_rows_tokens(model: CTInstruct) -> None:
     assert torch.equal(packed_ids[answers.rows, answers.columns], ids[plain.rows, plain.columns])
     assert torch.equal(answers.targets, plain.targets) and torch.equal(answers.lengths, plain.lengths)
     assert torch.equal(answers.kept[answers.places], answers.columns)
+    for name in ("segmentations", "confidences"):
+        moved, before = getattr(packed, name), getattr(batch.layout, name)
+        assert len(before.rows) and moved.counts == before.counts
+        assert torch.equal(packed.shared.position[moved.rows, moved.columns], before.columns)
+        assert torch.equal(packed.shared.row[moved.rows, moved.columns], before.rows)
     images = packed_ids == model.image_id
     assert len(packed.visual) == int(images.sum()) < len(batch.layout.visual)
     of_rows = torch.zeros_like(ids)

@@ -23,18 +23,15 @@ class MaskQuestions:
     targets: list[Tensor] = field(default_factory=list)
 
 
-def mask_questions(
-    hidden: Tensor, columns: Sequence[Tensor], batch: InstructionBatch, encoded: EncodedRows
-) -> list[MaskQuestions]:
+def mask_questions(states: Sequence[Tensor], batch: InstructionBatch, encoded: EncodedRows) -> list[MaskQuestions]:
     """The questions of a batch, those about one volume together, in the order of the first.
 
-    hidden: (B, L, width).  columns: for each row those of its answer's ``<SEG>``, (n,).
+    states: for each row the hidden states of its answer's ``<SEG>``, (n, width).
     """
     asked: dict[Hashable, MaskQuestions] = {}
-    for row, masks in enumerate(batch.masks):
-        if masks is None or not len(columns[row]):
+    for row, (masks, queries) in enumerate(zip(batch.masks, states, strict=True)):
+        if masks is None or not len(queries):
             continue
-        queries = hidden[row, columns[row]]
         image = batch.mask_images[row]
         questions = asked.setdefault((batch.volumes_of[row], image), MaskQuestions(encoded[row][image]))
         questions.rows.append(row)

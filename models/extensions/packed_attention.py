@@ -9,6 +9,7 @@ With such a mask, most scores would be computed to be thrown away: for 18 questi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -117,16 +118,20 @@ def attend_packed(
     """
     if packed is None:
         return attend(module, query, key, value, attention_mask, **options)
-    shape = query.transpose(1, 2).shape
+    shape, given = query.transpose(1, 2).shape, query.dtype
     query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (G * K, heads, C)
+    exact = torch.is_grad_enabled() and query.device.type == "cpu"
+    if exact:  # torch's backward pass of short sequences in bf16 takes a CPU two to five times as long as in float32
+        query, key, value = query.float(), key.float(), value.float()
     outputs = []
-    for block in packed.blocks:
-        queries, keys, values = (
-            states.transpose(1, 2) for states in (query[block.queries], key[block.keys], value[block.keys])
-        )
-        attended, _ = sdpa_attention_forward(module, queries, keys, values, block.mask, **options)
-        outputs.append(attended.flatten(0, 1))
-    return torch.cat(outputs)[packed.order].view(shape), None
+    with torch.autocast("cpu", enabled=False) if exact else nullcontext():
+        for block in packed.blocks:
+            queries, keys, values = (
+                states.transpose(1, 2) for states in (query[block.queries], key[block.keys], value[block.keys])
+            )
+            attended, _ = sdpa_attention_forward(module, queries, keys, values, block.mask, **options)
+            outputs.append(attended.flatten(0, 1))
+    return torch.cat(outputs)[packed.order].view(shape).to(given), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend_packed)

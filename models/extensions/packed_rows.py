@@ -11,18 +11,20 @@ from datasets.instruction import InstructionBatch
 from models.ctinstruct import CTInstruct, EncodedRows
 from models.extensions.shared_prefix import SharedPrefix, shared_prefix
 from models.language.answer_loss import AnswerPositions
-from models.language.row_layout import RowLayout
+from models.language.row_layout import RowLayout, TokenPlaces
 
 
 @dataclass(frozen=True)
 class PackedRows:
     """Rows of a batch as packed sequences (G, K).
 
-    answers, visual: as of `RowLayout`, for the packed sequences.
+    answers, segmentations, confidences, visual: as of `RowLayout`, for the packed sequences.
     """
 
     shared: SharedPrefix
     answers: AnswerPositions
+    segmentations: TokenPlaces
+    confidences: TokenPlaces
     visual: Tensor
 
 
@@ -57,13 +59,20 @@ def packed_rows(batch: InstructionBatch, layout: RowLayout, image_id: int) -> Pa
     place_of = batch.input_ids.new_zeros(batch.input_ids.shape)
     place_of[image_mask] = layout.visual
     visual = shared.pack(place_of)[shared.pack(image_mask)]
-    return PackedRows(shared, layout.answers.moved(shared.group, shared.column), visual)
+    group, column = shared.group, shared.column
+    return PackedRows(
+        shared=shared,
+        answers=layout.answers.moved(group, column),
+        segmentations=layout.segmentations.moved(group, column),
+        confidences=layout.confidences.moved(group, column),
+        visual=visual,
+    )
 
 
 def read_packed(
     model: CTInstruct, batch: InstructionBatch, encoded: EncodedRows, packed: PackedRows
 ) -> tuple[Tensor, Tensor]:
-    """As `CTInstruct.read` of the rows: logits (N, vocabulary) of the answers' N tokens, hidden states (B, L, hidden).
+    """As `CTInstruct.read` of the rows: logits (N, vocabulary) of the answers' N tokens, hidden states (G, K, hidden).
 
     The language model must take packed sequences, see `packed_attention.use_packed_attention`.
     """
@@ -71,8 +80,7 @@ def read_packed(
     # a mask of four axes is taken as it is: transformers builds none of its own, and nothing reads this one
     mask = embeddings.new_zeros(1, 1, 1, 1)
     layout = packed.shared.layout
-    logits, hidden = model.read(embeddings, packed.answers, position_ids=positions, attention_mask=mask, packed=layout)
-    return logits, packed.shared.unpack(hidden)
+    return model.read(embeddings, packed.answers, position_ids=positions, attention_mask=mask, packed=layout)
 
 
 def _embed_packed(

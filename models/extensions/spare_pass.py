@@ -36,16 +36,17 @@ def spare_visual_tokens(model: CTInstruct, spare: EncodedVolume) -> Tensor:
     return 0 * model.vision.llm_tokens(spare).sum()
 
 
-def spare_diagnosis(model: CTInstruct, hidden: Tensor, label_set: str) -> Tensor:
-    """(): 0, through the heads of a label set; hidden (B, L, width) gives device and type."""
-    idle = hidden.new_zeros(len(diseases_of(label_set)), hidden.shape[-1])
+def spare_diagnosis(model: CTInstruct, states: Tensor, label_set: str) -> Tensor:
+    """(): 0, through the heads of a label set; hidden states (n, width) give device and type."""
+    idle = states.new_zeros(len(diseases_of(label_set)), states.shape[-1])
     return 0 * model.diagnosis_heads(idle, label_set).sum()
 
 
-def spare_masks(model: CTInstruct, spare: EncodedVolume, hidden: Tensor) -> Tensor:
-    """(): 0, through the mask decoder and all before it; hidden (B, L, width), the language model's last states."""
+def spare_masks(model: CTInstruct, spare: EncodedVolume, states: Tensor) -> Tensor:
+    """(): 0, through the mask decoder and the encoder; hidden states (n, width) give device and type."""
+    idle = states.new_zeros(1, states.shape[-1])
     with batch_statistics_kept(model.vision):
-        logits = model.vision.decode_masks(spare.excerpt(), hidden[:1, -1], only_real_slices=False)
+        logits = model.vision.decode_masks(spare.excerpt(), idle, only_real_slices=False)
     return 0 * logits.sum()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import torch
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datasets.instruction import InstructionBatch
 from datasets.vocabulary import diagnosis_facts
-from models.ctinstruct import CTInstruct, EncodedRows, InstructionOutput, MakeModel
+from models.ctinstruct import CTInstruct, EncodedRows, InstructionOutput, MakeModel, no_losses
 from models.encoders.contract import EncodedVolume
 from models.extensions.mask_questions import mask_questions, sample_volumes
 from models.extensions.packed_attention import use_packed_attention
@@ -64,14 +64,22 @@ class ExtendedCTInstruct(CTInstruct):
         layout = self.layout(batch)
         encoded = self.encode(batch)
         spare = spare_volume(self, encoded) if self.extensions.aligned_ranks else None
-        logits, hidden = self._read(batch, encoded, spare, layout)
+        packed = layout.packed if isinstance(layout, PackedRowLayout) else None
+        if packed is not None:  # rows that share a volume
+            logits, hidden = read_packed(self, batch, encoded, packed)
+        else:
+            embeddings, positions = self._embed_aligned(batch, encoded, spare)
+            options = {"position_ids": positions, "attention_mask": batch.attention_mask}
+            logits, hidden = self.read(embeddings, layout.answers, **options)
+        places = packed or layout
+        queries = places.segmentations.states(hidden)
         losses = {
             "language_loss": answer_loss(logits, layout.answers),
-            "diagnosis_loss": self.diagnosis_losses(hidden, batch, layout),
-            "mask_loss": self._mask_losses(hidden, batch, encoded, spare, layout),
+            "diagnosis_loss": self.diagnosis_losses(places.confidences.states(hidden), batch),
+            "mask_loss": self._mask_losses(queries, batch, encoded, spare),
         }
         if self.extensions.query_targets:
-            losses["query_loss"] = query_losses(self, hidden, batch, layout)
+            losses["query_loss"] = query_losses(self, queries, batch)
         given = self.extensions.loss_weights
         factors: dict[str, Tensor | float] = {name: given.get(name.removesuffix("_loss"), 1.0) for name in losses}
         factors["language_loss"] *= layout.answers.lengths ** (1 - self.extensions.length_power)
@@ -84,15 +92,6 @@ class ExtendedCTInstruct(CTInstruct):
         rule = super().layout_rule
         return PackedRowLayoutRule(rule, self.image_id) if self.shares_volumes else rule
 
-    def _read(
-        self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None, layout: RowLayout
-    ) -> tuple[Tensor, Tensor]:
-        """As `read` of the rows' `input_embeddings`; rows that share a volume are packed for it."""
-        if isinstance(layout, PackedRowLayout) and layout.packed is not None:
-            return read_packed(self, batch, encoded, layout.packed)
-        embeddings, positions = self._embed_aligned(batch, encoded, spare)
-        return self.read(embeddings, layout.answers, position_ids=positions, attention_mask=batch.attention_mask)
-
     def _embed_aligned(
         self, batch: InstructionBatch, encoded: EncodedRows, spare: EncodedVolume | None
     ) -> tuple[Tensor, Tensor]:
@@ -102,40 +101,37 @@ class ExtendedCTInstruct(CTInstruct):
             embeddings = embeddings + spare_visual_tokens(self, spare)
         return embeddings, positions
 
-    def diagnosis_losses(self, hidden: Tensor, batch: InstructionBatch, layout: RowLayout) -> Tensor:
+    def diagnosis_losses(self, states: Sequence[Tensor], batch: InstructionBatch) -> Tensor:
         """As published; where ranks are aligned, label set by label set, and its heads run without targets too."""
         if not self.extensions.aligned_ranks:
-            return super().diagnosis_losses(hidden, batch, layout)
-        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-        spare = hidden.new_zeros((), dtype=torch.float32)
-        columns = layout.confidences.by_row()
+            return super().diagnosis_losses(states, batch)
+        losses = no_losses(states)
+        spare = states[0].new_zeros((), dtype=torch.float32)
         for label_set in diagnosis_facts():
             asked = False
             for row, targets in enumerate(batch.targets):
                 if targets is not None and batch.label_sets[row] == label_set:
-                    states = hidden[row, columns[row]]
-                    losses[row] = self.diagnosis_heads.loss(states, targets, label_set)
+                    losses[row] = self.diagnosis_heads.loss(states[row], targets, label_set)
                     asked = True
             if not asked:
-                spare = spare + spare_diagnosis(self, hidden, label_set)
+                spare = spare + spare_diagnosis(self, states[0], label_set)
         return torch.stack(losses) + spare
 
     def _mask_losses(
         self,
-        hidden: Tensor,
+        states: Sequence[Tensor],
         batch: InstructionBatch,
         encoded: EncodedRows,
         spare: EncodedVolume | None,
-        layout: RowLayout,
     ) -> Tensor:
         """As published, but each volume is decoded once for all rows that ask about it, and maybe in part.
 
         In training, `mask_volumes` leaves out whole volumes and `mask_slices` leaves out slices of the others.
         """
-        losses = list(hidden.new_zeros(len(hidden), dtype=torch.float32))
-        asked = mask_questions(hidden, layout.segmentations.by_row(), batch, encoded)
+        losses = no_losses(states)
+        asked = mask_questions(states, batch, encoded)
         if spare is not None and not asked:
-            return torch.stack(losses) + spare_masks(self, spare, hidden)
+            return torch.stack(losses) + spare_masks(self, spare, states[0])
         weight = 1.0
         if self.training:
             asked, weight = sample_volumes(asked, self.extensions.mask_volumes)

@@ -19,15 +19,25 @@ from models.language.answer_loss import AnswerPositions, answer_positions
 
 
 @dataclass(frozen=True)
-class RowColumns:
-    """Some columns of each row: those of all rows end to end, (n,), and how many a row has."""
+class TokenPlaces:
+    """Where some tokens of each row stand: rows and columns, (n,) each, row by row, and how many a row has."""
 
+    rows: Tensor
     columns: Tensor
     counts: list[int]
 
-    def by_row(self) -> Sequence[Tensor]:
-        """(n,) for each row; views, for which nothing is read."""
-        return self.columns.split(self.counts)
+    def states(self, hidden: Tensor) -> Sequence[Tensor]:
+        """Hidden states (B, L, width) of the tokens: (n, width) for each row.
+
+        They are taken at once: the gradient of what is taken has the size of all of `hidden`, and there would be one a
+        row.
+        """
+        return hidden[self.rows, self.columns].split(self.counts)
+
+    def moved(self, row: Tensor, column: Tensor) -> TokenPlaces:
+        """The same tokens elsewhere: row and column (B, L) say where the token at each place went to."""
+        places = self.rows, self.columns
+        return TokenPlaces(row[places], column[places], self.counts)
 
 
 @dataclass(frozen=True)
@@ -35,15 +45,15 @@ class RowLayout:
     """Where the tokens of B rows stand that the losses are about.
 
     answers: all tokens of answers.  answered: for each row whether it has any.
-    segmentations, confidences: the columns of the answers' ``<SEG>`` and ``<disease_confidence>``.
+    segmentations, confidences: the answers' ``<SEG>`` and ``<disease_confidence>``.
     visual: (n,) int64, for each of the rows' n image tokens, in order, which of the tokens of the distinct volumes, end
         to end, it stands for.
     """
 
     answers: AnswerPositions
     answered: list[bool]
-    segmentations: RowColumns
-    confidences: RowColumns
+    segmentations: TokenPlaces
+    confidences: TokenPlaces
     visual: Tensor
 
 
@@ -67,16 +77,16 @@ class RowLayoutRule:
         return RowLayout(
             answers=answer_positions(batch.labels),
             answered=(batch.labels != IGNORED_TOKEN).any(1).tolist(),
-            segmentations=columns_of(batch.labels, self.segmentation_id),
-            confidences=columns_of(batch.labels, self.confidence_id),
+            segmentations=places_of(batch.labels, self.segmentation_id),
+            confidences=places_of(batch.labels, self.confidence_id),
             visual=visual_places(batch.volumes_of, lengths).to(batch.labels.device),
         )
 
 
-def columns_of(ids: Tensor, wanted: int) -> RowColumns:
+def places_of(ids: Tensor, wanted: int) -> TokenPlaces:
     """Where a token stands among ids (B, L)."""
     rows, columns = (ids == wanted).nonzero(as_tuple=True)
-    return RowColumns(columns, rows.bincount(minlength=len(ids)).tolist())
+    return TokenPlaces(rows, columns, rows.bincount(minlength=len(ids)).tolist())
 
 
 def visual_places(volumes_of: Sequence[int], lengths: Mapping[int, int]) -> Tensor:
