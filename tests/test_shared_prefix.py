@@ -7,7 +7,7 @@ import torch
 
 from models.checkpoints.folder import build_ctinstruct, save_checkpoint
 from models.checkpoints.loading import load_checkpoint
-from models.extensions.packed_attention import NAME
+from models.extensions.packed_attention import NAME, attend_packed
 from models.extensions.shared_prefix import can_share_prefix, shared_prefix
 from models.generation import generate
 from models.language.lora import LoraSettings, add_lora
@@ -62,6 +62,24 @@ def test_a_packed_token_sees_what_it_saw_in_its_row() -> None:
             assert packed[group, column] == token
             assert packed.flatten()[visible[group, column]].tolist() == tokens[: offset + 1]
     assert torch.equal(shared.unpack(packed)[attention.bool()], ids[attention.bool()])
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_training_on_a_cpu_attends_in_float32(given: torch.dtype) -> None:
+    shared = shared_prefix(*batch_of(ROWS), [0, 0, 0, 3, 4])
+    shape = shared.row.shape
+    query, key, value = (torch.randn(shape[0], 2, shape[1], 8).to(given).requires_grad_() for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = attend_packed(torch.nn.Module(), query, key, value, None, shared.layout, scaling=0.5)
+    assert found.dtype == given, "what follows may have no other type"
+    of_heads = [part.float().transpose(0, 1).flatten(1, 2) for part in (query, key, value)]  # (heads, G * K, C)
+    scores = 0.5 * of_heads[0] @ of_heads[1].transpose(1, 2)
+    scores = scores.masked_fill(~visible_places(shared.layout, shape).flatten(0, 1), -torch.inf)
+    expected = (scores.softmax(-1) @ of_heads[2]).unflatten(1, shape).permute(1, 2, 0, 3)
+    error = (found.float() - expected).abs() / expected.abs().clamp(min=1e-2)
+    assert error.max() < (1e-4 if given == torch.float32 else 2**-8 + 1e-4), "rounded once, at the end"
+    found.sum().backward()
+    assert query.grad.dtype == given and query.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
