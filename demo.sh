@@ -14,7 +14,7 @@ if [ $# -eq 1 ]; then
     ct=$(realpath "$1")
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
-source machine_env.sh
+PYTHON=python source ./machine_env.sh
 if [ -n "${ct:-}" ]; then  # a file that cannot be read is told before all the work
     python -c 'import sys
 from datasets.commands import told
@@ -71,6 +71,7 @@ phantoms phantoms "$count" "$seed" --split 0.94 0.06 0 --questions-per-case 16 -
 phantoms test_phantoms "$test" $((seed + 2000)) --split 0 0 1 --questions-per-case 6 \
     --body-scale 0.58 0.82 --in-plane 1.9 2.6 --between 3.0 5.4 --orientations RPI LSA SLP AIR PRS ILA
 
+# products in bf16 where the CPU has them, and AdamW for the transformers, spare a third of a step (docs/demo_recipe.md)
 rm -rf "$out/encoder/text_encoder"  # it is learned from the reports of these phantoms
 step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and their details, organs and lesions"
 launch pretraining train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \

@@ -1,13 +1,14 @@
 # Sourced by demo.sh, reproduce.sh and benchmarks/open_kbp.sh once python has the requirements: how training starts here.
-# Exports DS_ACCELERATOR (cuda or cpu) and glibc's settings; sets `cores`, `ranks`, and `precision`, that of training in
-# which the processor is fastest.  PYTHON names another interpreter than python.
+# Exports DS_ACCELERATOR (cuda or cpu) and glibc's settings; sets `cores`, `ranks`, and `precision` for training: autocast
+# on a CPU that multiplies bf16, else fp32.  PYTHON names another interpreter than python.
 
-read -r DS_ACCELERATOR precision < <("${PYTHON:-python}" -c 'import os, torch
+read -r DS_ACCELERATOR precision cores < <("${PYTHON:-python}" -c 'import os, torch
+from datasets.cores import usable_cores
 from models.precision import cpu_multiplies_bf16
 device = os.environ.get("DS_ACCELERATOR") or ("cuda" if torch.cuda.is_available() else "cpu")
-print(device, "autocast" if device == "cpu" and cpu_multiplies_bf16() else "fp32")')
+print(device, "autocast" if device == "cpu" and cpu_multiplies_bf16() else "fp32", usable_cores())')
 export DS_ACCELERATOR
-cores=$(nproc) ranks=1
+ranks=1
 if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ranks of one thread beat two threads
 
 # glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them

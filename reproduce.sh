@@ -5,5 +5,5 @@
 # Started again, the rehearsal goes on where it stopped.  docs/reproduce.md says what each step is.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
-source machine_env.sh
+PYTHON=python source ./machine_env.sh
 exec python -m benchmarks.reproduction "$@"

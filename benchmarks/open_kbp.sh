@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 SOURCE=${1:?give the folder of OpenKBP} FOLDER=${2:-runs/open_kbp} PYTHON=${PYTHON:-python}
 DATA=$FOLDER/prepared
-source machine_env.sh
+source ./machine_env.sh
 
 # train SCRIPT ...: masks are learned on two volumes a step, whatever the ranks
 train() {

@@ -130,18 +130,19 @@ def many_labels(patches: int) -> tuple[list[Row], list[Aim]]:
 def backward(patches: int, size: str = "full") -> tuple[list[Row], list[Aim]]:
     """Forward and backward of encoder and one mask, with gradient checkpointing.
 
-    On a CPU that has them, on 4 patches also with products in bf16 over the same float32 weights.
+    On a CPU with bf16 instructions, 4 patches are also measured with products in bf16 over the same float32 weights.
     """
     model = full_model(size, training=True)
     model.gradient_checkpointing_enable()
     queries = queries_of(model, 1)
 
-    def step(volume: VolumePatches) -> None:
-        encoded = model.encode(*volume)
-        masks = model.decode_masks(encoded, queries)
-        target = torch.zeros_like(masks, dtype=torch.int8)
-        target[:, masks.shape[1] // 4 : -masks.shape[1] // 4, masks.shape[2] // 4 : -masks.shape[2] // 4] = 1
-        cross_entropy, dice = mask_loss(masks, target)
+    def step(volume: VolumePatches, in_bf16: bool = False) -> None:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            masks = model.decode_masks(model.encode(*volume), queries)
+            target = torch.zeros_like(masks, dtype=torch.int8)
+            target[:, masks.shape[1] // 4 : -masks.shape[1] // 4, masks.shape[2] // 4 : -masks.shape[2] // 4] = 1
+            cross_entropy, dice = mask_loss(masks, target)
         (cross_entropy + dice).backward()
 
     def gflop() -> float:
@@ -154,10 +155,9 @@ def backward(patches: int, size: str = "full") -> tuple[list[Row], list[Aim]]:
         return [row], []
     rows, aims = [row], [Aim("memory of forward + backward on 4 patches", known(row.peak_gib), 24, unit=" GiB")]
     if device().type == "cpu" and cpu_multiplies_bf16():
-        with torch.autocast("cpu", torch.bfloat16):
-            seconds = best_seconds(partial(step, volume), 1, warm_up=False)
+        seconds = best_seconds(partial(step, volume, in_bf16=True), 1, warm_up=False)
         gain = gemm_flops_per_second(torch.bfloat16) / gemm_flops_per_second(torch.float32)
-        rows.append(Row(f"forward + backward, {patches} patch(es), products in bf16", seconds, peak_gib=peak_gib()))
-        name = f"forward + backward with products in bf16, which are {gain:.1f} times faster, over float32, 4 patches"
-        aims.append(Aim(name, row.seconds / seconds, 3.0, at_least=True))
+        rows.append(Row(f"forward + backward, {patches} patch(es), products in bf16", seconds))
+        name = f"forward + backward with products in bf16, faster than in float32, over {gain:.1f} times for the type"
+        aims.append(Aim(name, row.seconds / seconds / gain, 0.48, at_least=True))
     return rows, aims

@@ -193,5 +193,5 @@ MakeModel = Callable[[VisionModel, LanguageModel, PreTrainedTokenizerBase], CTIn
 
 
 def no_losses(states: Sequence[Tensor]) -> list[Tensor]:
-    """A loss of 0, (), for each row; what is known of the rows gives the device."""
+    """A loss of 0, (), for each row; states, (n, width) of each row, where n may be 0, give the device."""
     return list(states[0].new_zeros(len(states), dtype=torch.float32))

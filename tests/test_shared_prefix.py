@@ -61,7 +61,7 @@ def test_a_packed_token_sees_what_it_saw_in_its_row() -> None:
             group, column = shared.group[row, place], shared.column[row, place]
             assert packed[group, column] == token
             assert packed.flatten()[visible[group, column]].tolist() == tokens[: offset + 1]
-    assert torch.equal(shared.unpack(packed)[attention.bool()], ids[attention.bool()])
+    assert torch.equal(packed[shared.group, shared.column][attention.bool()], ids[attention.bool()])
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])

@@ -75,7 +75,8 @@ def mask_queries(model: CTInstruct, samples: Sequence[InstructionSample], volume
     can_share = can_share_prefix(model.language_model.config.get_text_config())
     if can_share and (packed := packed_rows(batch, layout, model.image_id)):
         use_packed_attention(model.language_model)
-        return packed.shared.unpack(read_packed(model, batch, encoded, packed)[1])[:, -1]
+        hidden = read_packed(model, batch, encoded, packed)[1]
+        return hidden[packed.shared.group[:, -1], packed.shared.column[:, -1]]
     embeddings, positions = model.input_embeddings(batch, encoded)
     return model.read(embeddings, layout.answers, position_ids=positions, attention_mask=batch.attention_mask)[1][:, -1]
 

@@ -115,10 +115,12 @@ def attend_packed(
     """Attention in the interface that transformers calls: query, key, value (G, heads, K, C) -> (G, K, heads, C).
 
     packed: the layout, in whose place `attention_mask` is not read; None for attention as `step_attention` has it.
+
+    In training on a CPU it is computed in float32, and the result has the type of the values.
     """
     if packed is None:
         return attend(module, query, key, value, attention_mask, **options)
-    shape, given = query.transpose(1, 2).shape, query.dtype
+    shape, given = query.transpose(1, 2).shape, value.dtype
     query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (G * K, heads, C)
     exact = torch.is_grad_enabled() and query.device.type == "cpu"
     if exact:  # torch's backward pass of short sequences in bf16 takes a CPU two to five times as long as in float32

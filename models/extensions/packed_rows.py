@@ -1,4 +1,4 @@
-"""Rows that share a volume go through the language model as packed sequences, and their hidden states come back."""
+"""Rows that share a volume go through the language model as packed sequences, and where their tokens then stand."""
 
 from __future__ import annotations
 

@@ -47,10 +47,6 @@ class SharedPrefix:
         """Rotary positions (3, B, L) or (B, L) -> (3, G, K) or (G, K)."""
         return positions[..., self.row, self.position]
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """The inverse of `pack`: (G, K, ...) -> (B, L, ...)."""
-        return packed[self.group, self.column]
-
 
 def shared_prefix(
     input_ids: Tensor, attention_mask: Tensor, image_mask: Tensor, volumes_of: Sequence[int]

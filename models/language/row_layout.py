@@ -27,10 +27,10 @@ class TokenPlaces:
     counts: list[int]
 
     def states(self, hidden: Tensor) -> Sequence[Tensor]:
-        """Hidden states (B, L, width) of the tokens: (n, width) for each row.
+        """The tokens' hidden states, (n, width) for each row; hidden: (B, L, width), or of packed sequences.
 
-        They are taken at once: the gradient of what is taken has the size of all of `hidden`, and there would be one a
-        row.
+        All at once: the backward pass of each indexing makes a gradient as large as `hidden`, and row by row there
+        would be one for every row.
         """
         return hidden[self.rows, self.columns].split(self.counts)
 
