@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from datasets.instruction_record import InstructionRecord, MaskFiles, QuestionPart, may_be_report
 from datasets.manifest_rows import Fault, ManifestError, complaints, read_rows, refuse_rows
+from datasets.many_objects import no_search_for_cycles
 from datasets.published_instructions import PUBLISHED_FIELDS, from_published, is_published
 from datasets.volume.dicom_series import volume_exists
 
@@ -51,6 +52,7 @@ def load_manifest(
     return list(records.values())
 
 
+@no_search_for_cycles()
 def read_manifest(
     path: str | Path, check_files: bool = True, leave_out: Collection[int] = ()
 ) -> tuple[dict[int, InstructionRecord], list[Fault]]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datasets.manifest_rows import Fault, ManifestError, complaints, refuse_rows, rows_of
+from datasets.many_objects import no_search_for_cycles
 from datasets.pretraining_records import (
     SCHEMAS,
     ClassificationRecord,
@@ -70,6 +71,7 @@ def load_pretraining_manifest(
     return list(records.values())
 
 
+@no_search_for_cycles()
 def read_pretraining_manifest(
     path: str | Path,
     kind: Kind,
