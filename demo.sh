@@ -83,7 +83,8 @@ step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questio
 launch tuning train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json" --cache "$out/cache" \
-    --max_iters "$iterations" --eval_interval $((iterations / 2)) --precision "$precision"
+    --max_iters "$iterations" --eval_interval $((iterations / 2)) --precision "$precision" \
+    --mask_volumes $((2 / ranks))
 
 step "4. evaluate on held-out phantoms, and for control with the images of others and without images (some minutes)"
 rm -rf "$out"/evaluation*
