@@ -42,11 +42,13 @@ def spare_diagnosis(model: CTInstruct, states: Tensor, label_set: str) -> Tensor
     return 0 * model.diagnosis_heads(idle, label_set).sum()
 
 
-def spare_masks(model: CTInstruct, spare: EncodedVolume, states: Tensor) -> Tensor:
-    """(): 0, through the mask decoder and the encoder; hidden states (n, width) give device and type."""
-    idle = states.new_zeros(1, states.shape[-1])
+def spare_masks(model: CTInstruct, spare: EncodedVolume, hidden: Tensor) -> Tensor:
+    """(): 0, through the mask decoder and all before it; hidden (B, L, width), the language model's last states.
+
+    The query is one of these and not zeros: ZeRO-3 counts the modules that the backward pass goes through.
+    """
     with batch_statistics_kept(model.vision):
-        logits = model.vision.decode_masks(spare.excerpt(), idle, only_real_slices=False)
+        logits = model.vision.decode_masks(spare.excerpt(), hidden[:1, -1], only_real_slices=False)
     return 0 * logits.sum()
 
 

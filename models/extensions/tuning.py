@@ -76,7 +76,7 @@ class ExtendedCTInstruct(CTInstruct):
         losses = {
             "language_loss": answer_loss(logits, layout.answers),
             "diagnosis_loss": self.diagnosis_losses(places.confidences.states(hidden), batch),
-            "mask_loss": self._mask_losses(queries, batch, encoded, spare),
+            "mask_loss": self._mask_losses(queries, hidden, batch, encoded, spare),
         }
         if self.extensions.query_targets:
             losses["query_loss"] = query_losses(self, queries, batch)
@@ -120,6 +120,7 @@ class ExtendedCTInstruct(CTInstruct):
     def _mask_losses(
         self,
         states: Sequence[Tensor],
+        hidden: Tensor,
         batch: InstructionBatch,
         encoded: EncodedRows,
         spare: EncodedVolume | None,
@@ -131,7 +132,7 @@ class ExtendedCTInstruct(CTInstruct):
         losses = no_losses(states)
         asked = mask_questions(states, batch, encoded)
         if spare is not None and not asked:
-            return torch.stack(losses) + spare_masks(self, spare, states[0])
+            return torch.stack(losses) + spare_masks(self, spare, hidden)
         weight = 1.0
         if self.training:
             asked, weight = sample_volumes(asked, self.extensions.mask_volumes)
