@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The encoder ablation at --preset tiny --recipe phantom: every encoder with every set of objectives, as many steps each,
-# on the same phantoms and with the optimiser and rates of that recipe, two runs side by side on a core each.  Makes the table:
+# on the same phantoms and with the optimiser and rates of that recipe, two runs side by side on a core each.  Makes the
+# table:
 #
 #     benchmarks/ablation.sh [FOLDER] [STEPS]
 #
