@@ -116,13 +116,14 @@ def attend_packed(
 
     packed: the layout, in whose place `attention_mask` is not read; None for attention as `step_attention` has it.
 
-    In training on a CPU it is computed in float32, and the result has the type of the values.
+    What would be bf16 is float32 in training on a CPU, and the result has the type of the values.
     """
     if packed is None:
         return attend(module, query, key, value, attention_mask, **options)
     shape, given = query.transpose(1, 2).shape, value.dtype
     query, key, value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (G * K, heads, C)
-    exact = torch.is_grad_enabled() and query.device.type == "cpu"
+    in_bf16 = value.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    exact = torch.is_grad_enabled() and query.device.type == "cpu" and in_bf16
     if exact:  # torch's backward pass of short sequences in bf16 takes a CPU two to five times as long as in float32
         query, key, value = query.float(), key.float(), value.float()
     outputs = []
