@@ -77,13 +77,13 @@ step "2. pretrain the tiny encoder, $pretraining steps of reports, diseases and 
 launch pretraining train_encoder_2D1D.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/encoder" --phantoms "$out/phantoms" --cache "$out/cache" \
     --micro_batch $((8 / ranks)) --segmentation_micro_batch $((2 / ranks)) \
-    --max_iters "$pretraining" --eval_interval "$pretraining" --precision "$precision" --muon_attention false
+    --max_iters "$pretraining" --eval_interval "$pretraining" ${precision:+"$precision"} --muon_attention false
 
 step "3. train the tiny CTInstruct on top of it, $iterations steps of 20 questions about each of 6 phantoms"
 launch tuning train_CTInstruct.py --preset tiny --recipe phantom --overwrite --seed "$seed" \
     --run_dir "$out/run" --pretrained_vision "$out/encoder" --query_text_encoder "$out/encoder/text_encoder" \
     --manifests "$out/phantoms/train.json" --validation_manifest "$out/phantoms/val.json" --cache "$out/cache" \
-    --max_iters "$iterations" --eval_interval $((iterations / 2)) --precision "$precision" \
+    --max_iters "$iterations" --eval_interval $((iterations / 2)) ${precision:+"$precision"} \
     --mask_volumes $((2 / ranks))
 
 step "4. evaluate on held-out phantoms, and for control with the images of others and without images (some minutes)"
@@ -107,13 +107,13 @@ if [ -n "${ct:-}" ]; then
     step "7. pretrain the compact encoder on their organs, $people_pretraining steps"
     launch people_pretraining train_encoder_2D1D.py --preset compact --recipe people --overwrite --seed "$seed" \
         --run_dir "$out/people_encoder" --phantoms "$out/people" --cache "$out/cache" \
-        --segmentation_micro_batch $((2 / ranks)) --max_iters "$people_pretraining"
+        --segmentation_micro_batch $((2 / ranks)) --max_iters "$people_pretraining" ${precision:+"$precision"}
 
     step "8. train a CTInstruct on top of it to ask for organs, $people_iterations steps, and note what its volumes are like"
     launch people_tuning train_CTInstruct.py --preset compact --recipe people --overwrite --seed "$seed" \
         --run_dir "$out/people_run" --pretrained_vision "$out/people_encoder" \
         --query_text_encoder "$out/people_encoder/text_encoder" --manifests "$out/people/train.json" \
-        --cache "$out/cache" --max_iters "$people_iterations"
+        --cache "$out/cache" --max_iters "$people_iterations" ${precision:+"$precision"}
     python -m evaluation.familiarity --checkpoint "$out/people_run" --limit 100 \
         --known "$out/people/train.json" --held_out "$out/people/val.json"
 

@@ -15,7 +15,7 @@ source ./machine_env.sh
 
 # train SCRIPT ...: masks are learned on two volumes a step, whatever the ranks
 train() {
-    set -- "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto
+    set -- "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto ${precision:+"$precision"}
     if [ "$ranks" = 1 ]; then  # the launcher would take the first GPU, whichever CUDA_VISIBLE_DEVICES names
         "$PYTHON" "$@"
         return
