@@ -65,11 +65,12 @@ def score_ours(folder: Path, tolerance_mm: float) -> list[Row]:
 
 
 def in_common(ours: Sequence[Row], peer: Sequence[Row]) -> tuple[list[Row], list[Row], int]:
-    """The rows of either whose patient and organ both have, and how many pairs these are; InputError for none."""
+    """A row of either for each patient and organ that both have, and how many these are; InputError for none."""
     keys = {_key(row) for row in ours} & {_key(row) for row in peer}
     if not keys:
         raise InputError("no patient and organ stand in both evaluations; give two of the same manifest's patients")
-    return [row for row in ours if _key(row) in keys], [row for row in peer if _key(row) in keys], len(keys)
+    mine, theirs = ([row for row in by_contour(rows) if _key(row) in keys] for rows in (ours, peer))
+    return mine, theirs, len(keys)
 
 
 def without(rows: Sequence[Row], contours: Sequence[str]) -> list[Row]:
@@ -81,16 +82,29 @@ def without(rows: Sequence[Row], contours: Sequence[str]) -> list[Row]:
     return [row for row in rows if ":".join(_key(row)) not in contours]
 
 
+def by_contour(rows: Sequence[Row]) -> list[Row]:
+    """A row for each patient and organ: the mean where it was asked for several times, as the peer is never asked."""
+    found: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[_key(row)].append(row)
+    return [{name: _mean([row[name] for row in same]) for name in same[0]} for same in found.values()]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Of figures, those that are not None; names are the same in all."""
+    if isinstance(values[0], str):
+        return values[0]
+    figures = [value for value in values if value is not None]
+    return fmean(figures) if figures else None
+
+
 def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
-    """Ours less the peer's for each patient and organ; where one was asked for several times, its mean counts."""
-    figures: defaultdict[tuple[str, str], list[list[Row]]] = defaultdict(lambda: [[], []])
-    for side, rows in enumerate((ours, peer)):
-        for row in rows:
-            figures[_key(row)][side].append(row)
+    """Ours less the peer's for each patient and organ."""
+    theirs = {_key(row): row for row in by_contour(peer)}
     return [
-        {"patient_id": patient, "label": label, "hd95": None}
-        | {name: fmean(row[name] for row in mine) - fmean(row[name] for row in theirs) for name in ("dice", "nsd")}
-        for (patient, label), (mine, theirs) in figures.items()
+        {"patient_id": row["patient_id"], "label": row["label"], "hd95": None}
+        | {name: row[name] - theirs[_key(row)][name] for name in ("dice", "nsd")}
+        for row in by_contour(ours)
     ]
 
 

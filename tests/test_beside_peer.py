@@ -51,7 +51,8 @@ def test_differences_are_of_pairs() -> None:
     ours.append(row_of("b", "liver", 0.7))  # asked for twice
     peer = [row_of("a", "liver", 0.8), row_of("b", "liver", 0.8), row_of("a", "spleen", 0.3), row_of("d", "liver", 1)]
     mine, theirs, pairs = in_common(ours, peer)
-    assert (len(mine), len(theirs), pairs) == (4, 3, 3)
+    assert (len(mine), len(theirs), pairs) == (3, 3, 3)
+    assert [row["dice"] for row in mine] == pytest.approx([0.9, 0.6, 0.7])
     mean = summary(differences(mine, theirs), 4.0)["mean"]["dice"]
     assert mean["value"] == pytest.approx(((0.1 - 0.2) / 2 + 0.4) / 2)
     with pytest.raises(InputError, match="stand in both"):
