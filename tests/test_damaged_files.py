@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from datasets.volume.cache import VolumeLoader
+from datasets.volume.find_volumes import find_volumes
 from datasets.volume.geometry import VolumeError
 from datasets.volume.loading import read_volume
+from datasets.volume.preprocessing import Preprocessing
 
 FLIPS = 150
 
@@ -33,6 +36,24 @@ def _npz(path: Path) -> None:
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {"a.nii.gz": _nifti, "a.nrrd": _itk, "a.mha": _itk, "a.npz": _npz}
+
+
+def test_a_damaged_file_is_told_with_a_cache_too(tmp_path: Path) -> None:
+    """The cache looks at a file's first bytes before its reader does."""
+    path = tmp_path / "a.nii.gz"
+    _nifti(path)
+    content = path.read_bytes()
+    loader = VolumeLoader(Preprocessing.standard((16, 16, 8), 1), tmp_path / "cache")
+    refused = 0
+    for place in range(20, 120):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            loader.volume(path)
+        except VolumeError:
+            refused += 1
+    assert refused > 90
+    (tmp_path / "notes.gz").write_bytes(content[:30] + bytes(200))
+    assert find_volumes(tmp_path) == [str(path)]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,17 +128,10 @@ class VolumeLoader:
         """
         if self.cache is None:
             return None
-        sources, arrays = [], False
-        for path in map(Path, paths):
-            if is_series_path(path):
-                sources.append([volume_key(path), 0, 0])
-                path = path.parent
-            if not path.exists():
-                return None  # the reader will say it better
-            arrays = arrays or is_array_file(path)
-            for file in (path, *_parts(path)):
-                status = file.stat()
-                sources.append([volume_key(file), status.st_size, status.st_mtime_ns])
+        try:
+            sources, arrays = _state_of([Path(path) for path in paths])
+        except OSError:
+            return None  # the reader will say it better
         key = json.dumps([kind, sources, extra, self._options(arrays)], sort_keys=True, default=list)
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.cache / digest[:2] / f"{digest}.safetensors"
@@ -216,6 +210,20 @@ def _read_volume(path: Path) -> tuple[PatchedVolume, VolumeGeometry] | None:
 def _half(path: Path) -> Path:
     """The name of an entry in half its bytes, which versions that know float32 alone do not find."""
     return path.with_suffix(f".int16{path.suffix}")
+
+
+def _state_of(paths: Sequence[Path]) -> tuple[list[list[Any]], bool]:
+    """Name, size and time of the files that volumes are made of, and whether one is an array; may raise OSError."""
+    found, arrays = [], False
+    for path in paths:
+        if is_series_path(path):
+            found.append([volume_key(path), 0, 0])
+            path = path.parent
+        for file in (path, *_parts(path)):
+            status = file.stat()
+            found.append([volume_key(file), status.st_size, status.st_mtime_ns])
+        arrays = arrays or is_array_file(path)
+    return found, arrays
 
 
 def _parts(path: Path) -> list[Path]:

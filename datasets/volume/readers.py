@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def _first_bytes(path: Path, count: int = 1024) -> bytes:
     try:
         with gzip.open(path, "rb") as file:
             return file.read(count)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return b""  # a damaged gzip: the extension decides, and the reader says what is wrong
 
 
