@@ -18,7 +18,7 @@ from datasets.label_descriptions import canonical, describe
 from datasets.pretraining_batch import PretrainingBatch
 from datasets.pretraining_manifest import ClassificationRecord, ImageTextRecord, PretrainingRecord, SegmentationRecord
 from datasets.record_masks import record_masks
-from datasets.sampling import SampleReference, instead_of
+from datasets.sampling import SampleReference, evenly, instead_of
 from datasets.text_table import Embed, TextTable
 from datasets.vocabulary import UNKNOWN_CLASS, Kind
 from datasets.volume.anyres import PatchedVolume, PatchGeometry, content_of, pad_masks, place_content
@@ -155,9 +155,14 @@ class PretrainingDataset(Dataset):
         return self.texts[[canonical(label) for label in labels]]
 
     def evaluation_references(self, task: str, limit: int | None = None) -> list[EvaluationReference]:
-        """Every record of a task (the first `limit`), a segmentation in as many parts as its structures need."""
+        """Every record of a task, or `limit` of them from all of its manifest, whose order may be that of its classes.
+
+        A segmentation is in as many parts as its structures need.
+        """
         references: list[EvaluationReference] = []
-        for index, record in enumerate(self.records[task][:limit]):
+        records = self.records[task]
+        for index in evenly(len(records), len(records) if limit is None else limit):
+            record = records[index]
             count = len(record.labels) if isinstance(record, SegmentationRecord) else 1
             references += [EvaluationReference(task, index, first) for first in range(0, count, self.labels_per_step)]
         return references

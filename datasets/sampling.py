@@ -34,6 +34,11 @@ def instead_of(reference: SampleReference, size: int) -> SampleReference:
     return replace(reference, index=(reference.index + 1) % size)
 
 
+def evenly(count: int, limit: int) -> list[int]:
+    """Places of at most `limit` of `count` things: the first, the last, and others evenly between them."""
+    return np.linspace(0, count - 1, min(count, limit)).astype(int).tolist()
+
+
 class Sampler(Protocol):
     """Which samples this rank trains on; steps and micro-steps count from 0."""
 

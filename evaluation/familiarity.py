@@ -23,6 +23,7 @@ from tqdm import tqdm
 from datasets.commands import told
 from datasets.errors import InputError
 from datasets.manifest_rows import read_rows
+from datasets.sampling import evenly
 from datasets.volume.anyres import patchify
 from datasets.volume.find_volumes import find_volumes
 from datasets.volume.loading import load_volume
@@ -69,7 +70,7 @@ def description_of(vision: VisionModel, image: str) -> np.ndarray:
 
 def descriptions_of(vision: VisionModel, images: Sequence[str], limit: int) -> np.ndarray:
     """(images, n), of at most ``limit`` of them, evenly taken."""
-    chosen = images if len(images) <= limit else [images[i] for i in np.linspace(0, len(images) - 1, limit).astype(int)]
+    chosen = [images[place] for place in evenly(len(images), limit)]
     return np.stack(
         [description_of(vision, image) for image in tqdm(chosen, desc="describing", unit="CT", disable=None)]
     )

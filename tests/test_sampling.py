@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import chi2
 
 from datasets.errors import InputError
-from datasets.sampling import MixtureSampler, SharedVolumeSampler
+from datasets.sampling import MixtureSampler, SharedVolumeSampler, evenly
 
 SIZES = {"report": 40, "seg": 7, "vqa": 100}
 WEIGHTS = {"report": 1.0, "seg": 0.5, "vqa": 2.5}
@@ -153,3 +153,12 @@ def test_the_number_of_questions_a_volume_is_part_of_the_sequence():
     assert shared(2).fingerprint() != shared(3).fingerprint() != shared(3).sampler.fingerprint()
     with pytest.raises(InputError, match="1 or more"):
         shared(0)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(0, 3), (1, 1), (5, 1), (5, 5), (5, 9), (7, 3), (203, 100), (1000, 999)])
+def test_places_are_evenly_spread(count, limit):
+    places = evenly(count, limit)
+    assert len(places) == len(set(places)) == min(count, limit)
+    assert places[:1] == [0][:count] and (limit == 1 or places[-1:] == [count - 1][:count])
+    steps = {later - place for place, later in pairwise(places)}
+    assert not steps or max(steps) - min(steps) <= 1

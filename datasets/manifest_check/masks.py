@@ -12,6 +12,7 @@ from datasets.errors import InputError
 from datasets.manifest_check.needs import MaskNeed, RecordNeeds
 from datasets.manifest_check.report import LabelVoxels, ManifestReport
 from datasets.prepare.progress import shown
+from datasets.sampling import evenly
 from datasets.volume.mask_rules import label_values
 
 MOST_VALUES = 6  # of a file that a note names
@@ -42,7 +43,7 @@ def look_at_masks(needs: Mapping[int, RecordNeeds], report: ManifestReport, work
 
 def _portions(total: int, first: int) -> Iterator[list[int]]:
     """Places in a list of `total`: `first` of them, evenly spread, then the others in doubling numbers."""
-    spread = list(dict.fromkeys(int(place) for place in np.linspace(0, total - 1, min(first, total))))
+    spread = evenly(total, first)
     yield spread
     rest = [place for place in range(total) if place not in set(spread)]
     size = max(first, 1)
