@@ -75,7 +75,7 @@ def test_every_organ_is_asked_for_once_and_twice_a_pair(patient):
 @pytest.mark.parametrize(
     ("volume_ml", "depth_mm", "inside", "outside"),
     [
-        (0.0, 0.0, (), ("heart", "left lung", "right lung base", "liver")),
+        (0.0, 0.0, ("left lung", "right lung"), ("heart", "right lung base", "liver")),
         (12.0, 20.0, ("heart", "left lung", "right lung base"), ("liver",)),  # a little air: not clear
         (60.0, 30.0, ("left lung",), ("heart", "right lung base", "liver")),
         (400.0, 90.0, ("heart", "left lung"), ("left lung base", "urinary bladder")),

@@ -237,6 +237,23 @@ def test_two_sets_of_one_task(toys, tmp_path, capsys):
     assert contents(out) == after
 
 
+def test_held_out_cases_from_elsewhere_do_not_remove_the_others(toys, tmp_path, capsys):
+    toys(toy_set())
+    out = tmp_path / "out"
+    assert prepare(write_toy(tmp_path / "toy", SPLITS), out) == 0
+    before = contents(out)
+    held_out = write_toy(tmp_path / "held_out", ["test"] * 3)
+    assert prepare(held_out, out) == 1
+    error = capsys.readouterr().err
+    assert f"{held_out}: has no case for train and val, whose manifests were made of" in error
+    assert "give another --out, or --replace" in error
+    assert contents(out) == before
+    assert prepare(held_out, tmp_path / "other") == 0
+    assert prepare(held_out, out, "--replace") == 0
+    assert record(out)["manifests"]
+    assert all(path.endswith("_test.json") for path in record(out)["manifests"] if path.startswith("pretraining"))
+
+
 def test_patients_of_a_pool_have_one_split(toys, tmp_path):
     tasks = {"instruction": (), "benchmarks": (), "patients": "shared"}
     toys(toy_set("one", pretraining=PRETRAINING[:1], **tasks), toy_set("two", pretraining=PRETRAINING[1:2], **tasks))

@@ -153,3 +153,14 @@ def test_without_lists_all_scans_are_taken(tmp_path):
     cases, findings = read_set(CC_CCII, tmp_path)
     assert sorted(case.id for case in cases) == sorted(slice_sets.CC_CCII)
     assert {case.split for case in cases} == {None} and findings.problems == []
+
+
+def test_ucsd_may_have_its_test_lists_alone(tmp_path):
+    truth = slice_sets.ucsd_covid_ct(tmp_path)
+    for path in (tmp_path / "Data-split").rglob("*.txt"):
+        if not path.name.startswith("test"):
+            path.unlink()
+    cases, findings = read_set(UCSD, tmp_path)
+    assert findings.problems == [] and {case.split for case in cases} == {"test"}
+    assert {case.id for case in cases} == {name for name, case in truth.cases.items() if case.split == "test"}
+    assert sum("is missing" in line for line in findings.warnings) == 4

@@ -197,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resample_masks", action="store_true", help="write masks on another grid than their image's "
                         "anew, by the nearest voxel")  # fmt: skip
     parser.add_argument(
-        "--replace", action="store_true", help="also write manifests that were made of another data set"
+        "--replace",
+        action="store_true",
+        help="also write manifests that another data set made, and remove those that other files of this one made",
     )
     parser.add_argument("--max_voxels", type=int, help="refuse volumes of more (default: 2^30)")
     parser.add_argument("--audit", type=int, default=0, metavar="N", help="then show N random cases on a page")

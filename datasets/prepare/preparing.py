@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.errors import InputError
 from datasets.prepare.case import Findings, Question
-from datasets.prepare.checking import Checked, Options, read_and_check
+from datasets.prepare.checking import Checked, Options, counts_by_split, read_and_check
 from datasets.prepare.converted_masks import with_converted_masks
 from datasets.prepare.data_set import DataSet
 from datasets.prepare.manifests import build_manifests, paths_of, segmentation_takers, tasks_of
@@ -62,6 +62,8 @@ def prepare(
     else:
         left_out = {task: maker for task, maker in taken.items() if maker in preferred}
     checked = check(data_set, source, options, out)
+    if not options.replace:
+        checked.problems += _lost_splits(checked, records.get(data_set.name))
     result = Prepared(checked, left_out=left_out)
     if checked.problems:
         return result
@@ -141,6 +143,21 @@ def _refuse_taken(taken: Mapping[str, str], data_set: DataSet, options: Options)
         task, maker = next(iter(taken.items()))
         more = f" and {len(taken) - 1} more tasks" if len(taken) > 1 else ""
         raise InputError(f"{data_set.name}: {task}{more} was made of {maker} before; give --replace, or another --out")
+
+
+def _lost_splits(checked: Checked, former: Record | None) -> list[str]:
+    """A line where another folder of the data set was prepared before, with a split that this one lacks.
+
+    Held-out cases are often kept apart; to prepare them must not remove the manifests that a model is trained on.
+    """
+    if former is None or former["source"] == str(checked.source):
+        return []
+    found = counts_by_split(checked.cases)
+    lost = [split for split in former["cases"] if split not in found]
+    if not lost:
+        return []
+    what = f"{checked.source}: has no case for {' and '.join(lost)}, whose manifests were made of {former['source']}"
+    return [f"{what}; give another --out, or --replace to remove them"]
 
 
 def _without(records: Mapping[str, Record], data_set: str, new: Collection[str]) -> dict[str, Record]:

@@ -14,7 +14,6 @@ OUTSIDE = 4
 ABDOMEN = ("liver", "spleen", "stomach", "pancreas", "left kidney", "right kidney", "gallbladder", "urinary bladder")
 LUNG_BASES = ("left lung base", "right lung base")
 HEART = ("heart",)
-WHOLE_LUNGS = ("left lung", "right lung")
 # Of lung, from the apex down: the heart begins further below, the bases and the dome of the liver much further.
 HEART_FREE_MM, BASES_FREE_MM, ABDOMEN_FREE_MM = 40.0, 100.0, 150.0
 
@@ -43,14 +42,15 @@ def outside_answer(name: str) -> str:
 def structures_outside(lungs: Lungs) -> list[str]:
     """What lies below the scan, told by how much lung it holds; what might be in view is left out.
 
-    An organ that was not contoured says nothing about where the scan ends.
+    An organ that was not contoured says nothing about where the scan ends.  The lungs themselves are not asked for:
+    they have no contours, so that their name would only ever be learned with a denial, and many scans reach them.
     """
     if lungs.seen is None:
         return list(ABDOMEN)
     names: list[str] = []
     for limit, structures in ((HEART_FREE_MM, HEART), (BASES_FREE_MM, LUNG_BASES), (ABDOMEN_FREE_MM, ABDOMEN)):
         names += structures if not lungs.seen or lungs.depth_mm <= limit else ()
-    return names if lungs.seen else [*names, *WHOLE_LUNGS]
+    return names
 
 
 def _asked(organs: tuple[str, ...], draw: random.Random) -> Question:
