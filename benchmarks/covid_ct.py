@@ -4,28 +4,33 @@
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining
     python -m benchmarks.covid_ct --manifest_dir data/prepared/pretraining --initial_vision runs/phantom_compact
 
+    python -m benchmarks.covid_ct --manifest_dir data/held_out/pretraining --split test
+
 COVID_CT_FOLDER holds COVID-CT as downloaded: CT_COVID/, CT_NonCOVID/ and Data-split/, unpacked.
 
 Each run is a run of train_encoder_2D1D.py with the options below; `--folds` compares options within the training split.
-A run that is there is not made again, and the table has a row for each start that run_dir holds.
+A run that is there is not made again, and the table has a row for each start that run_dir holds.  `--split test` scores
+the runs that are there on the test slices, whose manifest may be the only one of its folder.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.covid.folds import TASK, write_folds
-from benchmarks.covid.runs import parse_options, run_encoder
+from benchmarks.covid.runs import parse_options, run_encoder, score_test
 from benchmarks.covid.table import Scores, scores_table
 from datasets.errors import InputError
 from training.arguments import parse
 from training.script import run_script
 
-SCRATCH, PRETRAINED, RESULTS = "random weights", "phantom pretraining", "results.json"
+SCRATCH = "random weights"
+RESULTS = {"val": ("results.json", "table.md"), "test": ("results_test.json", "table_test.md")}  # in run_dir
 
 # Of train_encoder_2D1D.py.  A slice of 300 x 200 pixels, no HU: whole, at the size of one patch; any flip is a slice.
 OPTIONS: dict[str, Any] = {
@@ -76,8 +81,14 @@ class HyperParameters:
     seeds: tuple[int, ...] = (0, 1, 2)  # a run each
     initial_vision: str = ""  # a pretrained folder of the same preset to start from; none: random weights
     steps: int = 600  # of 16 images
+    split: Literal["val", "test"] = "val"  # test: nothing is trained, the runs that are there are scored on it
     folds: int = 0  # so many folds of the training split in place of the official validation; 0 for the latter
     options: tuple[str, ...] = ()  # NAME=VALUE of train_encoder_2D1D.py, over those that are written here
+
+
+def name_of_start(initial_vision: str) -> str:
+    """What the table calls a start."""
+    return f"from {initial_vision}" if initial_vision else SCRATCH
 
 
 def runs_of(settings: HyperParameters) -> list[Scores]:
@@ -85,7 +96,9 @@ def runs_of(settings: HyperParameters) -> list[Scores]:
     options = {**OPTIONS, "cache": f"{settings.run_dir}/cache", **parse_options(settings.options)}
     if settings.initial_vision:
         options["initial_vision"] = settings.initial_vision
-    base, start = Path(settings.run_dir), "pretrained" if settings.initial_vision else "scratch"
+    base, start = Path(settings.run_dir), "scratch"
+    if settings.initial_vision:  # each start has a folder of its own
+        start = re.sub(r"[^\w.-]+", "_", name_of_start(settings.initial_vision))
     if settings.folds:
         folders = write_folds(Path(settings.manifest_dir), base / f"{settings.folds}_folds", settings.folds)
         places = [(folder / start, folder, settings.seeds[0]) for folder in folders]
@@ -93,7 +106,10 @@ def runs_of(settings: HyperParameters) -> list[Scores]:
         places = [(base / start / f"seed_{seed}", Path(settings.manifest_dir), seed) for seed in settings.seeds]
     found: list[Scores] = []
     for folder, manifest_dir, seed in places:
-        found.append(run_encoder(folder, manifest_dir, options, settings.steps, seed))
+        if settings.split == "test":
+            found.append(score_test(folder, manifest_dir, options))
+        else:
+            found.append(run_encoder(folder, manifest_dir, options, settings.steps, seed))
         print(f"{folder}: AUC {found[-1]['auc']:.3f}", flush=True)
     return found
 
@@ -111,14 +127,16 @@ def main() -> None:
     settings = parse(HyperParameters)
     if not settings.seeds or settings.steps < 1:
         raise InputError("--seeds and --steps: give one seed or more, and one step or more")
+    if settings.folds and settings.split == "test":
+        raise InputError("--folds are of the training split; leave out --split test, or --folds")
     found = runs_of(settings)
-    name = PRETRAINED if settings.initial_vision else SCRATCH
+    name = name_of_start(settings.initial_vision)
     if settings.folds:
         print(scores_table({f"{name}, {settings.folds} folds of the training split": found}))
         return
-    base = Path(settings.run_dir)
-    table = scores_table(keep(base / RESULTS, name, found))
-    (base / "table.md").write_text(table + "\n", encoding="utf-8")
+    results, table_name = RESULTS[settings.split]
+    table = scores_table(keep(Path(settings.run_dir) / results, name, found))
+    (Path(settings.run_dir) / table_name).write_text(table + "\n", encoding="utf-8")
     print(table)
 
 

@@ -2,8 +2,8 @@
 
     python -m evaluation.ablation runs/ablation/* --output ablation
 
-Each RUN is the folder of one encoder script.  Its validation.json tells encoder, objectives, steps and scores; runs of
-the same encoder and objectives, of other seeds, are averaged.
+Each RUN is the folder of one encoder script.  Its validation.json (with --split test, test.json) tells encoder,
+objectives, steps and scores; runs of the same encoder and objectives, of other seeds, are averaged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
 
-VALIDATION = "validation.json"
+SCORES = {"val": "validation.json", "test": "test.json"}  # by split, as the encoder scripts write them
 OBJECTIVES = {
     frozenset({"image_text"}): "contrastive",
     frozenset({"image_text", "classification"}): "contrastive + classification",
@@ -69,14 +69,15 @@ class Run:
         return OBJECTIVES.get(self.objectives, " + ".join(sorted(self.objectives)))
 
 
-def read_run(folder: str | Path) -> Run:
-    """The run of a folder; InputError where it has no validation.json, or one that lacks a field."""
-    path = Path(folder) / VALIDATION
+def read_run(folder: str | Path, split: str = "val") -> Run:
+    """The run of a folder; InputError where it has no scores of the split, or such as lack a field."""
+    path = Path(folder) / SCORES[split]
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give run folders of the encoder scripts, trained with --eval_interval")
+        how = "trained with --eval_interval" if split == "val" else "scored with --eval_only --validation_split test"
+        raise InputError(f"{path}: no such file; give run folders of the encoder scripts, {how}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        encoder, kinds, step, split = found["encoder"], frozenset(found["kinds"]), int(found["step"]), found["split"]
+        encoder, kinds, step, scored = found["encoder"], frozenset(found["kinds"]), int(found["step"]), found["split"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: damaged, or not of an encoder script ({error!r}); run it with --eval_only"
@@ -84,7 +85,7 @@ def read_run(folder: str | Path) -> Run:
     if encoder not in ENCODER_NAMES:
         raise InputError(f"{path}: encoder {encoder!r} is not one of {', '.join(ENCODER_NAMES)}")
     scores = {column: value for column, end in METRICS.items() if (value := _mean_of_tasks(found, end)) is not None}
-    return Run(str(folder), encoder, kinds, step, split, scores, _mean_of_tasks(found, CHANCE))
+    return Run(str(folder), encoder, kinds, step, scored, scores, _mean_of_tasks(found, CHANCE))
 
 
 def _mean_of_tasks(found: dict, metric: str) -> float | None:
@@ -176,10 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.ablation", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of an encoder script")
+    parser.add_argument("--split", choices=SCORES, default="val", help="whose scores: of validation, or of the test")
     parser.add_argument("--output", type=Path, default=Path("ablation"), help="folder for ablation.md, .csv and .png")
     options = parser.parse_args(arguments)
     folders = list(dict.fromkeys(re.sub(r"/+$", "", folder) for folder in options.runs))
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder, options.split) for folder in folders]
     table, plot = ablation_table(runs), ablation_plot(runs)
     write_whole_text(options.output / "ablation.md", to_markdown(table))
     write_whole_text(options.output / "ablation.csv", to_csv(table))

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from datasets.errors import InputError
 from evaluation.ablation import OBJECTIVES, ablation_plot, ablation_table, main, read_run
-from training.pretraining.run import VALIDATION
+from training.pretraining.run import SCORES
 
 SETS = [sorted(kinds) for kinds in OBJECTIVES]
 
@@ -20,7 +20,7 @@ def write_run(folder, encoder, kinds, **scores):
     folder.mkdir(parents=True)
     known = {"phantom_image_text/chance_recall_5": 0.1, "phantom_image_text/image_to_text_recall_5": 0.5} | scores
     run = {"step": 300, "encoder": encoder, "kinds": kinds, "split": "val", **known}
-    (folder / VALIDATION).write_text(json.dumps(run))
+    (folder / SCORES["val"]).write_text(json.dumps(run))
     return str(folder)
 
 
@@ -88,7 +88,7 @@ def test_the_command_writes_what_it_prints(folders, tmp_path, capsys):
 )
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys, content, complaint):
     if content:
-        (tmp_path / VALIDATION).write_text(content)
+        (tmp_path / SCORES["val"]).write_text(content)
     with pytest.raises(InputError, match=complaint):
         read_run(tmp_path)
     assert main([str(tmp_path), "--output", str(tmp_path / "out")]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -74,9 +75,11 @@ def write_script(path: Path, auc: float) -> Path:
     path.write_text(
         "import json, pathlib, sys\n"
         "given = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
-        "if given['--seed'] == '13': sys.exit('error: no luck')\n"
+        "if given.get('--seed') == '13': sys.exit('error: no luck')\n"
         f"scores = {{f'{TASK}/' + name: {auc} for name in ('auc', 'accuracy', 'f1')}}\n"
-        "(pathlib.Path(given['--run_dir']) / 'validation.json').write_text(json.dumps(scores))\n"
+        "held_out = given.get('--validation_split') == 'test' and given['--eval_only'] == 'True'\n"
+        "name = 'test.json' if held_out else 'validation.json'\n"
+        "(pathlib.Path(given['--run_dir']) / name).write_text(json.dumps(scores))\n"
     )
     return path
 
@@ -87,17 +90,36 @@ def test_a_run_is_made_once_for_its_options(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(runs, "SCRIPT", write_script(tmp_path / "second.py", 0.75))
     assert run_encoder(tmp_path / "run", tmp_path, {"preset": "tiny"}, 5, 0)["auc"] == 0.25
     assert run_encoder(tmp_path / "run", tmp_path, {"preset": "tiny"}, 6, 0)["auc"] == 0.75
-    with pytest.raises(InputError, match=r"training\.log: training ended with status 1: error: no luck"):
+    with pytest.raises(InputError, match=r"training\.log: second\.py ended with status 1: error: no luck"):
         run_encoder(tmp_path / "unlucky", tmp_path, {}, 5, 13)
+
+
+def test_the_test_split_is_scored_by_runs_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SCRIPT", write_script(tmp_path / "first.py", 0.25))
+    monkeypatch.setattr("sys.argv", ["covid_ct", "--run_dir", str(tmp_path / "run"), "--seeds", "0", "1"])
+    covid_ct.main()
+    monkeypatch.setattr(runs, "SCRIPT", write_script(tmp_path / "second.py", 0.75))
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--split", "test", "--manifest_dir", str(tmp_path)])
+    covid_ct.main()
+    of_split = {
+        name: json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "results_test.json")
+    }
+    assert [run["auc"] for run in of_split["results.json"][covid_ct.SCRATCH]] == [0.25, 0.25]
+    assert [run["auc"] for run in of_split["results_test.json"][covid_ct.SCRATCH]] == [0.75, 0.75]
+    assert runs.read_scores(tmp_path / "run" / "scratch" / "seed_0")["auc"] == 0.25, "validation stays what it was"
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--initial_vision", "runs/people"])
+    with pytest.raises(InputError, match="from_runs_people/seed_0: holds no finished run; train first"):
+        covid_ct.main()
 
 
 def test_the_table_has_a_row_for_each_start(tmp_path: Path) -> None:
     scratch = [{"auc": auc, "accuracy": 0.5, "f1": 0.25} for auc in (0.7, 0.8, 0.9)]
     covid_ct.keep(tmp_path / "results.json", covid_ct.SCRATCH, scratch)
-    table = scores_table(covid_ct.keep(tmp_path / "results.json", covid_ct.PRETRAINED, scratch[:1])).splitlines()
+    name = covid_ct.name_of_start("runs/people")
+    table = scores_table(covid_ct.keep(tmp_path / "results.json", name, scratch[:1])).splitlines()
     assert table[2:] == [
         "| random weights | 3 | 0.800 ± 0.100 | 0.500 ± 0.000 | 0.250 ± 0.000 | 0.700, 0.800, 0.900 |",
-        "| phantom pretraining | 1 | 0.700 | 0.500 | 0.250 | 0.700 |",
+        "| from runs/people | 1 | 0.700 | 0.500 | 0.250 | 0.700 |",
     ]
 
 

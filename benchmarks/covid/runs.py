@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmarks.covid.folds import TASK
 from datasets.errors import InputError
+from training.pretraining.run import SCORES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train_encoder_2D1D.py"
-SCORES = "validation.json"  # that a run of the script leaves behind
 OPTIONS = "options.json"
 LAST_LINES = 5
 FIGURES = ("auc", "accuracy", "f1")
@@ -32,15 +32,30 @@ def run_encoder(
     if not (done.is_file() and json.loads(done.read_text(encoding="utf-8")) == given):
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
-        log = folder / "training.log"
-        words = [str(SCRIPT), *command_line({**given, "run_dir": str(folder), "overwrite": True})]
-        with log.open("w", encoding="utf-8") as file:
-            status = subprocess.run([sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, check=False)
-        if status.returncode:
-            end = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
-            raise InputError(f"{log}: training ended with status {status.returncode}: {end}")
+        _run_script({**given, "run_dir": str(folder), "overwrite": True}, folder / "training.log")
         done.write_text(json.dumps(given), encoding="utf-8")
     return read_scores(folder)
+
+
+def score_test(folder: Path, manifest_dir: Path, options: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of a run that is there on the test split of a folder that needs no other one; nothing is trained.
+
+    Raises InputError where the folder holds no finished run, or with the end of the log where the script fails.
+    """
+    if not (folder / OPTIONS).is_file():
+        raise InputError(f"{folder}: holds no finished run; train first, without --split test")
+    of_test = {"manifest_dir": str(manifest_dir), "eval_only": True, "validation_split": "test"}
+    _run_script({**options, **of_test, "run_dir": str(folder)}, folder / "test.log")
+    return read_scores(folder, "test")
+
+
+def _run_script(options: Mapping[str, Any], log: Path) -> None:
+    with log.open("w", encoding="utf-8") as file:
+        words = [sys.executable, str(SCRIPT), *command_line(options)]
+        status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if status.returncode:
+        end = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        raise InputError(f"{log}: {SCRIPT.name} ended with status {status.returncode}: {end}")
 
 
 def command_line(options: Mapping[str, Any]) -> list[str]:
@@ -48,9 +63,9 @@ def command_line(options: Mapping[str, Any]) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
 
 
-def read_scores(folder: Path) -> dict[str, float]:
-    """AUC, accuracy and F1 of the task's validation images."""
-    scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+def read_scores(folder: Path, split: str = "val") -> dict[str, float]:
+    """AUC, accuracy and F1 of the task's images of a split."""
+    scores = json.loads((folder / SCORES[split]).read_text(encoding="utf-8"))
     return {name: float(scores[f"{TASK}/{name}"]) for name in FIGURES}
 
 

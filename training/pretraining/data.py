@@ -83,12 +83,14 @@ def read_data(settings: PretrainingSettings) -> PretrainingData:
             said = "not used, since no task has that name: " + "; ".join(unknown)
             distributed.from_main(lambda: print(said, flush=True))
     selected = select_tasks(every, settings.kinds, settings.task_weights)
-    tasks, missing = available_tasks(selected, settings.skip_missing_tasks)
+    held_out = settings.eval_only and not any(task.path("train").is_file() for task in selected)  # and nothing else
+    named_by = settings.validation_split if held_out else "train"
+    tasks, missing = available_tasks(selected, settings.skip_missing_tasks, named_by)
     if not settings.eval_only:
         check_deep_only(settings, tasks)
     decoded = [task for task in tasks if task.name not in settings.deep_only_tasks]
     validation_tasks, untrained = tasks_to_validate(every, decoded, settings.validation_split)
-    splits = (("train", tasks), (settings.validation_split, validation_tasks))
+    splits = (("train", [] if held_out else tasks), (settings.validation_split, validation_tasks))
     bad = check_data([task_source(task, split) for split, of_split in splits for task in of_split], settings)
     records, validation_records = (load_records(of_split, split, leave_out=bad) for split, of_split in splits)
     source += f": {', '.join(task.name for task in tasks)}"

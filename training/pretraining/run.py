@@ -38,7 +38,7 @@ from training.pretraining.settings import PretrainingSettings, in_updates
 # model, validation data, ranks, most samples a task, tasks for zero-shot alone -> scores
 Scorer = Callable[[PretrainingModel, PretrainingDataset, Ranks, int, list[str]], dict[str, float]]
 
-VALIDATION = "validation.json"  # in the run folder: the newest scores
+SCORES = {"val": "validation.json", "test": "test.json"}  # in the run folder: the newest scores, by split
 
 
 def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str, score: Scorer) -> None:
@@ -86,8 +86,9 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
     def evaluate(model: PretrainingModel, step: int) -> dict[str, float]:
         scores = score(model, validation, ranks, settings.validation_samples, data.untrained)
         if ranks.is_main:
-            run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": settings.validation_split}
-            write_whole_text(Path(settings.run_dir) / VALIDATION, json.dumps({**run, **scores}, indent=2) + "\n")
+            split = settings.validation_split
+            run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": split}
+            write_whole_text(Path(settings.run_dir) / SCORES[split], json.dumps({**run, **scores}, indent=2) + "\n")
         return scores
 
     if settings.eval_only:
