@@ -7,7 +7,8 @@ OPEN_KBP_FOLDER holds OpenKBP as NIfTI: patients.json, train/ and validation/.
 
 The clock runs from the start, reading the volumes included, and the rate of learning falls to nothing at its end.  Then
 the validation patients are answered and scored.  run_dir gets network.pt, result.json, cases.json and table.md;
-`--eval_only` scores the network that is there, on another `--validation` manifest if one is given.
+`--eval_only` scores the network that is there, on another `--validation` manifest if one is given, for instance into
+an `--output` of its own, so that the scores of before stay.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class HyperParameters:
     train: str = "open_kbp_segmentation_train.json"  # manifest to learn from, in manifest_dir
     validation: str = "open_kbp_segmentation_val.json"  # manifest to score on, in manifest_dir or a path of its own
     run_dir: str = "runs/dynunet"  # folder for the network, its scores and the table
+    output: str = ""  # folder for the scores and the table, where it is not run_dir
     minutes: float = 40.0  # from the start to the end of training
     threads: int = 2  # CPU cores
     clock: Literal["wall", "cpu"] = "wall"  # cpu: processor time over threads, where others compute on the same cores
@@ -179,10 +181,11 @@ def evaluate(settings: HyperParameters) -> None:
         "manifest": str(manifest),
         "about": about,
     }
-    write_whole_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
-    write_whole_text(folder / CASES, json.dumps(rows, indent=2) + "\n")
     table = peer_table({"MONAI DynUNet": result})
-    write_whole_text(folder / TABLE, table + "\n")
+    output = Path(settings.output or folder)
+    write_whole_text(output / RESULT, json.dumps(result, indent=2) + "\n")
+    write_whole_text(output / CASES, json.dumps(rows, indent=2) + "\n")
+    write_whole_text(output / TABLE, table + "\n")
     print(table)
 
 

@@ -35,6 +35,10 @@ def test_it_trains_scores_and_writes_a_table(tmp_path: Path, capsys: pytest.Capt
     assert result["about"]["training"]["steps"] > 0 and result["minutes"] >= 0.02
     assert (folder / "table.md").read_text(encoding="utf-8") in capsys.readouterr().out
 
+    settings.output = str(tmp_path / "again")
+    evaluate(settings)
+    assert json.loads((tmp_path / "again" / "cases.json").read_text()) == rows
+
     (tmp_path / "other").mkdir()
     settings.validation = str(tmp_path / "other" / "test.json")
     Path(settings.validation).write_text(json.dumps([write_patient(tmp_path / "other", {"kidney": 1}, "c")]))

@@ -177,6 +177,18 @@ def test_open_kbps_lungs_are_dark_and_left_out_where_not_reached() -> None:
         assert "lungs" not in case.masks or np.median(ct[case.masks["lungs"]]) < -600
 
 
+def test_a_folder_of_test_patients_alone_is_scored_too(tmp_path: Path) -> None:
+    folder = shared_path("data", "open_kbp")
+    listed = json.loads((folder / "patients.json").read_text())
+    (tmp_path / "validation").symlink_to(folder / "validation")
+    held_out = {"mask_values": listed["mask_values"], "test": listed["validation"][:2]}
+    (tmp_path / "patients.json").write_text(json.dumps(held_out))
+    assert [case.name for case in open_kbp_cases(tmp_path, 3)] == [case.name for case in open_kbp_cases(folder, 2)]
+    (tmp_path / "patients.json").write_text(json.dumps({**held_out, "test": []}))
+    with pytest.raises(InputError, match="lists no patient in validation, nor in test"):
+        next(open_kbp_cases(tmp_path, 3))
+
+
 def test_histograms_that_agree_overlap_wholly_and_distant_ones_not_at_all() -> None:
     rng = np.random.default_rng(0)
     hu, mask = rng.normal(40, 10, (30, 30, 30)), np.ones((30, 30, 30), bool)

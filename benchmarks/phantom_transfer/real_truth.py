@@ -93,12 +93,18 @@ def real_ct_cases(folder: Path, min_voxels: int = 60) -> Iterator[RealCase]:
 
 
 def open_kbp_cases(folder: Path, limit: int) -> Iterator[RealCase]:
-    """The first ``limit`` validation patients; raises InputError where the set is not in the folder."""
+    """The first ``limit`` validation patients, or those of the test where a folder has no other.
+
+    Raises InputError where the set is not in the folder.
+    """
     path = folder / "patients.json"
     if not path.is_file():
         raise InputError(f"{path}: is missing; give the folder of OpenKBP as --open_kbp")
     patients = json.loads(path.read_text(encoding="utf-8"))
-    for item in patients["validation"][:limit]:
+    listed = patients.get("validation") or patients.get("test")
+    if not listed:
+        raise InputError(f"{path}: lists no patient in validation, nor in test")
+    for item in listed[:limit]:
         values = np.asarray(nib.Nifti1Image.from_filename(folder / item["organs_mask"]).dataobj)
         image = nib.Nifti1Image.from_filename(folder / item["image"])
         masks = {ORGANS[organ]: values == patients["mask_values"][organ] for organ in item["organs"]}
