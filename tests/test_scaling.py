@@ -47,8 +47,9 @@ def test_parameters_are_counted_without_building_them():
 
 def test_days_and_tables():
     assert scaling.days(86_400 * 8 * 312e12 * 0.3, Assumptions()) == pytest.approx(1)
-    table = scaling.run_table(RESULTS, Assumptions())
+    table = scaling.run_table(RESULTS, Assumptions(loader_ms=500))
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")]
     rate, cores = float(cells[5]), float(cells[6])
     assert cores == pytest.approx(2 * rate, rel=0.05)  # a volume takes two seconds of a core
+    assert float(cells[7]) == pytest.approx(0.5 * rate, abs=0.06), "and half a second from the cache"
     assert "| cache, 6 patches, int16 | 25 MB | 0.25 TB |" in scaling.storage_table(Assumptions())
