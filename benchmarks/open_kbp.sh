@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Organs of real patients, from the files as downloaded to the tables of docs/real_data.md: prepares OpenKBP, trains the
-# encoder and CTInstruct by the recipes of that name on two CPU cores, answers about the validation patients, about other
-# patients' volumes and about none, and prints what was right.
+# encoder and CTInstruct by the recipes of that name on two CPU cores, notes what its volumes are like, answers about the
+# validation patients, about other patients' volumes and about none, and prints what was right.
 #
 #     benchmarks/open_kbp.sh OPEN_KBP_FOLDER [FOLDER]
 #
@@ -31,6 +31,8 @@ train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDE
     --segmentation_micro_batch $((2 / ranks))
 train train_CTInstruct.py --manifests "$DATA/instruction/open_kbp_train.json" --run_dir "$FOLDER/tuned" \
     --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" --mask_volumes $((2 / ranks))
+"$PYTHON" -m evaluation.familiarity --checkpoint "$FOLDER/tuned" --known "$DATA/instruction/open_kbp_train.json" \
+    --held_out "$DATA/instruction/open_kbp_val.json"
 "$PYTHON" evaluate_CTInstruct.py --checkpoint "$FOLDER/tuned" --manifest "$DATA/instruction/open_kbp_val.json" \
     --num_beams 1 --precision fp32 --control none shuffled no_image --cache "$FOLDER/cache" --output "$FOLDER/evaluation"
 "$PYTHON" -m evaluation.learning.by_kind --evaluation "$FOLDER/evaluation" \
