@@ -260,3 +260,22 @@ def test_the_published_dice_is_of_the_first_mask_on_the_padded_grid_against_all_
         said.append(torch.stack([first, second]))
         list(inference.answer_batches(model, dataset, [[record]], writer, writer_folder, GREEDY, asked))
     assert merge_predictions(writer_folder, [record.id])[0]["dice_release_protocol"] is None
+
+
+def test_volumes_unlike_those_of_training_are_told_once_each(model, tmp_path, monkeypatch, caplog):
+    class Odd:
+        """Knows volumes by nothing, and doubts every one."""
+
+        def doubts(self, description: np.ndarray) -> list[str]:
+            assert np.isfinite(description).all()
+            return ["unlike"]
+
+    records = load_manifest(EXAMPLE)
+    monkeypatch.setattr(model, "familiarity", Odd(), raising=False)
+    run(model, records, tmp_path / "all")
+    told = [message.partition(": ")[0] for message in caplog.messages if message.endswith(": unlike")]
+    assert told == [records[0].image_path[0]] and len(records) > 1, "all records are about one volume"
+    caplog.clear()
+    monkeypatch.setattr(model, "familiarity", None)
+    run(model, records[:1], tmp_path / "one")
+    assert not any("unlike" in message for message in caplog.messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from models.answering.predicting import GenerationOptions, SampleAnswer, predict
 from models.answering.recent_volumes import RecentEncodings
 from models.ctinstruct import CTInstruct
 
+log = logging.getLogger(__name__)
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
 
 
@@ -41,7 +43,8 @@ def answer_batches(
     """Answer and score records, writing each as soon as it is there; yields the ids that are done.
 
     A batch is answered as a whole though an earlier run may have written a part of it: only what is missing is written.
-    A sample that cannot be read, answered or scored is recorded with its reason, and the run goes on.
+    A sample that cannot be read, answered or scored is recorded with its reason, and the run goes on.  Where the model
+    knows what the volumes of its training are like, the log names those that are unlike them.
 
     Args:
         asked: by id, what is asked in place of a record's own question (see `evaluation.answering.controls`).  Its
@@ -54,6 +57,7 @@ def answer_batches(
         writer.write(result if shown is None else {**result, "image_shown": shown.image_path})
 
     encodings = RecentEncodings(model)
+    told: set[str] = set()
     for batch in batches:
         samples: list[tuple[InstructionRecord, InstructionSample]] = []
         for record in batch:
@@ -84,6 +88,11 @@ def answer_batches(
                 result = _failed(record, error)
             write(record, result)
             yield record.id
+        if not asked:  # under a control the volumes are those that were told before
+            for key in [key for key in encodings.doubts if key not in told]:
+                told.add(key)
+                for doubt in encodings.doubts[key]:
+                    log.warning("%s: %s", key, doubt)
 
 
 def _predict_each(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from datasets.instruction import InstructionSample
+from models.answering.familiarity import Familiarity, describe
 from models.ctinstruct import CTInstruct
 from models.encoders.contract import EncodedVolume
 from models.prompt_prefixes import HeldPrefixes
@@ -16,10 +17,13 @@ class RecentEncodings:
     """Encodings of the volumes of the last batch, for those of its volumes that the next batch asks about again.
 
     prefixes: what the language model has read of these volumes; they go when the encodings go.
+    doubts: by the key of every volume that was encoded, in what it is unlike those of training; of a model that knows.
     """
 
     def __init__(self, model: CTInstruct) -> None:
         self._model = model
+        self._familiarity: Familiarity | None = getattr(model, "familiarity", None)
+        self.doubts: dict[str, list[str]] = {}
         self.prefixes = HeldPrefixes()
         self._held: dict[str, EncodedVolume] = {}  # by the volume's key
 
@@ -34,5 +38,7 @@ class RecentEncodings:
         self.prefixes.keep(self._held.values())
         for key, volume in asked.items():
             if key not in self._held:
-                self._held[key] = self._model.encode_volumes([volume])[0]
+                encoded = self._held[key] = self._model.encode_volumes([volume])[0]
+                if self._familiarity is not None:
+                    self.doubts[key] = self._familiarity.doubts(describe(volume, encoded))
         return [[self._held[key] for key in sample.volume_keys] for sample in samples]

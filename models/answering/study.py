@@ -15,7 +15,6 @@ from datasets.vocabulary import TASK_TOKENS, diagnosis_facts
 from datasets.volume.cache import volume_key
 from datasets.volume.guards import range_doubts
 from models.answering.answer import Answer, Mask, SourceVolume
-from models.answering.familiarity import Familiarity, describe
 from models.answering.mask_labels import mask_names
 from models.answering.predicting import GenerationOptions, SampleAnswer, predict
 from models.answering.recent_volumes import RecentEncodings
@@ -133,15 +132,11 @@ class Study:
 
     def _unfamiliar(self, images: Sequence[str | Path]) -> tuple[str, ...]:
         """A line for each volume that is unlike those of training, where the checkpoint holds what these are like."""
-        familiarity: Familiarity | None = getattr(self.model, "familiarity", None)
-        if familiarity is None or not self.volumes:
+        if getattr(self.model, "familiarity", None) is None or not self.volumes:
             return ()
-        volumes = zip(images, self.volumes, self.encoded(), strict=True)
-        return tuple(
-            f"{image}: {doubt}"
-            for image, volume, encoded in volumes
-            for doubt in familiarity.doubts(describe(volume, encoded))
-        )
+        self.encoded()
+        doubts = self._encodings.doubts
+        return tuple(f"{image}: {doubt}" for image, key in zip(images, self.keys, strict=True) for doubt in doubts[key])
 
     def encoded(self) -> list[EncodedVolume]:
         """The volumes' encodings, made when they are needed for the first time."""
