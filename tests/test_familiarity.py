@@ -49,6 +49,14 @@ def test_the_threshold_keeps_the_share_that_it_promises_and_finds_what_is_unlike
     assert few.threshold == pytest.approx(max(few.score(row) for row in correlated(20, 1)))
 
 
+def test_none_is_doubted_of_those_that_set_the_threshold_by_their_largest_score(tmp_path: Path) -> None:
+    for seed in range(20):
+        held_out = correlated(20, seed + 100)
+        Familiarity.fit(correlated(60, seed), held_out).save(tmp_path)
+        again = read_familiarity(tmp_path)
+        assert again is not None and not any(again.doubts(row) for row in held_out)
+
+
 def test_the_score_is_the_largest_of_the_parts() -> None:
     known, held_out = (np.hstack([correlated(500, seed, 60), correlated(500, seed + 50, 5)]) for seed in (0, 1))
     parts = Familiarity.fit(known, held_out, sizes=(60, 5))

@@ -88,7 +88,7 @@ def answer_batches(
                 result = _failed(record, error)
             write(record, result)
             yield record.id
-        if not asked:  # under a control the volumes are those that were told before
+        if not asked:  # under a control a volume stands in for another, and nothing is said of it
             for key in [key for key in encodings.doubts if key not in told]:
                 told.add(key)
                 for doubt in encodings.doubts[key]:

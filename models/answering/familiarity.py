@@ -80,17 +80,18 @@ class Familiarity:
             if len(rows) < FEWEST:
                 raise InputError(f"{len(rows)} {name} volumes: give at least {FEWEST}")
         deviation = known.std(axis=0)
-        deviation = np.where(deviation > 1e-8, deviation, 1.0)
-        centre = known.mean(axis=0)
+        deviation = _as_stored(np.where(deviation > 1e-8, deviation, 1.0))
+        centre = _as_stored(known.mean(axis=0))
         sizes = sizes or (known.shape[1],)
         precision = np.zeros((known.shape[1],) * 2)
         for part in _slices(sizes):
             standard = (known[:, part] - centre[part]) / deviation[part]
-            precision[part, part] = LedoitWolf(assume_centered=True).fit(standard).precision_
+            precision[part, part] = _as_stored(LedoitWolf(assume_centered=True).fit(standard).precision_)
         unfinished = cls(centre, deviation, precision, math.inf, sizes)
         scores = np.sort([unfinished.score(row) for row in held_out])
         rank = min(math.ceil(share * (len(scores) + 1)), len(scores))
-        return cls(centre, deviation, precision, float(scores[rank - 1]), sizes)
+        threshold = np.nextafter(np.float32(scores[rank - 1]), np.float32(np.inf))  # not below it as stored
+        return cls(centre, deviation, precision, float(threshold), sizes)
 
     def score(self, description: np.ndarray) -> float:
         """Distance of a description (n,) to the training volumes, of the part that is farthest; infinite if not finite.
@@ -126,6 +127,11 @@ class Familiarity:
         return write_whole_bytes(
             path, save({name: np.atleast_1d(np.ascontiguousarray(part)) for name, part in parts.items()})
         )
+
+
+def _as_stored(values: np.ndarray) -> np.ndarray:
+    """Rounded as in the file, so that scores are the same when it is read back."""
+    return values.astype(np.float32).astype(float)
 
 
 def _slices(sizes: tuple[int, ...]) -> list[slice]:

@@ -39,6 +39,6 @@ class RecentEncodings:
         for key, volume in asked.items():
             if key not in self._held:
                 encoded = self._held[key] = self._model.encode_volumes([volume])[0]
-                if self._familiarity is not None:
+                if self._familiarity is not None and key not in self.doubts:
                     self.doubts[key] = self._familiarity.doubts(describe(volume, encoded))
         return [[self._held[key] for key in sample.volume_keys] for sample in samples]
