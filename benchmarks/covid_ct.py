@@ -81,7 +81,7 @@ class HyperParameters:
     seeds: tuple[int, ...] = (0, 1, 2)  # a run each
     initial_vision: str = ""  # a pretrained folder of the same preset to start from; none: random weights
     steps: int = 600  # of 16 images
-    split: Literal["val", "test"] = "val"  # test: nothing is trained, the runs that are there are scored on it
+    split: Literal["val", "test"] = "val"  # test: the runs that are there are scored on it, by their own options
     folds: int = 0  # so many folds of the training split in place of the official validation; 0 for the latter
     options: tuple[str, ...] = ()  # NAME=VALUE of train_encoder_2D1D.py, over those that are written here
 
@@ -107,7 +107,7 @@ def runs_of(settings: HyperParameters) -> list[Scores]:
     found: list[Scores] = []
     for folder, manifest_dir, seed in places:
         if settings.split == "test":
-            found.append(score_test(folder, manifest_dir, options))
+            found.append(score_test(folder, manifest_dir))
         else:
             found.append(run_encoder(folder, manifest_dir, options, settings.steps, seed))
         print(f"{folder}: AUC {found[-1]['auc']:.3f}", flush=True)

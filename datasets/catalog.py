@@ -74,18 +74,20 @@ def published_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[Pretraining
     ]
 
 
-def other_tasks(manifest_dir: str | Path = MANIFEST_DIR) -> list[PretrainingTask]:
+def other_tasks(manifest_dir: str | Path = MANIFEST_DIR, split: str = "train") -> list[PretrainingTask]:
     """The tasks of further data sets whose manifests are in the folder, with weight 1 and the labels that these name.
 
-    They are of 2D images where every record's is a PNG or JPEG.  Raises ManifestError for a damaged manifest.
+    split: of the manifest that a task must have.
+
+    Tasks are of 2D images where every record's is a PNG or JPEG.  Raises ManifestError for a damaged manifest.
     """
     found = []
     for name in OTHER_TASKS:
-        paths = [Path(manifest_dir) / f"{name}_{split}.json" for split in ("train", "val", "test")]
-        if not paths[0].is_file():
+        paths = {part: Path(manifest_dir) / f"{name}_{part}.json" for part in ("train", "val", "test")}
+        if not paths[split].is_file():
             continue
         kind = next(kind for kind in KINDS if name.endswith(kind))
-        rows = [row for path in paths if path.is_file() for row in read_rows(path) if isinstance(row, dict)]
+        rows = [row for path in paths.values() if path.is_file() for row in read_rows(path) if isinstance(row, dict)]
         labels = {label: None for row in rows for label in row.get("disease_label") or row.get("labels") or ()}
         is_2d = all(str(row.get("image_path")).lower().endswith(_IMAGES) for row in rows)
         manifest = f"{_braces_kept(manifest_dir)}/{name}_{{split}}.json"

@@ -81,3 +81,24 @@ def test_pretraining_leaves_bad_volumes_out_and_names_manifests_of_no_task(phant
     assert images and "cut.nii.gz" not in images and data.validation_records["CTRATE_image_text"]
     said = capsys.readouterr().out
     assert "CTRATE_imagetext_train.json (nearest: CTRATE_image_text_train.json)" in said
+
+
+def test_a_folder_of_test_manifests_alone_is_evaluated_on(phantoms, tmp_path):
+    """Held-out cases have no training manifests beside them; tasks that are not the paper's are found, too."""
+    source = phantoms / "pretraining"
+    rows = json.loads((source / "segmentation_train.json").read_text())
+    for row in rows:
+        row |= {name: str((source / row[name]).resolve()) for name in ("image_path", "mask_path")}
+    (tmp_path / "open_kbp_segmentation_test.json").write_text(json.dumps(rows))
+    line = f"--preset tiny --manifest_dir {tmp_path} --skip_missing_tasks True"
+    with pytest.raises(InputError, match="have no manifest"):
+        read_data(settings_of(train_encoder_2D1D, line))
+    line += " --eval_only True"
+    with pytest.raises(InputError, match="have no manifest"):
+        read_data(settings_of(train_encoder_2D1D, line))
+    data = read_data(settings_of(train_encoder_2D1D, f"{line} --validation_split test"))
+    assert not data.records and list(data.validation_records) == ["open_kbp_segmentation"]
+    assert len(data.validation_records["open_kbp_segmentation"]) == len(rows)
+    (tmp_path / "open_kbp_segmentation_test.json").rename(tmp_path / "open_kbp_segmentation_train.json")
+    with pytest.raises(InputError, match="no task has a manifest of the test split to evaluate on"):
+        read_data(settings_of(train_encoder_2D1D, f"{line} --validation_split test"))

@@ -37,13 +37,15 @@ def run_encoder(
     return read_scores(folder)
 
 
-def score_test(folder: Path, manifest_dir: Path, options: Mapping[str, Any]) -> dict[str, float]:
-    """Scores of a run that is there on the test split of a folder that needs no other one; nothing is trained.
+def score_test(folder: Path, manifest_dir: Path) -> dict[str, float]:
+    """Scores of a run that is there, by its own options, on the test split of a folder that needs no other one.
 
-    Raises InputError where the folder holds no finished run, or with the end of the log where the script fails.
+    Nothing is trained.  Raises InputError where the folder holds no finished run, or with the end of the log where the
+    script fails.
     """
     if not (folder / OPTIONS).is_file():
         raise InputError(f"{folder}: holds no finished run; train first, without --split test")
+    options = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
     of_test = {"manifest_dir": str(manifest_dir), "eval_only": True, "validation_split": "test"}
     _run_script({**options, **of_test, "run_dir": str(folder)}, folder / "test.log")
     return read_scores(folder, "test")

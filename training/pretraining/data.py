@@ -75,22 +75,25 @@ def read_data(settings: PretrainingSettings) -> PretrainingData:
         manifest = f"{settings.phantoms}/train.json"
         distributed.from_main(lambda: ensure_phantoms(settings.phantoms, [manifest]))
         every, source = phantom_tasks(settings.phantoms), f"phantoms in {settings.phantoms}"
+        named_by = "train"
     else:
-        every = [*published_tasks(settings.manifest_dir), *other_tasks(settings.manifest_dir)]
+        held_out = settings.eval_only and not any(Path(settings.manifest_dir).glob(f"[!.]*{_TRAIN}"))
+        named_by = settings.validation_split if held_out else "train"  # whose manifests say which tasks there are
+        every = [*published_tasks(settings.manifest_dir), *other_tasks(settings.manifest_dir, named_by)]
         source = f"manifests in {settings.manifest_dir}"
         unknown = check_manifest_names(settings.manifest_dir, [task.name for task in every])
         if unknown:
             said = "not used, since no task has that name: " + "; ".join(unknown)
             distributed.from_main(lambda: print(said, flush=True))
     selected = select_tasks(every, settings.kinds, settings.task_weights)
-    held_out = settings.eval_only and not any(task.path("train").is_file() for task in selected)  # and nothing else
-    named_by = settings.validation_split if held_out else "train"
     tasks, missing = available_tasks(selected, settings.skip_missing_tasks, named_by)
     if not settings.eval_only:
         check_deep_only(settings, tasks)
     decoded = [task for task in tasks if task.name not in settings.deep_only_tasks]
     validation_tasks, untrained = tasks_to_validate(every, decoded, settings.validation_split)
-    splits = (("train", [] if held_out else tasks), (settings.validation_split, validation_tasks))
+    if settings.eval_only and not validation_tasks:
+        raise InputError(f"{source}: no task has a manifest of the {settings.validation_split} split to evaluate on")
+    splits = (("train", tasks if named_by == "train" else []), (settings.validation_split, validation_tasks))
     bad = check_data([task_source(task, split) for split, of_split in splits for task in of_split], settings)
     records, validation_records = (load_records(of_split, split, leave_out=bad) for split, of_split in splits)
     source += f": {', '.join(task.name for task in tasks)}"

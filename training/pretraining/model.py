@@ -144,6 +144,8 @@ def load_text_encoder(settings: PretrainingSettings, reports: list[str]) -> Text
     folder = Path(settings.run_dir) / "text_encoder"
 
     def build() -> None:
+        if not folder.is_dir() and settings.eval_only:
+            raise InputError(f"{folder}: is missing; give the --text_encoder that the run was trained with")
         if not folder.is_dir():
             width = VISION_PRESETS["tiny"].query_width
             with written_whole([folder]) as (part,):

@@ -88,6 +88,9 @@ def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str
         if ranks.is_main:
             split = settings.validation_split
             run = {"step": step, "encoder": encoder, "kinds": settings.kinds, "split": split}
+            if not settings.eval_only:  # what is there of another split is of another state of the model
+                for name in SCORES.values():
+                    (Path(settings.run_dir) / name).unlink(missing_ok=True)
             write_whole_text(Path(settings.run_dir) / SCORES[split], json.dumps({**run, **scores}, indent=2) + "\n")
         return scores
 
