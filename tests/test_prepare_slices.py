@@ -164,3 +164,6 @@ def test_ucsd_may_have_its_test_lists_alone(tmp_path):
     assert findings.problems == [] and {case.split for case in cases} == {"test"}
     assert {case.id for case in cases} == {name for name, case in truth.cases.items() if case.split == "test"}
     assert sum("is missing" in line for line in findings.warnings) == 4
+    (tmp_path / "Data-split/NonCOVID/trainCT_NonCOVID.txt").write_text("")
+    missing = [line for line in problems_of(UCSD, tmp_path) if "is missing" in line]
+    assert len(missing) == 3, "of one class's lists others are expected, or that class has no training slices"

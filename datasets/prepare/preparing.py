@@ -150,7 +150,7 @@ def _lost_splits(checked: Checked, former: Record | None) -> list[str]:
 
     Held-out cases are often kept apart; to prepare them must not remove the manifests that a model is trained on.
     """
-    if former is None or former["source"] == str(checked.source):
+    if checked.problems or former is None or former["source"] == str(checked.source):
         return []
     found = counts_by_split(checked.cases)
     lost = [split for split in former["cases"] if split not in found]

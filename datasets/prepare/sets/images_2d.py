@@ -35,13 +35,18 @@ def read_sars_cov(source: Path, settings: Mapping[str, str], findings: Findings)
 def read_ucsd(source: Path, settings: Mapping[str, str], findings: Findings) -> list[Case]:
     """A case a slice of the official lists; panels of one figure (`...-p6-52%0.png`) are taken as one patient's."""
     cases: dict[str, Case] = {}
+    lists = {
+        (folder, split): source / "Data-split" / folder / f"{split}CT_{folder}.txt"
+        for folder in _UCSD
+        for split in _SPLITS
+    }
+    test_alone = {split for (_, split), path in lists.items() if path.is_file()} == {"test"}  # held out, and kept apart
     for folder, (is_covid, images) in _UCSD.items():
         place = _unpacked(source, images, findings)
-        lists = {split: source / "Data-split" / folder / f"{split}CT_{folder}.txt" for split in _SPLITS}
-        there = {split for split, path in lists.items() if path.is_file()}
-        for split, path in lists.items():
-            if split not in there:  # the test's may be kept apart from the others
-                fault = split != "test" and there != {"test"}
+        for split in _SPLITS:
+            path = lists[folder, split]
+            if not path.is_file():
+                fault = split != "test" and not test_alone
                 lines = findings.problems if fault else findings.warnings
                 lines.append(f"{path}: is missing" + ("; download Data-split again" if fault else ""))
                 continue
@@ -98,7 +103,7 @@ DATA_SETS = (
         name="ucsd_covid_ct",
         title="UCSD COVID-CT",
         read=read_ucsd,
-        marks=("Data-split/COVID",),
+        marks=("Data-split/COVID/trainCT_COVID.txt",),
         pretraining=("UCSD-AI4H_disease_classification",),
         size="746 slices",
         licence="for research; images of open preprints",
