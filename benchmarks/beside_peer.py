@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.segmentation_peer.scoring import OWN_SLICES, own_slices_dice, own_slices_summary, slice_axis, summary
@@ -23,11 +22,13 @@ from datasets.whole_files import write_whole_text
 from evaluation.metrics.segmentation import missing_mask_scores, segmentation_scores
 from evaluation.predictions import read_predictions
 from evaluation.report.mask_cases import read_case
+from evaluation.report.tables import mean_of_known
 from training.arguments import parse
 from training.script import run_script
 
 Row = dict[str, Any]
 FILES = ("cases.json", "result.json")  # of the peer
+NAMES = ("label", "patient_id", "image_path")  # in a row; all else are figures
 
 
 @dataclass
@@ -87,24 +88,19 @@ def by_contour(rows: Sequence[Row]) -> list[Row]:
     found: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         found[_key(row)].append(row)
-    return [{name: _mean([row[name] for row in same]) for name in same[0]} for same in found.values()]
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """Of figures, those that are not None; names are the same in all."""
-    if isinstance(values[0], str):
-        return values[0]
-    figures = [value for value in values if value is not None]
-    return fmean(figures) if figures else None
+    return [
+        {**same[0], **{name: mean_of_known(row[name] for row in same) for name in same[0] if name not in NAMES}}
+        for same in found.values()
+    ]
 
 
 def differences(ours: Sequence[Row], peer: Sequence[Row]) -> list[Row]:
-    """Ours less the peer's for each patient and organ."""
-    theirs = {_key(row): row for row in by_contour(peer)}
+    """Ours less the peer's for each patient and organ, of the rows that `in_common` gives."""
+    theirs = {_key(row): row for row in peer}
     return [
         {"patient_id": row["patient_id"], "label": row["label"], "hd95": None}
         | {name: row[name] - theirs[_key(row)][name] for name in ("dice", "nsd")}
-        for row in by_contour(ours)
+        for row in ours
     ]
 
 

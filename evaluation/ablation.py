@@ -26,8 +26,8 @@ from datasets.whole_files import save_picture, write_whole_text
 from evaluation.report.palette import SERIES_COLOURS
 from evaluation.report.tables import NO_VALUE, Table, format_mean, mean_of_known, to_csv, to_markdown
 from models.configuration import ENCODER_NAMES
+from training.pretraining.settings import SCORES
 
-SCORES = {"val": "validation.json", "test": "test.json"}  # by split, as the encoder scripts write them
 OBJECTIVES = {
     frozenset({"image_text"}): "contrastive",
     frozenset({"image_text", "classification"}): "contrastive + classification",

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from datasets.errors import InputError
 from evaluation.ablation import OBJECTIVES, ablation_plot, ablation_table, main, read_run
-from training.pretraining.run import SCORES
+from training.pretraining.settings import SCORES
 
 SETS = [sorted(kinds) for kinds in OBJECTIVES]
 

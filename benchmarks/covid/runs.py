@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.covid.folds import TASK
 from datasets.errors import InputError
-from training.pretraining.run import SCORES
+from training.pretraining.settings import SCORES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train_encoder_2D1D.py"
 OPTIONS = "options.json"

@@ -144,12 +144,13 @@ def load_text_encoder(settings: PretrainingSettings, reports: list[str]) -> Text
     folder = Path(settings.run_dir) / "text_encoder"
 
     def build() -> None:
-        if not folder.is_dir() and settings.eval_only:
+        if folder.is_dir():
+            return
+        if settings.eval_only:
             raise InputError(f"{folder}: is missing; give the --text_encoder that the run was trained with")
-        if not folder.is_dir():
-            width = VISION_PRESETS["tiny"].query_width
-            with written_whole([folder]) as (part,):
-                build_tiny_text_encoder([*descriptions().values(), *reports], width).save(part)
+        width = VISION_PRESETS["tiny"].query_width
+        with written_whole([folder]) as (part,):
+            build_tiny_text_encoder([*descriptions().values(), *reports], width).save(part)
 
     distributed.from_main(build)
     return TextEncoder.load(folder, cache=cache)

@@ -33,12 +33,10 @@ from training.pretraining.model import (
     preprocessing_of,
     vision_config,
 )
-from training.pretraining.settings import PretrainingSettings, in_updates
+from training.pretraining.settings import SCORES, PretrainingSettings, in_updates
 
 # model, validation data, ranks, most samples a task, tasks for zero-shot alone -> scores
 Scorer = Callable[[PretrainingModel, PretrainingDataset, Ranks, int, list[str]], dict[str, float]]
-
-SCORES = {"val": "validation.json", "test": "test.json"}  # in the run folder: the newest scores, by split
 
 
 def pretrain(settings: PretrainingSettings, presets: NamedDefaults, encoder: str, score: Scorer) -> None:

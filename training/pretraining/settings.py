@@ -13,6 +13,7 @@ from training.settings import TrainingSettings
 
 Settings = TypeVar("Settings", bound="PretrainingSettings")
 Size = Literal["full", "small", "compact", "tiny"]
+SCORES = {"val": "validation.json", "test": "test.json"}  # in the run folder: the newest scores, by validation_split
 
 
 @dataclass(kw_only=True)
