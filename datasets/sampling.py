@@ -8,7 +8,7 @@ what is in one follows from its number: a run whose steps have as many micro-bat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
@@ -37,6 +37,18 @@ def instead_of(reference: SampleReference, size: int) -> SampleReference:
 def evenly(count: int, limit: int) -> list[int]:
     """Places of at most `limit` of `count` things: the first, the last, and others evenly between them."""
     return np.linspace(0, count - 1, min(count, limit)).astype(int).tolist()
+
+
+def portions(count: int, first: int) -> Iterator[list[int]]:
+    """Places of `count` things: `first` of them, evenly spread, then the others in doubling numbers."""
+    spread = evenly(count, first)
+    yield spread
+    taken = set(spread)
+    rest = [place for place in range(count) if place not in taken]
+    size = max(first, 1)
+    while rest:
+        yield rest[:size]
+        rest, size = rest[size:], size * 2
 
 
 class Sampler(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from datasets.errors import InputError
 from datasets.manifest_check.needs import MaskNeed, RecordNeeds
 from datasets.manifest_check.report import LabelVoxels, ManifestReport
 from datasets.prepare.progress import shown
-from datasets.sampling import evenly
+from datasets.sampling import portions
 from datasets.volume.mask_rules import label_values
 
 MOST_VALUES = 6  # of a file that a note names
@@ -27,7 +27,7 @@ def look_at_masks(needs: Mapping[int, RecordNeeds], report: ManifestReport, work
     if not with_masks:
         return
     title = f"{Path(report.where).name}: masks"
-    for chosen in _portions(len(with_masks), count):
+    for chosen in portions(len(with_masks), count):
         part = [with_masks[place] for place in chosen]
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             found = shown(pool.map(lambda item: _values_of(item[1]), part), len(part), title)
@@ -39,17 +39,6 @@ def look_at_masks(needs: Mapping[int, RecordNeeds], report: ManifestReport, work
             break
     report.records -= len({row for row, _ in report.faults} & set(needs))
     _judge(report, len(with_masks))
-
-
-def _portions(total: int, first: int) -> Iterator[list[int]]:
-    """Places in a list of `total`: `first` of them, evenly spread, then the others in doubling numbers."""
-    spread = evenly(total, first)
-    yield spread
-    rest = [place for place in range(total) if place not in set(spread)]
-    size = max(first, 1)
-    while rest:
-        yield rest[:size]
-        rest, size = rest[size:], size * 2
 
 
 def _values_of(need: RecordNeeds) -> tuple[dict[str, set[int]], list[str]]:

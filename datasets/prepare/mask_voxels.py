@@ -18,7 +18,7 @@ from datasets.prepare.case import Case
 from datasets.prepare.mask_conversion import read_matlab_mask
 from datasets.prepare.processes import in_processes
 from datasets.prepare.progress import shown
-from datasets.sampling import evenly
+from datasets.sampling import portions
 from datasets.volume.geometry import VolumeError
 from datasets.volume.mask_rules import whole_numbers
 from datasets.volume.readers import read_raw
@@ -87,12 +87,8 @@ def _portions(cases: Sequence[Case]) -> Iterator[list[Case]]:
         return
     files = max(1, len({path for mask in cases[0].masks.values() for path in mask.files}))
     size = max(FEWEST, FILES // files)
-    places = evenly(len(cases), size)
-    yield [cases[place] for place in places]
-    rest = [case for place, case in enumerate(cases) if place not in set(places)]
-    while rest:
-        yield rest[:size]
-        rest, size = rest[size:], size * 2
+    for places in portions(len(cases), size):
+        yield [cases[place] for place in places]
 
 
 def _values_of(case: Case) -> _Values:
