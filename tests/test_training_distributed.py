@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.sampling import MixtureSampler
-from tests.launch import finish, launch, run
+from tests.launch import finish, launch, run, run_well
 from training import checkpoint_store
 from training.look_ahead import MOST_AHEAD
 
@@ -121,6 +121,12 @@ def test_sigterm_to_one_rank_ends_both_before_the_same_micro_step(tmp_path):
     finish(process)
     checkpoint = checkpoint_store.latest_complete(tmp_path)
     assert checkpoint is not None and (checkpoint / "training" / "rank_001.pt").is_file()
+
+
+def test_the_first_rank_waits_for_one_that_has_yet_to_hear_that_the_run_ends(tmp_path):
+    """The checkpoint is there, so nothing is left to do together; but the store they ask goes with the first rank."""
+    run_well(*toy(tmp_path, "--save_interval", "4", "--terminate_at", "4", "--late_seconds", "2"), ranks=2)
+    assert checkpoint_store.step_of(checkpoint_store.latest_complete(tmp_path)) == 4
 
 
 def test_ranks_whose_launcher_is_killed_save_and_end(tmp_path):

@@ -25,7 +25,7 @@ from torch import nn
 
 from datasets.errors import CheckpointError, InputError
 from datasets.sampling import MixtureSampler, SampleReference, instead_of
-from training import background_saves, checkpoint_store, distributed, random_state
+from training import background_saves, checkpoint_store, distributed, loop, random_state, stopping
 from training.arguments import parse
 from training.loop import TrainingResult, train
 from training.script import run_script
@@ -61,6 +61,7 @@ class ToySettings(TrainingSettings):
     nan_at: int = 0  # the step whose loss is not finite
     unwritable_at: int = 0  # the step whose checkpoint the last rank cannot write
     slow_finish: float = 0.0  # seconds that the first rank takes longer to make a checkpoint whole
+    late_seconds: float = 0.0  # by which the last rank asks later than the others whether the run ends
 
 
 @dataclass
@@ -195,8 +196,15 @@ def main(argv: list[str] | None = None) -> TrainingResult:
             time.sleep(settings.slow_finish)
             super().finish()
 
+    class LateStopping(stopping.Stopping):
+        def before(self, number: int) -> str:
+            time.sleep(settings.late_seconds if ranks.rank == ranks.world_size - 1 else 0.0)
+            return super().before(number)
+
     if settings.unwritable_at or settings.slow_finish:
         background_saves.PartialCheckpoint = Checkpoint
+    if settings.late_seconds:
+        loop.Stopping = LateStopping
     model.on_forward = on_forward
     groups = None
     if settings.groups:

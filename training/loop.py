@@ -219,6 +219,7 @@ def train(
                 progress.evaluation(step, scores)
                 watchdog.step_ended(step)
 
+        distributed.barrier()  # slower ranks have yet to ask whether the run ends, in a store that goes with the first
         status = cast(Status, ended or "finished")
         if saved is None or checkpoint_store.step_of(saved) != step:
             saved = save(step)
