@@ -1,11 +1,10 @@
-"""Random states: one seed for all generators, and their states as plain data for a checkpoint."""
+"""Random states: one seed for all generators, and generators that go on as if nothing had been drawn meanwhile."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,46 +25,27 @@ def seed_micro_batch(seed: int, number: int) -> None:
     seed_all(int(np.random.SeedSequence([seed, 5, number]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def get_state(cuda: bool = True) -> dict[str, Any]:
-    """The states of all generators (current CUDA device), in types that `torch.load(weights_only=True)` reads."""
-    name, keys, position, has_gauss, gauss = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state())
-    state = {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-    }
-    if cuda and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_state(state: dict[str, Any]) -> None:
-    """Restore what `get_state` gave."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 @contextmanager
 def preserved(cuda: bool = True) -> Iterator[None]:
-    """Whatever is drawn inside, the generators go on as if nothing had been."""
-    state = get_state(cuda)
+    """Whatever is drawn inside, the generators (with cuda, that of the current CUDA device too) go on as if nothing had
+    been."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    of_device = torch.cuda.get_rng_state() if cuda and torch.cuda.is_initialized() else None
     try:
         yield
     finally:
-        set_state(state)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if of_device is not None:
+            torch.cuda.set_rng_state(of_device)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, the CPU generators start from `seed`; afterwards they are as before.  Safe in a forked data worker."""
-    state = get_state(cuda=False)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
+    with preserved(cuda=False):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        set_state(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -177,22 +178,23 @@ def token_positions(
 
 def _row_positions(visual: Tensor, grids: list[tuple[int, int, int]]) -> Tensor:
     """Positions (3, n) of one row without padding; ``visual`` (n,) marks the volume tokens."""
+    columns = visual.nonzero()[:, 0]
     expected = sum(t * h * w for t, h, w in grids)
-    if int(visual.sum()) != expected:
-        raise ValueError(f"{int(visual.sum())} image tokens for grids {grids}, which need {expected}")
-    parts: list[Tensor] = []
-    cursor, start, remaining = 0, 0, list(grids)
-    while cursor < len(visual):
-        if visual[cursor]:
-            t, h, w = remaining.pop(0)
-            axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
-            parts.append(torch.stack([axis.reshape(-1) for axis in axes]) + start)
-            cursor += t * h * w
-            start += max(t, h, w)
-        else:
-            following = visual[cursor:].nonzero()
-            run = int(following[0]) if len(following) else len(visual) - cursor
-            parts.append((torch.arange(run) + start).expand(3, run))
-            cursor += run
-            start += run
-    return torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)
+    if len(columns) != expected:
+        raise ValueError(f"{len(columns)} image tokens for grids {grids}, which need {expected}")
+    positions = torch.arange(len(visual)).repeat(3, 1)
+    seen = 0
+    for t, h, w in grids:
+        size = t * h * w
+        begin = int(columns[seen])
+        positions[:, begin : begin + size] = _grid_positions(t, h, w) + positions[:, begin : begin + 1]
+        positions[:, begin + size :] += max(t, h, w) - size  # text would have gone on after as many as there are tokens
+        seen += size
+    return positions
+
+
+@lru_cache(maxsize=256)
+def _grid_positions(t: int, h: int, w: int) -> Tensor:
+    """(3, t*h*w): where each token of a volume stands in its grid; not to be changed by who is given it."""
+    axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+    return torch.stack([axis.reshape(-1) for axis in axes])
