@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ from datasets.vocabulary import IMAGE, IMAGE_MARKUP
 
 MAX_LENGTH = 8192  # ours: twice the longest answer, so that such an answer still leaves room for its question
 MAX_ANSWER_TOKENS = 4096  # published
+MOST_REMEMBERED = 1 << 14  # texts whose ids are kept; with the texts some 10 MB, of long reports 100
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Conversation:
         self.max_length = max_length
         self.max_answer_tokens = max_answer_tokens
         self.image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        self._known: dict[Hashable, array[int]] = {}  # ids of texts: data sets ask in the same words again and again
 
     def prompt(
         self, parts: Sequence[QuestionPart], visual_tokens: Sequence[int], name: str = "", room: int | None = None
@@ -123,7 +126,7 @@ class Conversation:
 
         A cut answer has no end token, so that nobody learns to stop in the middle of a sentence.
         """
-        ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        ids = [*self._remembered(text, lambda: text), self.tokenizer.eos_token_id]
         if len(ids) > self.max_answer_tokens:
             log.warning("%s: answer cut from %d to max_answer_tokens %d", name, len(ids), self.max_answer_tokens)
         return ids[: self.max_answer_tokens]
@@ -134,11 +137,22 @@ class Conversation:
         return self._ids([_user(content)], visual_tokens)
 
     def _ids(self, messages: list[dict[str, str]], visual_tokens: Sequence[int]) -> list[int]:
-        rendered = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        def render() -> str:
+            return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
         counts = iter(visual_tokens)
         ids: list[int] = []
-        for token in self.tokenizer(rendered, add_special_tokens=False)["input_ids"]:
+        for token in self._remembered(tuple((one["role"], one["content"]) for one in messages), render):
             ids.extend([token] * next(counts) if token == self.image_id else [token])
+        return ids
+
+    def _remembered(self, key: Hashable, text: Callable[[], str]) -> array[int]:
+        """Ids of a text, which is made where `key`, that it follows from, was not met lately."""
+        ids = self._known.get(key)
+        if ids is None:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            ids = self._known[key] = array("i", self.tokenizer(text(), add_special_tokens=False)["input_ids"])
         return ids
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.conversation import Conversation
+from datasets.conversation import Conversation, Turn
 from datasets.errors import InputError
 from datasets.instruction import InstructionDataset
 from datasets.manifest import QuestionPart, load_manifest
@@ -64,6 +64,28 @@ def test_the_prompt_is_the_chat_template_with_image_tokens_in_place(tokenizer):
         "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 5 + "<|vision_end|>Where is the liver?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def test_texts_met_before_have_the_same_ids_and_are_tokenised_once(tokenizer, monkeypatch):
+    """With other numbers of image tokens, too; what is given out may be changed; only the latest texts are kept."""
+    monkeypatch.setattr("datasets.conversation.MOST_REMEMBERED", 3)
+    kept, calls = Conversation(tokenizer), []
+    kept.tokenizer = lambda text, **options: calls.append(text) or tokenizer(text, **options)
+    kept.tokenizer.apply_chat_template = tokenizer.apply_chat_template
+    kept.tokenizer.eos_token_id = tokenizer.eos_token_id
+    for count in (5, 2, 5):
+        kept.prompt(PARTS, [count]).append(0)
+        assert kept.prompt(PARTS, [count]) == Conversation(tokenizer).prompt(PARTS, [count])
+        assert kept.answer("On the right.") == Conversation(tokenizer).answer("On the right.")
+    assert len(calls) == 2
+    turns = [Turn("Where is the liver?", "On the right.")]
+    assert kept.dialogue("How large?", [5], earlier=turns) == Conversation(tokenizer).dialogue(
+        "How large?", [5], earlier=turns
+    )
+    kept.answer("Left.")
+    assert len(calls) == 4
+    kept.answer("On the right.")
+    assert len(calls) == 5, "three were kept"
 
 
 def test_labels_are_the_answer_and_its_end_alone(tokenizer):
