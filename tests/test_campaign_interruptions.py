@@ -93,7 +93,7 @@ def _with_fault(job: Job, place: Path, output: Path, left: int) -> tuple[bool, E
 
 
 def test_what_does_not_strike_is_drawn_again(job: Job, tmp_path: Path) -> None:
-    waits, lefts, seconds = iter(["0.5"]), iter([3, 2, 1]), []
+    waits, lefts, seconds = iter(["2"]), iter([3, 2, 1]), []
     slow_at_first = replace(job, words=lambda place, output: [*job.words(place, output)[:2], next(waits, "0")])
 
     def interrupt(job: Job, place: Path, output: Path, whole: float, random: np.random.Generator) -> tuple[bool, Any]:

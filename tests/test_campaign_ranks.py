@@ -50,6 +50,7 @@ def test_a_signal_to_what_has_ended_is_no_strike() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2700)
 def test_a_few_kills_of_two_ranks_are_survived() -> None:
     verdicts = list(killed_ranks(len(VICTIMS), seed=0))
     assert len(verdicts) == len(VICTIMS)

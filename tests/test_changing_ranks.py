@@ -189,7 +189,7 @@ def train(run_dir: Path, ranks: int, steps: int, *options: str) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(500)
     assert [process.exitcode for process in processes] == [0] * ranks
 
 

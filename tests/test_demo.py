@@ -49,6 +49,7 @@ def ready_or_skip() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2500)
 def test_a_ct_gets_masks_of_organs(tmp_path):
     ready_or_skip()
     done = finish(

@@ -24,7 +24,7 @@ from tests.shared_data import shared_path
 from tests.test_asking import saying
 from tests.tiny_model import ANSWERS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PATIENCE = 600_000  # ms: a busy machine draws slowly
 BONE = 250  # HU
 

@@ -119,6 +119,7 @@ def test_what_an_interrupted_command_left_is_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_rehearsal_leads_from_replicas_to_the_report(tmp_path: Path) -> None:
     environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
     run = subprocess.run(

@@ -198,8 +198,8 @@ def test_a_stopwatch_leaves_out_its_pauses() -> None:
     watch = Stopwatch(CPU)
     time.sleep(0.02)
     watch.pause()
-    time.sleep(0.3)
+    time.sleep(1.0)
     watch.go_on()
     span = watch.stop()
-    assert 0.02 <= span.seconds() < 0.3
+    assert 0.02 <= span.seconds() < 1.0
     assert read([copied(torch.tensor([2.5], dtype=torch.bfloat16)), copied(torch.tensor(3))]) == [2.5, 3.0]

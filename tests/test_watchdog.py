@@ -30,9 +30,9 @@ def test_a_step_that_sleeps_is_told_of_and_the_run_ends_well(
 
 
 def test_steps_that_end_are_no_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Watchdog(tmp_path, 1, 1.0 / 60) as watchdog:
+    with Watchdog(tmp_path, 1, 3.0 / 60) as watchdog:
         for step in range(8):
-            time.sleep(0.2)
+            time.sleep(0.5)
             watchdog.step_ended(step)
     assert not list(tmp_path.iterdir()) and capsys.readouterr().err == ""
     assert "watchdog" not in [thread.name for thread in threading.enumerate()]

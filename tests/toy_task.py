@@ -203,6 +203,7 @@ def main(argv: list[str] | None = None) -> TrainingResult:
 
     if settings.unwritable_at or settings.slow_finish:
         background_saves.PartialCheckpoint = Checkpoint
+        background_saves._LONGEST_WAIT = 600.0  # a rank that waits for what does not come is seen to
     if settings.late_seconds:
         loop.Stopping = LateStopping
     model.on_forward = on_forward

@@ -22,6 +22,7 @@ from training.launchers import device_index, launched_by
 from training.parent_death import signal_at_parents_death
 
 LONGEST_WAIT = timedelta(days=30)
+PATIENCE = timedelta(hours=2)  # in a collective; DeepSpeed's 10 minutes end runs whose first rank writes for longer
 
 
 class SharedInputError(InputError):
@@ -77,7 +78,7 @@ def initialize() -> Ranks:
 
 def _join(deepspeed: Any, backend: str) -> None:
     try:
-        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=PATIENCE)
     except torch.distributed.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
@@ -107,7 +108,7 @@ def barrier() -> None:
 
 
 def wait_for_all() -> None:
-    """As `barrier`, for ranks that finish hours apart: the default of a barrier is half an hour."""
+    """As `barrier`, for ranks that finish many hours apart; a collective waits for `PATIENCE`."""
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         everyone = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
         assert isinstance(everyone, torch.distributed.ProcessGroup), "this rank is one of all"
@@ -166,6 +167,7 @@ def from_main(action: Callable[[], Any]) -> Any:
             result = action()
         except Exception as problem:
             error = problem
+    wait_for_all()
     raise_together(error)
     return all_gather_object(result)[0]
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from datasets.commands import DISK, complaint
@@ -74,5 +75,8 @@ def _run(main: Callable[[], Any]) -> int:
             return 1
         if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
             tell(f"error: {line}")
+        if distributed.is_shared(error):  # the launcher ends all soon after the first, so the line comes before
+            with suppress(Exception):
+                distributed.barrier()
         return 2
     return 0

@@ -71,6 +71,7 @@ def answer_volumes(
     if ranks.is_main:
         write_whole_text(output / LINES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         write_whole_text(output / CSV, to_csv(_table(rows)))
+    distributed.barrier()  # an error that another rank ends with would end this one while it writes
     return rows
 
 

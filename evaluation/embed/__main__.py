@@ -30,6 +30,7 @@ from models.precision import AnswerPrecision, answer_dtype
 from training import distributed
 from training.distributed import Ranks
 from training.launchers import launched_by
+from training.script import leave
 
 
 @told
@@ -121,4 +122,4 @@ def _search(embeddings: Embeddings, values: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())  # of several ranks one that is taken apart may abort, and the launcher then ends the others

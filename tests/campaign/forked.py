@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 Fault = Callable[[Callable[[], None]], None]  # changes the process, and calls what it is given once it has done harm
@@ -146,8 +147,9 @@ def _wait(child: int, seconds: float, kill: tuple[float, int] | None) -> tuple[i
 def _signal(group: int, number: int) -> None:
     try:
         os.killpg(group, number)
-    except ProcessLookupError:
-        return
+    except ProcessLookupError:  # it leads no group yet, or is gone
+        with suppress(ProcessLookupError):
+            os.kill(group, number)
 
 
 def _read(end: int) -> str:
