@@ -27,7 +27,7 @@ if [ "${CTINSTRUCT_DEMO:-}" = short ]; then
     count=12 test=2 pretraining=4 iterations=10
     people=44 people_split=(0.5 0.5 0) people_voxels=1e5 people_pretraining=4 people_iterations=4
 else
-    count=1240 test=44 pretraining=1300 iterations=800
+    count=1240 test=44 pretraining=1300 iterations=1000
     people=500 people_split=(0.9 0.1 0) people_voxels=6e5 people_pretraining=1500 people_iterations=150
 fi
 # of the trunk, and such as a person knows; others, as mandible or stomach: evaluate_CTInstruct.py --segment (docs/phantoms.md)

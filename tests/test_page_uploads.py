@@ -207,12 +207,12 @@ def test_the_files_go_with_the_session(address, root):
 
 def test_an_idle_session_ends(tmp_path):
     model = tiny_answering_model(tmp_path / "model")
-    with page(model, tmp_path, limits=replace(SMALL, session_seconds=3, sessions=1)) as address:
+    with page(model, tmp_path, limits=replace(SMALL, session_seconds=2, sessions=1)) as address:
         with client(address) as user:
             opened(user)
             full = httpx.post(f"{address}/api/session")
             assert full.status_code == 422 and "no more are taken" in full.json()["detail"]
-            threading.Event().wait(5)
+            threading.Event().wait(5)  # two looks at who is idle, and some
             assert user.get("/api/session.zip").status_code == 401
         assert not kept(tmp_path) - set((tmp_path / "model").rglob("*"))
     assert not list(tmp_path.glob("ctinstruct_page_*"))

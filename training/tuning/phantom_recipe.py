@@ -27,7 +27,7 @@ PHANTOM_RECIPE: dict[str, Any] = {
     "mask_slices": 12,
     "mask_volumes": 1,
     # optimisation
-    "max_iters": 800,
+    "max_iters": 1000,
     "batch_size": 6,  # volumes, of as many questions as above
     "micro_batch": 6,
     "optimizer": "Muon",
@@ -37,5 +37,5 @@ PHANTOM_RECIPE: dict[str, Any] = {
     "muon_rate": 1.4,
     "vision_learning_rate": 3e-4,
     "save_interval": 0,
-    "eval_interval": 400,
+    "eval_interval": 500,
 }
