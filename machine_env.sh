@@ -17,6 +17,6 @@ if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ra
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
-# oneDNN makes code for each shape of a product, and keeps 1,024 of them: a batch of whole volumes has another number of
-# slices each time, and 60 products (docs/speed.md); about 150 kB each
+# oneDNN makes code for each shape of a product, and keeps 1,024 of them: in training on whole volumes each batch has
+# another number of slices, and some 60 products (docs/speed.md); of 150 kB each, up to 1.2 GB a rank
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-8192}

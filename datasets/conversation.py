@@ -15,7 +15,7 @@ from datasets.vocabulary import IMAGE, IMAGE_MARKUP
 
 MAX_LENGTH = 8192  # ours: twice the longest answer, so that such an answer still leaves room for its question
 MAX_ANSWER_TOKENS = 4096  # published
-MOST_REMEMBERED = 1 << 14  # texts whose ids are kept; with the texts some 10 MB, of long reports 100
+MOST_REMEMBERED = 1 << 14  # texts whose ids are kept, with the texts some 10 MB; of reports of a page each 100
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Conversation:
         tokenizer: of the language model, after ``add_special_tokens``.
         max_length: most tokens of question and answer together; a longer question is cut, with a warning.
         max_answer_tokens: most tokens of an answer, its end token among them; a longer one is cut, with a warning.
+        remembers: keep the ids of the last texts: training asks in the same words again and again.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Conversation:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int = MAX_LENGTH,
         max_answer_tokens: int = MAX_ANSWER_TOKENS,
+        remembers: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.max_answer_tokens = max_answer_tokens
         self.image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-        self._known: dict[Hashable, array[int]] = {}  # ids of texts: data sets ask in the same words again and again
+        self.remembers = remembers
+        self._known: dict[Hashable, array[int]] = {}
 
     def prompt(
         self, parts: Sequence[QuestionPart], visual_tokens: Sequence[int], name: str = "", room: int | None = None
@@ -150,9 +153,11 @@ class Conversation:
         """Ids of a text, which is made where `key`, that it follows from, was not met lately."""
         ids = self._known.get(key)
         if ids is None:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            ids = self._known[key] = array("i", self.tokenizer(text(), add_special_tokens=False)["input_ids"])
+            ids = array("i", self.tokenizer(text(), add_special_tokens=False)["input_ids"])
+            if self.remembers:
+                if len(self._known) >= MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[key] = ids
         return ids
 
 

@@ -124,7 +124,7 @@ class InstructionDataset(Dataset):
         keep_volumes: int = 0,
     ) -> None:
         self.records = records
-        self.conversation = Conversation(tokenizer, max_length, max_answer_tokens)
+        self.conversation = Conversation(tokenizer, max_length, max_answer_tokens, remembers=with_answers)
         self.vision = vision
         self.preprocessing = preprocessing or Preprocessing.standard(vision.crop_size, vision.patch_max)
         self.array_axes = array_axes

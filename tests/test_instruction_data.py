@@ -69,7 +69,7 @@ def test_the_prompt_is_the_chat_template_with_image_tokens_in_place(tokenizer):
 def test_texts_met_before_have_the_same_ids_and_are_tokenised_once(tokenizer, monkeypatch):
     """With other numbers of image tokens, too; what is given out may be changed; only the latest texts are kept."""
     monkeypatch.setattr("datasets.conversation.MOST_REMEMBERED", 3)
-    kept, calls = Conversation(tokenizer), []
+    kept, calls = Conversation(tokenizer, remembers=True), []
     kept.tokenizer = lambda text, **options: calls.append(text) or tokenizer(text, **options)
     kept.tokenizer.apply_chat_template = tokenizer.apply_chat_template
     kept.tokenizer.eos_token_id = tokenizer.eos_token_id
@@ -86,6 +86,10 @@ def test_texts_met_before_have_the_same_ids_and_are_tokenised_once(tokenizer, mo
     assert len(calls) == 4
     kept.answer("On the right.")
     assert len(calls) == 5, "three were kept"
+    kept.remembers = False  # as where people ask
+    kept.answer("Both.")
+    kept.answer("Both.")
+    assert len(calls) == 7
 
 
 def test_labels_are_the_answer_and_its_end_alone(tokenizer):

@@ -22,7 +22,7 @@ from training.launchers import device_index, launched_by
 from training.parent_death import signal_at_parents_death
 
 LONGEST_WAIT = timedelta(days=30)
-PATIENCE = timedelta(hours=2)  # in a collective; DeepSpeed's 10 minutes end runs whose first rank writes for longer
+PATIENCE = timedelta(hours=2)  # of ours; DeepSpeed's 10 minutes end runs whose first rank checks or writes for longer
 
 
 class SharedInputError(InputError):
@@ -167,7 +167,6 @@ def from_main(action: Callable[[], Any]) -> Any:
             result = action()
         except Exception as problem:
             error = problem
-    wait_for_all()
     raise_together(error)
     return all_gather_object(result)[0]
 

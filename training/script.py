@@ -76,7 +76,7 @@ def _run(main: Callable[[], Any]) -> int:
         if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
             tell(f"error: {line}")
         if distributed.is_shared(error):  # the launcher ends all soon after the first, so the line comes before
-            with suppress(Exception):
+            with suppress(Exception, KeyboardInterrupt):
                 distributed.barrier()
         return 2
     return 0
