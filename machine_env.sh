@@ -1,5 +1,5 @@
 # Sourced by demo.sh, reproduce.sh and benchmarks/open_kbp.sh once python has the requirements: how training starts here.
-# Exports DS_ACCELERATOR (cuda or cpu), glibc's settings and oneDNN's; sets `cores`, `ranks` and `precision`, the option of training
+# Exports DS_ACCELERATOR (cuda or cpu) and glibc's settings; sets `cores`, `ranks` and `precision`, the option of training
 # on this CPU: --precision autocast where it multiplies bf16, else fp32; empty on a GPU, where the recipe's own holds.
 # PYTHON names another interpreter than python.
 
@@ -16,7 +16,3 @@ if [ "$DS_ACCELERATOR" = cpu ] && [ "$cores" -gt 1 ]; then ranks=2; fi  # two ra
 # glibc gives large blocks back to the system at once and gets them anew page by page: on the CPU it is faster to keep them
 export MALLOC_MMAP_THRESHOLD_=$((8 << 30)) MALLOC_TRIM_THRESHOLD_=$((16 << 30)) MALLOC_TOP_PAD_=$((256 << 20))
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-
-# oneDNN makes code for each shape of a product, and keeps 1,024 of them: in training on whole volumes each batch has
-# another number of slices, and some 60 products (docs/speed.md); of 150 kB each, up to 1.2 GB a rank
-export ONEDNN_PRIMITIVE_CACHE_CAPACITY=${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-8192}
