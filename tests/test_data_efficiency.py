@@ -188,7 +188,7 @@ def test_a_child_that_fails_ends_the_command_with_its_line(
 
     def train(words: Sequence[str], *_: object) -> None:
         begun.append(words)
-        time.sleep(0.05)
+        time.sleep(0.5)  # on a busy machine, too, the first failure is heard of before many more have begun
         raise InputError("training.log: the training ended with status 2: no data")
 
     stub_children(monkeypatch)
@@ -196,7 +196,7 @@ def test_a_child_that_fails_ends_the_command_with_its_line(
     assert command.main([*arguments, "--jobs", "2"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert told == "error: training.log: the training ended with status 2: no data"
-    assert len(begun) < 12
+    assert len(begun) < 6
 
 
 def test_phantoms_without_diseases_have_no_start_with_classification(

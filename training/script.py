@@ -73,9 +73,10 @@ def _run(main: Callable[[], Any]) -> int:
         if line is None:
             tell(traceback.format_exc().rstrip())
             return 1
-        if not distributed.is_shared(error) or int(os.environ.get("RANK", "0")) == 0:
+        shared = distributed.is_shared(error)
+        if not shared or int(os.environ.get("RANK", "0")) == 0:
             tell(f"error: {line}")
-        if distributed.is_shared(error):  # the launcher ends all soon after the first, so the line comes before
+        if shared:  # the launcher ends all soon after the first, so the line comes before
             with suppress(Exception, KeyboardInterrupt):
                 distributed.barrier()
         return 2
