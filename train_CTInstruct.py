@@ -70,6 +70,7 @@ class HyperParameters(TuningSettings):
     resize: Literal["published", "isotropic", "shrink"] | None = field(
         default=None, metadata={"published": "published"}
     )
+    field_of_view: tuple[float, float] | None = None  # most mm in plane, around the body's middle; none: as resize
     clip_hu: tuple[float, float] | None = None  # keep these HU of a volume, of a new model; none: as it was pretrained
     # window: HU alike in every volume, by the middle and width of --clip_hu; none: as resize
     normalisation: Literal["z-score", "window"] | None = field(default=None, metadata={"published": "z-score"})

@@ -46,6 +46,7 @@ class HyperParameters(PretrainingSettings):
     resize: Literal["published", "isotropic", "shrink"] | None = field(
         default=None, metadata={"published": "published"}
     )
+    field_of_view: tuple[float, float] | None = None  # most mm in plane, around the body's middle; none: all
     clip_hu: tuple[float, float] | None = None  # keep these HU of a volume, as -250 400; none: percentiles of its own
     # window: HU alike in every volume, by the middle and width of --clip_hu; none: as resize
     normalisation: Literal["z-score", "window"] | None = field(default=None, metadata={"published": "z-score"})

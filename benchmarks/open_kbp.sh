@@ -27,7 +27,7 @@ train() {
 }
 
 "$PYTHON" -m datasets.prepare open_kbp --source "$SOURCE" --out "$DATA"
-train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDER/encoder" \
+train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDER/encoder" --crop_size 64 96 32 \
     --segmentation_micro_batch $((2 / ranks))
 train train_CTInstruct.py --manifests "$DATA/instruction/open_kbp_train.json" --run_dir "$FOLDER/tuned" \
     --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" --mask_volumes $((2 / ranks))

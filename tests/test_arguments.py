@@ -42,6 +42,7 @@ class Options(Base):
     folder: Path = Path("runs")
     limit: Optional[int] = None  # noqa: UP045 - the older spelling has to work too
     label: str | None = "x"
+    window: tuple[float, float] | None = (0.0, 1.0)
     resume: str = field(default="", metadata={"const": "auto", "help": "where to go on"})
 
 
@@ -68,6 +69,8 @@ PRESETS = {"small": {"steps": 5, "rate": 0.5}, "large": {"steps": 500, "cache": 
         ("--folder /data/x", {"folder": Path("/data/x")}),
         ("--limit 3 --label none", {"limit": 3, "label": None}),
         ("--limit none", {"limit": None}),
+        ("--window 2 3", {"window": (2.0, 3.0)}),
+        ("--window none", {"window": None}),
         ("--resume", {"resume": "auto"}),
         ("--resume runs/a --verbose", {"resume": "runs/a", "verbose": True}),
         ("--local_rank 1 --steps 3", {"steps": 3}),
@@ -89,6 +92,7 @@ def test_command_lines(line, expected):
         ("--verbose perhaps", "--verbose: 'perhaps' is neither true nor false"),
         ("--grid square", r"--grid: invalid choice 'square' \(choose from published, isotropic\)"),
         ("--betas 0.9", "--betas: needs 2 values, got 1"),
+        ("--betas none", "--betas: needs 2 values, got 1"),
         ("--betas 0.9 x", "--betas: could not convert string to float: 'x'"),
         ("--limit few", "--limit: invalid int value: 'few'"),
         ("--preset huge", "--preset: invalid choice: 'huge'"),

@@ -20,4 +20,5 @@ def test_person_phantoms_are_learned_by_their_own_recipe_and_patients_by_theirs(
     differing = {name for name in vars(scratch) if getattr(scratch, name) != getattr(pretrained, name)}
     assert differing == {"run_dir", "initial_vision", "override_preprocessing"}
     assert pretrained.initial_vision == pretraining.run_dir and pretrained.override_preprocessing
+    assert pretrained.field_of_view is None and scratch.field_of_view is None
     assert pretrained.clip_hu == (-250, 400) and scratch.text_encoder == pretraining.text_encoder

@@ -16,7 +16,6 @@ from datasets.errors import InputError
 from datasets.volume.anyres import patchify
 from datasets.volume.cache import VolumeLoader
 from datasets.volume.geometry import foreground_box
-from datasets.volume.loading import load_volume
 from datasets.volume.preprocessing import Preprocessing, SourceSteps
 from models.checkpoints.folder import save_checkpoint
 from models.checkpoints.loading import load_checkpoint
@@ -38,7 +37,14 @@ RELEASED = Preprocessing.released(VISION.crop_size, VISION.patch_max)
 
 
 @pytest.mark.parametrize(
-    "record", [STANDARD, RELEASED, STANDARD.with_orientation("LPS"), RELEASED.with_clip_hu((-250, 400))]
+    "record",
+    [
+        STANDARD,
+        RELEASED,
+        STANDARD.with_orientation("LPS"),
+        RELEASED.with_clip_hu((-250, 400)),
+        STANDARD.with_field_of_view((240, 360)),
+    ],
 )
 def test_a_record_survives_json(record):
     assert Preprocessing.from_dict(json.loads(json.dumps(record.to_dict())), "config.json") == record
@@ -55,6 +61,10 @@ def test_a_record_survives_json(record):
         ({"crop_size": [64, 64]}, r"preprocessing.crop_size is \[64, 64\]; give three whole numbers"),
         ({"patch_max": True}, r"preprocessing.patch_max is True"),
         ({"ct_file": {"orientation": "RAS"}}, r"preprocessing.ct_file.crop is missing"),
+        (
+            {"ct_file": {**vars(SourceSteps()), "crop": [64]}},
+            r"preprocessing.ct_file.field of view is \[64\]; give most mm in plane",
+        ),
         ({"ct_file": "RAS"}, r"preprocessing.ct_file is 'RAS', it has to be an object"),
         (
             {"array_as_is": {**vars(SourceSteps()), "orientation": "up"}},
@@ -105,54 +115,6 @@ def test_patches_of_a_ct_file_are_what_they_were_before_there_were_records(tmp_p
     assert loader._options(arrays=True) != VolumeLoader(STANDARD, array_axes="LPS")._options(arrays=True)
     unclipped = replace(STANDARD, ct_file=SourceSteps(clip="none"))
     assert VolumeLoader(unclipped)._options(arrays=False) != before
-
-
-def test_a_volume_is_clipped_to_the_hu_that_its_model_was_trained_with(tmp_path):
-    """Written out for a CT file; arrays that somebody else prepared are left as they are."""
-    ct = np.random.default_rng(0).normal(100, 400, (40, 50, 12)).astype(np.float32)
-    record, lines = STANDARD.with_options("a new model", True, {"clip_hu": (-250, 400)})
-    assert lines == [
-        "--clip_hu -250 400: a new model was trained with none; --override_preprocessing makes it -250 400"
-    ]
-    array, _ = load_volume(write_nifti(tmp_path / "ct.nii.gz", ct, np.eye(4)), preprocessing=record)
-    clipped = ct.clip(-250, 400).astype(np.float64)
-    np.testing.assert_allclose(array[0], (clipped - clipped.mean()) / clipped.std(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match=r"--clip_hu 0 100: the model was trained with -250 400; leave --clip_hu out"):
-        record.with_options("the model", False, {"clip_hu": (0, 100)})
-    released = RELEASED.with_clip_hu((-250, 400))
-    assert released.array_as_is == RELEASED.array_as_is and released.rad_chest_ct_array.clip == (-250, 400)
-    assert VolumeLoader(record)._options(arrays=False) != VolumeLoader(STANDARD)._options(arrays=False)
-    air = write_nifti(tmp_path / "air.nii.gz", np.where(ct > 100, 500, -900).astype(np.float32), np.eye(4))
-    with pytest.raises(InputError, match=r"air.nii.gz: the volume is constant after clipping to 600 to 900 HU"):
-        load_volume(air, preprocessing=STANDARD.with_clip_hu((600, 900)))
-
-
-def test_the_same_hu_are_the_same_in_every_volume(tmp_path):
-    """Written out: less the middle, over the deviation of values spread evenly; whatever else the volume holds."""
-    ct = np.random.default_rng(1).normal(0, 400, (40, 50, 12)).astype(np.float32)
-    options = {"clip_hu": (-250, 400), "normalisation": "window"}
-    record, lines = STANDARD.with_options("a new model", True, options)
-    assert record.normalisation == "window" and len(lines) == 2
-    for other in (0.0, 900.0):
-        ct[20:] = other
-        array, geometry = load_volume(write_nifti(tmp_path / f"{other}.nii.gz", ct, np.eye(4)), preprocessing=record)
-        expected = (geometry.from_source(ct).clip(-250, 400).astype(np.float64) - 75) / (650 / 12**0.5)
-        np.testing.assert_allclose(array[0], expected, rtol=1e-5, atol=1e-5)
-    spread = (np.linspace(-250, 400, 10001) - 75) / (650 / 12**0.5)
-    assert abs(spread.mean()) < 1e-9 and abs(spread.std() - 1) < 1e-3
-    assert Preprocessing.from_dict(record.to_dict(), "config.json") == record
-    assert VolumeLoader(record)._options(arrays=False) != VolumeLoader(STANDARD.with_clip_hu((-250, 400)))._options(
-        arrays=False
-    )
-    released = RELEASED.with_clip_hu((-250, 400)).with_normalisation("window")
-    assert released.array_as_is == RELEASED.array_as_is and released.rad_chest_ct_array.normalisation == "window"
-    with pytest.raises(InputError, match="normalisation is 'window'; give the HU that are kept too"):
-        STANDARD.with_options("a new model", True, {"clip_hu": None, "normalisation": "window"})
-    with pytest.raises(InputError, match="--normalisation z-score: the model was trained with window"):
-        record.with_options("the model", False, {"normalisation": "z-score"})
-    air = write_nifti(tmp_path / "air.nii.gz", np.where(ct > 0, 900, 500).astype(np.float32), np.eye(4))
-    with pytest.raises(InputError, match=r"air.nii.gz: the volume is constant after clipping to -250 to 400 HU"):
-        load_volume(air, preprocessing=record)
 
 
 def edit(folder, **entries):

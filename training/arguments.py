@@ -136,7 +136,14 @@ def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field, annot
         parser.add_argument(f"--no_{field.name}", action="store_const", const=False, help=argparse.SUPPRESS, **options)
     elif get_origin(element) in (tuple, list) or element in (tuple, list):
         parser.add_argument(
-            flag, nargs="*", action=_Sequence, annotation=element, metavar="VALUE", help=help_text, **options
+            flag,
+            nargs="*",
+            action=_Sequence,
+            annotation=element,
+            optional=optional,
+            metavar="VALUE",
+            help=help_text,
+            **options,
         )
     else:
         if "const" in field.metadata:
@@ -148,10 +155,11 @@ def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field, annot
 
 
 class _Sequence(argparse.Action):
-    """A tuple or list option, separated by spaces or commas, of fixed or free length."""
+    """A tuple or list option, separated by spaces or commas, of fixed or free length; "none" where it may be None."""
 
-    def __init__(self, *arguments: Any, annotation: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, annotation: Any, optional: bool, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.optional = optional
         parts = get_args(annotation) or (str, ...)
         self.kind = get_origin(annotation) or annotation
         self.length = None if self.kind is list or parts[-1] is Ellipsis else len(parts)
@@ -159,6 +167,9 @@ class _Sequence(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
         words = [word for value in values for word in value.split(",") if word]
+        if self.optional and [word.lower() for word in words] == ["none"]:
+            setattr(namespace, self.dest, None)
+            return
         if self.length is not None and len(words) != self.length:
             parser.error(f"argument {option}: needs {self.length} values, got {len(words)}")
         converters = self.converters if self.length is not None else self.converters * len(words)

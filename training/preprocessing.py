@@ -10,7 +10,7 @@ from datasets.volume.preprocessing import Preprocessing
 from models.checkpoints.preprocessing import read_preprocessing
 from training.settings import TrainingSettings
 
-OPTIONS = ("orientation", "resize", "crop_size", "patch_max", "clip_hu", "normalisation")
+OPTIONS = ("orientation", "resize", "crop_size", "patch_max", "field_of_view", "clip_hu", "normalisation")
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 
@@ -20,8 +20,7 @@ def resolve_preprocessing(
     """The run's record, and a line for each setting that departs from what its weights were trained with.
 
     start: the model folder that training starts from, or its record; None takes ``new``.  trained: names it.
-    settings: has orientation, resize, crop_size, patch_max, clip_hu and normalisation, each None where it is not given,
-    and override_preprocessing.
+    settings: has each of OPTIONS, None where it is not given, and override_preprocessing.
 
     Raises InputError for a setting that differs from the start, unless it is overridden.
     """
@@ -37,6 +36,7 @@ def with_preprocessing(settings: Settings, record: Preprocessing) -> Settings:
     changes: dict[str, Any] = {
         "orientation": record.orientation,
         "resize": record.resize,
+        "field_of_view": record.field_of_view,
         "clip_hu": record.clip_hu,
         "normalisation": record.normalisation,
     }

@@ -24,7 +24,9 @@ PHANTOM_TASKS = {
 }
 
 
-_OF_THE_RUN = ("cache", "max_iters", "save_interval", "eval_interval", "log_interval", "validation_samples")
+_OF_THE_RUN = (
+    "cache", "max_iters", "save_interval", "eval_interval", "log_interval", "validation_samples", "field_of_view"
+)  # fmt: skip
 
 
 def recipe_mark() -> str:
@@ -137,6 +139,7 @@ def run_command(
         *_samples(),
         *("--manifest_dir", str(places.subset(run)), "--run_dir", str(places.run(run) / "run")),
         *("--cache", str(places.cache), "--text_encoder", str(places.text_encoder), "--seed", str(run.seed)),
+        *("--field_of_view", "none"),  # phantoms are seen whole
         *start,
         *more,
         *_until(steps, minutes),

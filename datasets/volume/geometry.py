@@ -100,6 +100,15 @@ class VolumeGeometry:
             doubts=self.doubts,
         )
 
+    def narrowed(self, widest_mm: Sequence[float]) -> VolumeGeometry:
+        """Geometry after a crop around the middle, to at most `widest_mm` along the first axes, at least a voxel."""
+        start, stop = [0, 0, 0], list(self.shape)
+        for axis, most in enumerate(widest_mm):
+            kept = min(max(round(most / self.spacing[axis]), 1), self.shape[axis])
+            start[axis] = (self.shape[axis] - kept) // 2
+            stop[axis] = start[axis] + kept
+        return self.cropped(_size3(start), _size3(stop))
+
     @property
     def crop_box(self) -> tuple[slice, slice, slice]:
         """The box of the oriented array that the loaded array is."""

@@ -94,8 +94,10 @@ def load_volume(
     in_units = steps.normalisation != "none"  # an array that is taken as it is was prepared elsewhere
     doubts = (*slice_doubts(geometry.shape[2]), *(unit_doubts(raw.array) if in_units else ()))
     geometry = replace(geometry, doubts=doubts)
-    if steps.crop == "foreground":
+    if steps.crop != "none":
         geometry = geometry.cropped(*foreground_box(geometry.from_source(raw.array)))
+    if isinstance(steps.crop, tuple):
+        geometry = geometry.narrowed(steps.crop)
     try:
         change = known_change(geometry.from_source(raw.array), steps)
         array = laid_out(geometry.from_source(raw.array), change)[None]

@@ -22,11 +22,11 @@ VERSION = 1
 SourceKind = Literal["ct_file", "rad_chest_ct_array", "array_as_is"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("ct_file", "rad_chest_ct_array", "array_as_is")
 RESIZE_MODES = ("published", "isotropic", "shrink")
+CROPS = ("foreground", "none")
 CLIPS = ("percentiles", "none")
 RAD_CHEST_CT_AXES = "IPL"  # (z, y, x) runs superior to inferior, anterior to posterior, right to left
 RAD_CHEST_CT_MOVED = "PLI"  # the same as (y, x, z), as the release moves it, without a flip
 _CHOICES = {
-    "crop": ("foreground", "none"),
     "normalisation": ("z-score", "window", "none"),
     "resize": RESIZE_MODES,
 }
@@ -37,7 +37,8 @@ class SourceSteps:
     """What is done to one kind of file, in this order.
 
     orientation: axis codes to which the array is brought, as "RAS", or "as_stored".
-    crop: "foreground", to the bounding box of voxels > 0, or "none".
+    crop: "foreground", to the bounding box of voxels > 0; a field of view, most millimetres along the array's first two
+    axes that are kept of that box, around its middle; or "none".
     clip: "percentiles", to 0.5 and 99.5 where max - min > 1000, "none", or the lowest and highest HU that are kept.
     normalisation: "z-score", less the mean and divided by the standard deviation of the volume; "window", less the
     middle of the HU that are kept and divided by their width / sqrt(12), the deviation of values that are spread evenly
@@ -45,7 +46,7 @@ class SourceSteps:
     """
 
     orientation: str = "RAS"
-    crop: str = "foreground"
+    crop: str | tuple[float, float] = "foreground"
     clip: str | tuple[float, float] = "percentiles"
     normalisation: str = "z-score"
 
@@ -56,8 +57,13 @@ class SourceSteps:
             raise InputError(
                 f"orientation is {self.orientation!r}; give three axis codes such as RAS or LPS, or {AS_STORED}"
             )
-        for name in ("crop", "normalisation"):
-            _check_choice(name, getattr(self, name))
+        if isinstance(self.crop, list | tuple):
+            object.__setattr__(self, "crop", _field_of_view(self.crop))
+        elif self.crop not in CROPS:
+            raise InputError(
+                f"crop is {self.crop!r}; give one of {', '.join(CROPS)}, or most mm along the first two axes"
+            )
+        _check_choice("normalisation", self.normalisation)
         if isinstance(self.clip, list | tuple):
             object.__setattr__(self, "clip", _window(self.clip))
         elif self.clip not in CLIPS:
@@ -130,6 +136,15 @@ class Preprocessing:
         return self._with_steps(clip=_window(window))
 
     @property
+    def field_of_view(self) -> tuple[float, float] | None:
+        """Most millimetres in plane that are kept of CT files, or None where all are."""
+        return self.ct_file.crop if isinstance(self.ct_file.crop, tuple) else None
+
+    def with_field_of_view(self, millimetres: Sequence[float]) -> Preprocessing:
+        """The same with no more than these kept along the first two axes of all kinds that are normalised."""
+        return self._with_steps(crop=_field_of_view(millimetres))
+
+    @property
     def normalisation(self) -> str:
         """That of CT files."""
         return self.ct_file.normalisation
@@ -165,19 +180,17 @@ class Preprocessing:
         """The record under options of the command line, and a line for each that changes it.
 
         trained: names what the record came with, for messages.  options: of orientation, resize, crop_size, patch_max,
-        clip_hu and, behind it, normalisation; None is not given.
+        field_of_view, clip_hu and, behind it, normalisation; None is not given.
         Raises InputError for an option that differs from the record, unless ``override``, or that is no such value.
         """
         record, changes = self, []
         for name, value in options.items():
             if value is None:
                 continue
-            if name == "orientation":
-                changed = record.with_orientation(value)
-            elif name == "normalisation":
-                changed = record.with_normalisation(value)
+            if name in ("orientation", "normalisation", "clip_hu", "field_of_view"):
+                changed = getattr(record, f"with_{name}")(value)
             else:
-                changed = record.with_clip_hu(value) if name == "clip_hu" else replace(record, **{name: value})
+                changed = replace(record, **{name: value})
             if changed != record:
                 line = f"--{name} {_shown(value)}: {trained} was trained with {_shown(getattr(record, name))}"
                 if not override:
@@ -240,10 +253,21 @@ def _exactly(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
 
 def _window(values: Sequence[float]) -> tuple[float, float]:
     """Two numbers that can be the lowest and the highest HU; raises InputError for others."""
-    numbers = len(values) == 2 and all(type(value) in (int, float) and isfinite(value) for value in values)
-    if not numbers or not values[0] < values[1]:
+    if not _are_two(values) or not values[0] < values[1]:
         raise InputError(f"clip is {list(values)}; give the lowest and the highest HU that are kept, as -250 400")
     return float(values[0]), float(values[1])
+
+
+def _field_of_view(values: Sequence[float]) -> tuple[float, float]:
+    """Two lengths in mm; raises InputError for others."""
+    if not _are_two(values) or min(values) <= 0:
+        raise InputError(f"field of view is {list(values)}; give most mm in plane along x and y, as 240 360")
+    return float(values[0]), float(values[1])
+
+
+def _are_two(values: Sequence[float]) -> bool:
+    """Whether these are two finite numbers."""
+    return len(values) == 2 and all(type(value) in (int, float) and isfinite(value) for value in values)
 
 
 def _check_choice(name: str, value: Any) -> None:

@@ -39,6 +39,7 @@ class PretrainingSettings(TrainingSettings):
     skip_missing_tasks: bool
     orientation: str | None
     resize: Literal["published", "isotropic", "shrink"] | None
+    field_of_view: tuple[float, float] | None
     clip_hu: tuple[float, float] | None
     normalisation: Literal["z-score", "window"] | None
     override_preprocessing: bool

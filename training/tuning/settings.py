@@ -35,6 +35,7 @@ class TuningSettings(TrainingSettings):
     validation_samples: int
     orientation: str | None
     resize: Literal["published", "isotropic", "shrink"] | None
+    field_of_view: tuple[float, float] | None
     clip_hu: tuple[float, float] | None
     normalisation: Literal["z-score", "window"] | None
     override_preprocessing: bool
