@@ -53,7 +53,7 @@ class HyperParameters(TuningSettings):
     """Tune CTInstruct on instructions.  The defaults are the published recipe."""
 
     # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
-    preset: Literal["full", "small", "compact", "tiny"] = "full"
+    preset: Literal["full", "small", "compact", "narrow", "tiny"] = "full"
     # all that is no size: the release's, the demo's, that of docs/real_data.md or of docs/phantoms.md
     recipe: Literal["published", "phantom", "open_kbp", "people"] = "published"
     run_dir: str = "runs/CTInstruct"  # folder for checkpoints, TensorBoard events and the history of losses
@@ -92,7 +92,8 @@ class HyperParameters(TuningSettings):
     pretrained_vision: str = ""
     language_model: str = "Qwen/Qwen2-VL-7B-Instruct"  # hub name, local folder, .gguf file, or "tiny"
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"] = "2D1D"  # where no pretrained vision or checkpoint decides
-    vision: Literal["full", "small", "compact", "tiny"] = "full"  # size of encoder and mask decoder, where none decides
+    # size of encoder and mask decoder, where no weights decide
+    vision: Literal["full", "small", "compact", "narrow", "tiny"] = "full"
     train_vision: bool = True  # False freezes the encoder; projector and mask decoder train all the same
     gradient_checkpointing: bool = True  # trade time for memory
     lora: bool = False  # adapters in place of the whole language model
@@ -156,6 +157,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run_dir": "runs/CTInstruct_compact",
         "language_model": "tiny",
         "vision": "compact",
+        "gradient_checkpointing": False,
+        "workers": 1,
+    },
+    "narrow": {
+        "run_dir": "runs/CTInstruct_narrow",
+        "language_model": "tiny",
+        "vision": "narrow",
         "gradient_checkpointing": False,
         "workers": 1,
     },

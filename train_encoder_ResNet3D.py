@@ -28,7 +28,7 @@ class HyperParameters(PretrainingSettings):
     """Pretrain the ResNet3D encoder.  The defaults are the published recipe."""
 
     # size: published, for a single GPU, for real CT on two CPU cores, for phantoms on two CPU cores
-    preset: Literal["full", "small", "compact", "tiny"] = "full"
+    preset: Literal["full", "small", "compact", "narrow", "tiny"] = "full"
     # all that is no size: the release's, the demo's, that of docs/real_data.md, that of docs/phantoms.md
     recipe: Literal["published", "phantom", "open_kbp", "people"] = "published"
     run_dir: str = "runs/encoder_ResNet3D"  # folder for checkpoints, TensorBoard events and the history of losses
@@ -89,7 +89,7 @@ class HyperParameters(PretrainingSettings):
     augment_mirror: float = 0.0  # of a mirrored patient, whose left structures are called right; segmentation alone
 
     # model and objectives
-    vision: Literal["full", "small", "compact", "tiny"] = "full"  # size of encoder and mask decoder
+    vision: Literal["full", "small", "compact", "narrow", "tiny"] = "full"  # size of encoder and mask decoder
     text_encoder: str = "FremyCompany/BioLORD-2023"  # hub name or sentence-transformers folder, or "tiny"
     initial_vision: str = ""  # a pretrained folder to start from
     temperature: float = 0.07  # of the contrastive loss, at the start; it is learned
@@ -153,6 +153,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {**size_preset("small", ENCODER), "run_dir": "runs/encoder_ResNet3D_small"},
     "compact": {**size_preset("compact", ENCODER), "run_dir": "runs/encoder_ResNet3D_compact"},
+    "narrow": {**size_preset("narrow", ENCODER), "run_dir": "runs/encoder_ResNet3D_narrow"},
     "tiny": {**size_preset("tiny", ENCODER), "run_dir": "runs/encoder_ResNet3D_tiny"},
 }
 RECIPES: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ source ./machine_env.sh
 
 # train SCRIPT ...: masks are learned on two volumes a step, whatever the ranks
 train() {
-    set -- "$@" --preset compact --recipe open_kbp --cache "$FOLDER/cache" --resume auto ${precision:+"$precision"}
+    set -- "$@" --preset narrow --recipe open_kbp --cache "$FOLDER/cache" --resume auto ${precision:+"$precision"}
     if [ "$ranks" = 1 ]; then  # the launcher would take the first GPU, whichever CUDA_VISIBLE_DEVICES names
         "$PYTHON" "$@"
         return
@@ -27,7 +27,7 @@ train() {
 }
 
 "$PYTHON" -m datasets.prepare open_kbp --source "$SOURCE" --out "$DATA"
-train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDER/encoder" --crop_size 64 96 32 \
+train train_encoder_2D1D.py --manifest_dir "$DATA/pretraining" --run_dir "$FOLDER/encoder" \
     --segmentation_micro_batch $((2 / ranks))
 train train_CTInstruct.py --manifests "$DATA/instruction/open_kbp_train.json" --run_dir "$FOLDER/tuned" \
     --pretrained_vision "$FOLDER/encoder" --query_text_encoder "$FOLDER/encoder/text_encoder" --mask_volumes $((2 / ranks))

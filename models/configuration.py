@@ -183,19 +183,20 @@ _ON_TWO_CORES: dict[str, Any] = {  # all but the slices' network and how a volum
     "mask_width": 64,
     "llm_width": 128,
 }
+_OF_REAL_SLICES: dict[str, Any] = {
+    "resnet_layers": (1, 2, 2, 1),
+    "resnet_channels": (16, 16, 32, 64),
+    **_ON_TWO_CORES,
+}
 
 VISION_PRESETS: dict[str, VisionConfig] = {
     "full": VisionConfig(),
     # for one GPU and a language model of 135M to 2B: the published slices, patches and ResNet, half the attention
     "small": VisionConfig(spatial_depth=2, temporal_depth=2, query_layers=3, llm_width=576),
     # for real CT on two CPU cores: slices whole, at 3 to 4 mm a pixel, so that the midline is no seam; half the ResNet
-    "compact": VisionConfig(
-        crop_size=(128, 96, 32),
-        patch_max=4,
-        resnet_layers=(1, 2, 2, 1),
-        resnet_channels=(16, 16, 32, 64),
-        **_ON_TWO_CORES,
-    ),
+    "compact": VisionConfig(crop_size=(128, 96, 32), patch_max=4, **_OF_REAL_SLICES),
+    # the same for a field of view half as wide, as of a neck
+    "narrow": VisionConfig(crop_size=(64, 96, 32), patch_max=4, **_OF_REAL_SLICES),
     "tiny": VisionConfig(
         # A patch for each half of the body, 4 mm a voxel for a small adult.  A token is the mean of a slice of its
         # patch: in a single patch, left and right are one token; quarters cut findings more often than a few hundred
@@ -209,6 +210,15 @@ VISION_PRESETS: dict[str, VisionConfig] = {
 }
 
 
+def _cubes_of_real_ct(crop_size: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
+    """Two blocks along the body, as large in plane as the slices of 2D1D."""
+    vit = {"vit_width": 128, "vit_depth": 6, "vit_heads": 4, "vit_patch": 8, "vit_decoder_width": 8, "llm_pooling": 4}
+    return {
+        "ViT3D": {"crop_size": crop_size, "patch_max": 2, **vit},
+        "ResNet3D": {"crop_size": crop_size, "patch_max": 2, "resnet_channels": (32, 32, 64, 64)},
+    }
+
+
 _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in a preset
     "full": {
         "ViT3D": {"crop_size": (128, 128, 128), "llm_pooling": 2},
@@ -218,19 +228,8 @@ _CUBES: dict[str, dict[str, dict[str, Any]]] = {  # what a 3D encoder changes in
         "ViT3D": {"crop_size": (128, 128, 128), "vit_width": 384, "vit_depth": 8, "vit_heads": 6, "llm_pooling": 2},
         "ResNet3D": {"crop_size": (128, 128, 128), "resnet_channels": (32, 64, 128, 256)},
     },
-    "compact": {
-        "ViT3D": {
-            "crop_size": (128, 96, 64),
-            "patch_max": 2,
-            "vit_width": 128,
-            "vit_depth": 6,
-            "vit_heads": 4,
-            "vit_patch": 8,
-            "vit_decoder_width": 8,
-            "llm_pooling": 4,
-        },
-        "ResNet3D": {"crop_size": (128, 96, 64), "patch_max": 2, "resnet_channels": (32, 32, 64, 64)},
-    },
+    "compact": _cubes_of_real_ct((128, 96, 64)),
+    "narrow": _cubes_of_real_ct((64, 96, 64)),
     "tiny": {  # a cube is wider and deeper than a 2D1D patch, for it is cut in no other way
         "ViT3D": {
             "crop_size": (64, 64, 64),

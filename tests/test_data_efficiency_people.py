@@ -20,5 +20,14 @@ def test_person_phantoms_are_learned_by_their_own_recipe_and_patients_by_theirs(
     differing = {name for name in vars(scratch) if getattr(scratch, name) != getattr(pretrained, name)}
     assert differing == {"run_dir", "initial_vision", "override_preprocessing"}
     assert pretrained.initial_vision == pretraining.run_dir and pretrained.override_preprocessing
-    assert pretrained.field_of_view is None and scratch.field_of_view is None
+    assert {scratch.field_of_view, pretrained.field_of_view, pretraining.field_of_view} == {None}
     assert pretrained.clip_hu == (-250, 400) and scratch.text_encoder == pretraining.text_encoder
+
+
+def test_patients_and_phantoms_have_the_field_of_view_that_a_narrow_encoder_sees(tmp_path: Path) -> None:
+    places = Places(tmp_path / "out", tmp_path / "phantoms")
+    write_phantom_reports(places.phantoms, people=True)
+    pretraining = settings_of(pretraining_command(places, "ViT3D", STARTS[1], "narrow", 9, 1))
+    run = settings_of(run_command(places, Run("ViT3D", STARTS[1], 10, 0), "narrow", 30, 1))
+    assert pretraining.field_of_view == run.field_of_view == (240, 360)
+    assert pretraining.crop_size == run.crop_size == (64, 96, 64)

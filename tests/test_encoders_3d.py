@@ -48,7 +48,7 @@ def test_parts_of_masks_are_slices_where_the_configuration_says_so(encoder: str)
     assert nothing.shape == (len(parts), 0, *parts.shape[2:])
 
 
-@pytest.mark.parametrize("size", ["full", "small", "compact", "tiny"])
+@pytest.mark.parametrize("size", ["full", "small", "compact", "narrow", "tiny"])
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
 def test_presets_survive_a_dictionary(size: str, encoder: str):
     config = vision_preset(size, encoder)

@@ -61,7 +61,7 @@ def test_tuning_sizes_go_with_recipes_for_organs(preset, recipe):
 
 
 @pytest.mark.parametrize("script", ENCODERS)
-@pytest.mark.parametrize("size", ["full", "small", "compact", "tiny"])
+@pytest.mark.parametrize("size", ["full", "small", "compact", "narrow", "tiny"])
 def test_a_size_is_that_of_the_vision_presets(script, size):
     settings = settings_of(script, f"--preset {size}")
     preset = vision_preset(size, script.ENCODER)

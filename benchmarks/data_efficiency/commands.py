@@ -95,6 +95,12 @@ def _preprocessing() -> list[str]:
     ]
 
 
+def _field_of_view(preset: str) -> list[str]:
+    """That of the patients' recipe for phantoms too, but all of both where the preset's slices are whole bodies."""
+    millimetres = [f"{length:g}" for length in OPEN_KBP_RECIPE["field_of_view"]]
+    return ["--field_of_view", *(millimetres if preset == "narrow" else ["none"])]
+
+
 def _until(steps: int, minutes: float) -> list[str]:
     """No validation on the way: nothing is chosen by it."""
     return [
@@ -121,6 +127,7 @@ def pretraining_command(
         *script,
         *("--phantoms", str(places.phantoms), "--run_dir", str(places.pretraining(encoder, start) / "run")),
         *("--cache", str(places.phantoms / "cache"), "--text_encoder", str(places.text_encoder)),
+        *_field_of_view(preset),
         *("--kinds", *start.objectives, "--task_weights", *weights, "--deep_only_tasks"),
         *_until(draws * len(start.objectives), minutes),
     ]
@@ -139,7 +146,7 @@ def run_command(
         *_samples(),
         *("--manifest_dir", str(places.subset(run)), "--run_dir", str(places.run(run) / "run")),
         *("--cache", str(places.cache), "--text_encoder", str(places.text_encoder), "--seed", str(run.seed)),
-        *("--field_of_view", "none"),  # phantoms are seen whole
+        *_field_of_view(preset),
         *start,
         *more,
         *_until(steps, minutes),

@@ -15,7 +15,7 @@ OPEN_KBP_RECIPE: dict[str, Any] = {
     "kinds": ("segmentation",),
     "skip_missing_tasks": True,
     "orientation": "RAS",
-    "field_of_view": (240.0, 360.0),  # shoulders hold no organs; --crop_size 64 96 32 is then enough, and half the work
+    "field_of_view": (240.0, 360.0),  # the shoulders hold none of the organs; what is left fits --preset narrow
     "clip_hu": (-250.0, 400.0),  # soft tissues differ by tens of HU; teeth and fillings would take the scale
     "normalisation": "window",  # a z-score depends on how much of the shoulders was scanned
     "resize": "shrink",  # these volumes fit their patches as they are, and a size in voxels is a size

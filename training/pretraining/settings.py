@@ -12,7 +12,7 @@ from models.configuration import vision_preset
 from training.settings import TrainingSettings
 
 Settings = TypeVar("Settings", bound="PretrainingSettings")
-Size = Literal["full", "small", "compact", "tiny"]
+Size = Literal["full", "small", "compact", "narrow", "tiny"]
 SCORES = {"val": "validation.json", "test": "test.json"}  # in the run folder: the newest scores, by validation_split
 
 
@@ -148,8 +148,8 @@ def size_preset(size: Size, encoder: str) -> dict[str, Any]:
     """Fields of a smaller network and what suits it: the text encoder, data that are made on the spot, memory."""
     config = vision_preset(size, encoder)
     preset: dict[str, Any] = {"vision": size, "crop_size": config.crop_size, "patch_max": config.patch_max}
-    if size in ("compact", "tiny"):
-        preset |= {"text_encoder": "tiny", "gradient_checkpointing": False, "workers": int(size == "compact")}
+    if size in ("compact", "narrow", "tiny"):
+        preset |= {"text_encoder": "tiny", "gradient_checkpointing": False, "workers": int(size != "tiny")}
     if size == "tiny":
         preset["manifest_dir"] = ""
     return preset

@@ -26,7 +26,7 @@ class TuningSettings(TrainingSettings):
         | {"micro_batch", "balance_ranks"}  # the batch is batch_size, however it is shared out
     )
 
-    preset: Literal["full", "small", "compact", "tiny"]
+    preset: Literal["full", "small", "compact", "narrow", "tiny"]
     recipe: Literal["published", "phantom", "open_kbp", "people"]
 
     manifests: tuple[str, ...]
@@ -50,7 +50,7 @@ class TuningSettings(TrainingSettings):
     pretrained_vision: str
     language_model: str
     encoder: Literal["2D1D", "ViT3D", "ResNet3D"]
-    vision: Literal["full", "small", "compact", "tiny"]
+    vision: Literal["full", "small", "compact", "narrow", "tiny"]
     train_vision: bool
     gradient_checkpointing: bool
     lora: bool
