@@ -70,7 +70,8 @@ class HyperParameters(TuningSettings):
     resize: Literal["published", "isotropic", "shrink"] | None = field(
         default=None, metadata={"published": "published"}
     )
-    field_of_view: tuple[float, float] | None = None  # most mm in plane, around the body's middle; none: as resize
+    # mm of a patient's width and depth that are kept, around the middle, as 240 360; none: as resize, or all
+    field_of_view: tuple[float, float] | None = None
     clip_hu: tuple[float, float] | None = None  # keep these HU of a volume, of a new model; none: as it was pretrained
     # window: HU alike in every volume, by the middle and width of --clip_hu; none: as resize
     normalisation: Literal["z-score", "window"] | None = field(default=None, metadata={"published": "z-score"})

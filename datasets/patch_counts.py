@@ -65,5 +65,8 @@ def _oriented_shape(path: Path, loader: VolumeLoader) -> tuple[int, int, int] | 
         rad_chest_ct = header.kind == "npz" and is_rad_chest_ct(path)
         axes, source, axes_from = axes_without_geometry(header.kind, shape, loader.array_axes, rad_chest_ct)
         affine, as_stored = affine_of_axes(axes, shape), axes_from == "nobody"
-    orientation = AS_STORED if as_stored else loader.preprocessing.steps(source).orientation
-    return VolumeGeometry.of_source(str(path), shape, affine, orientation).shape
+    steps = loader.preprocessing.steps(source)
+    geometry = VolumeGeometry.of_source(str(path), shape, affine, AS_STORED if as_stored else steps.orientation)
+    return (
+        geometry.narrowed(steps.crop).shape if isinstance(steps.crop, tuple) and source == "ct_file" else geometry.shape
+    )

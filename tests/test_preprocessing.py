@@ -63,7 +63,7 @@ def test_a_record_survives_json(record):
         ({"ct_file": {"orientation": "RAS"}}, r"preprocessing.ct_file.crop is missing"),
         (
             {"ct_file": {**vars(SourceSteps()), "crop": [64]}},
-            r"preprocessing.ct_file.field of view is \[64\]; give most mm in plane",
+            r"preprocessing.ct_file.field of view is \[64\]; give most mm of width and depth",
         ),
         ({"ct_file": "RAS"}, r"preprocessing.ct_file is 'RAS', it has to be an object"),
         (

@@ -61,6 +61,12 @@ def test_tuning_sizes_go_with_recipes_for_organs(preset, recipe):
 
 
 @pytest.mark.parametrize("script", ENCODERS)
+def test_patients_of_the_neck_are_seen_narrowly_and_people_whole(script):
+    assert settings_of(script, "--preset narrow --recipe open_kbp").field_of_view == (240, 360)
+    assert settings_of(script, "--preset compact --recipe people").field_of_view is None
+
+
+@pytest.mark.parametrize("script", ENCODERS)
 @pytest.mark.parametrize("size", ["full", "small", "compact", "narrow", "tiny"])
 def test_a_size_is_that_of_the_vision_presets(script, size):
     settings = settings_of(script, f"--preset {size}")

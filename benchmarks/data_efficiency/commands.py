@@ -24,9 +24,7 @@ PHANTOM_TASKS = {
 }
 
 
-_OF_THE_RUN = (
-    "cache", "max_iters", "save_interval", "eval_interval", "log_interval", "validation_samples", "field_of_view"
-)  # fmt: skip
+_OF_THE_RUN = ("cache", "max_iters", "save_interval", "eval_interval", "log_interval", "validation_samples")
 
 
 def recipe_mark() -> str:

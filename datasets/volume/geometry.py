@@ -101,12 +101,22 @@ class VolumeGeometry:
         )
 
     def narrowed(self, widest_mm: Sequence[float]) -> VolumeGeometry:
-        """Geometry after a crop around the middle, to at most `widest_mm` along the first axes, at least a voxel."""
+        """Geometry after a crop around the middle: of the patient's width and depth no more than these mm are kept.
+
+        At least one voxel is.  Raises VolumeError where the source does not tell its millimetres.
+        """
+        if self.axes_from != "file":
+            raise VolumeError(
+                f"{self.source}: the file has no spacing, and the model sees {widest_mm[0]:g} x {widest_mm[1]:g} mm "
+                "of a slice; save the CT as NIfTI with its spacing, or train with --field_of_view none"
+            )
         start, stop = [0, 0, 0], list(self.shape)
-        for axis, most in enumerate(widest_mm):
-            kept = min(max(round(most / self.spacing[axis]), 1), self.shape[axis])
-            start[axis] = (self.shape[axis] - kept) // 2
-            stop[axis] = start[axis] + kept
+        worlds = orientations.io_orientation(np.asarray(self.affine))[:, 0]  # 0 runs along the width, 1 the depth
+        for axis, world in enumerate(worlds):
+            if world < len(widest_mm):
+                kept = min(max(round(widest_mm[int(world)] / self.spacing[axis]), 1), self.shape[axis])
+                start[axis] = (self.shape[axis] - kept) // 2
+                stop[axis] = start[axis] + kept
         return self.cropped(_size3(start), _size3(stop))
 
     @property

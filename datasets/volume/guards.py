@@ -58,7 +58,7 @@ def slice_doubts(slices: int) -> list[str]:
 def body_range(geometries: Iterable[VolumeGeometry]) -> dict[str, list[float]] | None:
     """Least and largest size of the body in mm along the axes of the loaded arrays; None where no file tells mm.
 
-    The body is what the crop to voxels > 0 leaves.
+    The body is what the crop to voxels > 0 and the model's field of view leave.
     """
     sizes = np.array([_body(geometry) for geometry in geometries if geometry.axes_from == "file"])
     if not sizes.size:

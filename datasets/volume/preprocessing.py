@@ -37,8 +37,8 @@ class SourceSteps:
     """What is done to one kind of file, in this order.
 
     orientation: axis codes to which the array is brought, as "RAS", or "as_stored".
-    crop: "foreground", to the bounding box of voxels > 0; a field of view, most millimetres along the array's first two
-    axes that are kept of that box, around its middle; or "none".
+    crop: "foreground", to the bounding box of voxels > 0; a field of view, most millimetres of the patient's width and
+    depth that are kept of that box, around its middle; or "none".
     clip: "percentiles", to 0.5 and 99.5 where max - min > 1000, "none", or the lowest and highest HU that are kept.
     normalisation: "z-score", less the mean and divided by the standard deviation of the volume; "window", less the
     middle of the HU that are kept and divided by their width / sqrt(12), the deviation of values that are spread evenly
@@ -60,9 +60,7 @@ class SourceSteps:
         if isinstance(self.crop, list | tuple):
             object.__setattr__(self, "crop", _field_of_view(self.crop))
         elif self.crop not in CROPS:
-            raise InputError(
-                f"crop is {self.crop!r}; give one of {', '.join(CROPS)}, or most mm along the first two axes"
-            )
+            raise InputError(f"crop is {self.crop!r}; give one of {', '.join(CROPS)}, or most mm of width and depth")
         _check_choice("normalisation", self.normalisation)
         if isinstance(self.clip, list | tuple):
             object.__setattr__(self, "clip", _window(self.clip))
@@ -141,7 +139,7 @@ class Preprocessing:
         return self.ct_file.crop if isinstance(self.ct_file.crop, tuple) else None
 
     def with_field_of_view(self, millimetres: Sequence[float]) -> Preprocessing:
-        """The same with no more than these kept along the first two axes of all kinds that are normalised."""
+        """The same with no more than these kept of width and depth, of all kinds that are normalised."""
         return self._with_steps(crop=_field_of_view(millimetres))
 
     @property
@@ -261,7 +259,7 @@ def _window(values: Sequence[float]) -> tuple[float, float]:
 def _field_of_view(values: Sequence[float]) -> tuple[float, float]:
     """Two lengths in mm; raises InputError for others."""
     if not _are_two(values) or min(values) <= 0:
-        raise InputError(f"field of view is {list(values)}; give most mm in plane along x and y, as 240 360")
+        raise InputError(f"field of view is {list(values)}; give most mm of width and depth, as 240 360")
     return float(values[0]), float(values[1])
 
 

@@ -104,6 +104,6 @@ def stretched_dice(
 
 @lru_cache(maxsize=2)  # questions about a volume follow each other, and then come those about the next
 def label_map(volume: Volume, labels: str) -> np.ndarray:
-    """On the volume's grid as it is loaded for the model: in RAS, cropped to the body."""
+    """On the volume's grid in RAS, cropped to the body: as it is loaded for a model without a field of view."""
     path, hu_offset = volume
     return read_label_map(labels, load_volume(path, hu_offset=hu_offset)[1])

@@ -13,6 +13,7 @@ PEOPLE_RECIPE: dict[str, Any] = {
     **OPEN_KBP_RECIPE,
     "cache": "runs/people/cache",
     "task_weights": ("phantom_segmentation=1",),
+    "field_of_view": None,
     "clip_hu": (-500.0, 400.0),  # lungs stay apart from fat, and soft tissues from one another
     "resize": "isotropic",  # what a field of view shows fills the grid, since voxels are of any size
     "deep_supervision": 2.0,
