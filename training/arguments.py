@@ -44,8 +44,8 @@ def parse(
     A value comes from, in rising order: the field's default, the preset chosen by `--preset`, the recipe chosen by
     `--recipe`, the option.  A preset and a recipe never set the same field.  A field named `preset` (or `recipe`) holds
     the chosen name, and its default is the one used where the option is absent.  Types: bool
-    (`--flag`, `--no_flag`, `--flag true`), int, float, str, Path, Literal, Optional of these (`none` gives None), and
-    tuple or list of these (`--betas 0.9 0.95` or `--betas 0.9,0.95`), or Optional of a tuple.  Metadata `const` is the value of an option given
+    (`--flag`, `--no_flag`, `--flag true`), int, float, str, Path, Literal, tuple or list of these (`--betas 0.9 0.95`
+    or `--betas 0.9,0.95`), and Optional of any (`none` gives None).  Metadata `const` is the value of an option given
     bare, `help` its help text.  The DeepSpeed launcher's `--local_rank` is ignored.
 
     Raises ArgumentsError for an unknown option, a value of the wrong type or a missing required option.
