@@ -63,6 +63,7 @@ class HyperParameters:
 
     patch: tuple[int, int, int] = (64, 64, 64)  # voxels of a patch and of a window
     width: int = 16  # channels of the first stage
+    slicewise: bool = False  # kernels of 3 x 3 x 1: what it costs that slices do not see their neighbours
     deep_supervision: int = 2  # coarser outputs that are learned beside the finest
     batch: int = 1  # patches an update
     foreground: float = 0.5  # probability that a patch is centred on an organ
@@ -120,7 +121,7 @@ def train(settings: HyperParameters) -> None:
     raw = read_all(manifest, organs)
     normalisation = Normalisation.of_voxels(organ_voxels(raw))
     volumes = [replace(volume, image=normalisation(volume.image)) for volume in raw]
-    network = build_network(settings.patch, settings.width, len(organs), settings.deep_supervision)
+    network = build_network(settings.patch, settings.width, len(organs), settings.deep_supervision, settings.slicewise)
     network = network.to(memory_format=torch.channels_last_3d)
     print(
         f"{len(volumes)} volumes, {len(organs)} organs, {parameter_count(network) / 1e6:.1f} M parameters; read in "
@@ -157,7 +158,8 @@ def evaluate(settings: HyperParameters) -> None:
     about: dict[str, Any] = saved["about"]
     learned = about["settings"]
     patch, organs = (learned["patch"][0], learned["patch"][1], learned["patch"][2]), about["organs"]
-    network = build_network(patch, learned["width"], len(organs), learned["deep_supervision"])
+    slicewise = learned.get("slicewise", False)  # networks from before there was the option
+    network = build_network(patch, learned["width"], len(organs), learned["deep_supervision"], slicewise)
     network.load_state_dict(saved["weights"])
     network = network.to(memory_format=torch.channels_last_3d)
     normalisation = Normalisation(**about["normalisation"])

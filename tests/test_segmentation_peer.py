@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.segmentation_peer.augmenting import PatchAugmentation
 from benchmarks.segmentation_peer.loss import AnnotatedLoss, deep_loss
@@ -136,6 +137,21 @@ def test_network_follows_the_patch() -> None:
     for patch, supervision in (((20, 16, 18), 1), ((8, 8, 8), 0), ((16, 16, 16), 2)):
         with pytest.raises(InputError, match=r"--patch|--deep_supervision"):
             build_network(patch, 4, 3, supervision)
+
+
+@pytest.mark.parametrize("slicewise", [True, False])
+def test_slices_see_their_neighbours_unless_they_are_looked_at_one_by_one(slicewise: bool) -> None:
+    """A change in one slice; instance norms, which look at all of a patch, are left out."""
+    torch.manual_seed(0)
+    network = build_network((16, 16, 16), 4, 2, 0, slicewise).eval()
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm3d):
+            module.forward = lambda values: values  # type: ignore[method-assign]
+    image = torch.randn(1, 1, 16, 16, 16)
+    changed = image.clone()
+    changed[..., 5] += 1
+    moved = (network(image) - network(changed)).abs().amax((0, 1, 2, 3)) > 0
+    assert moved[5] and moved.sum() == (1 if slicewise else 16)
 
 
 def test_training_ends_when_the_clock_says_so(tmp_path: Path) -> None:

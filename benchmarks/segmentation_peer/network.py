@@ -28,22 +28,26 @@ def stages_of(patch: tuple[int, int, int]) -> int:
     return stages
 
 
-def build_network(patch: tuple[int, int, int], width: int, organs: int, deep_supervision: int) -> nn.Module:
+def build_network(
+    patch: tuple[int, int, int], width: int, organs: int, deep_supervision: int, slicewise: bool = False
+) -> nn.Module:
     """The network for patches (b, 1, w, h, d); in training it gives (b, 1 + deep_supervision, organs, w, h, d) logits,
     the finest first, in evaluation (b, organs, w, h, d).
 
     width: channels of the first stage; each further one has twice as many, up to 320.  Kernels are 3 x 3 x 3, two
-    convolutions a stage, instance norm and leaky ReLU, as nnU-Net plans for voxels that are nearly cubes.
+    convolutions a stage, instance norm and leaky ReLU, as nnU-Net plans for voxels that are nearly cubes.  slicewise:
+    kernels are 3 x 3 x 1 and no stage halves the third axis, so a slice sees its neighbours by the norms alone.
     """
     stages = stages_of(patch)
     if not 0 <= deep_supervision <= stages - 2:
         raise InputError(f"--deep_supervision {deep_supervision}: a patch {patch} allows 0 to {stages - 2}")
-    strides = [1] + [2] * (stages - 1)
+    kernel, halves = ((3, 3, 1), (2, 2, 1)) if slicewise else ((3, 3, 3), (2, 2, 2))
+    strides = [(1, 1, 1)] + [halves] * (stages - 1)
     return DynUNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=organs,
-        kernel_size=[3] * stages,
+        kernel_size=[kernel] * stages,
         strides=strides,
         upsample_kernel_size=strides[1:],
         filters=[min(width * 2**stage, MOST_CHANNELS) for stage in range(stages)],
