@@ -26,6 +26,7 @@ CROPS = ("foreground", "none")
 CLIPS = ("percentiles", "none")
 RAD_CHEST_CT_AXES = "IPL"  # (z, y, x) runs superior to inferior, anterior to posterior, right to left
 RAD_CHEST_CT_MOVED = "PLI"  # the same as (y, x, z), as the release moves it, without a flip
+_SIZES = ("crop_size", "patch_max")
 _CHOICES = {
     "normalisation": ("z-score", "window", "none"),
     "resize": RESIZE_MODES,
@@ -192,7 +193,10 @@ class Preprocessing:
             if changed != record:
                 line = f"--{name} {_shown(value)}: {trained} was trained with {_shown(getattr(record, name))}"
                 if not override:
-                    raise InputError(f"{line}; leave --{name} out, or add --override_preprocessing to differ from it")
+                    instead = (
+                        f"leave --{name} out" if name in _SIZES else f"leave --{name} out (--{name} none, of a recipe)"
+                    )
+                    raise InputError(f"{line}; {instead}, or add --override_preprocessing to differ from it")
                 changes.append(f"{line}; --override_preprocessing makes it {_shown(value)}")
                 record = changed
         return record, changes
