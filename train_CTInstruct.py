@@ -147,6 +147,7 @@ class HyperParameters(TuningSettings):
     muon_mask_decoder: bool = False  # Muon also for the matrices of the mask decoder
 
 
+ON_TWO_CORES: dict[str, Any] = {"language_model": "tiny", "gradient_checkpointing": False, "workers": 1}
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {
@@ -154,20 +155,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "language_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "vision": "small",
     },
-    "compact": {
-        "run_dir": "runs/CTInstruct_compact",
-        "language_model": "tiny",
-        "vision": "compact",
-        "gradient_checkpointing": False,
-        "workers": 1,
-    },
-    "narrow": {
-        "run_dir": "runs/CTInstruct_narrow",
-        "language_model": "tiny",
-        "vision": "narrow",
-        "gradient_checkpointing": False,
-        "workers": 1,
-    },
+    "compact": {"run_dir": "runs/CTInstruct_compact", "vision": "compact", **ON_TWO_CORES},
+    "narrow": {"run_dir": "runs/CTInstruct_narrow", "vision": "narrow", **ON_TWO_CORES},
     "tiny": {
         "run_dir": "runs/CTInstruct_tiny",
         "manifests": (),  # phantoms are made where none is named

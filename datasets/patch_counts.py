@@ -67,6 +67,6 @@ def _oriented_shape(path: Path, loader: VolumeLoader) -> tuple[int, int, int] | 
         affine, as_stored = affine_of_axes(axes, shape), axes_from == "nobody"
     steps = loader.preprocessing.steps(source)
     geometry = VolumeGeometry.of_source(str(path), shape, affine, AS_STORED if as_stored else steps.orientation)
-    return (
-        geometry.narrowed(steps.crop).shape if isinstance(steps.crop, tuple) and source == "ct_file" else geometry.shape
-    )
+    if isinstance(steps.crop, tuple):
+        geometry = geometry.narrowed(steps.crop)
+    return geometry.shape

@@ -59,6 +59,14 @@ def test_headers_tell_what_reading_finds_where_nothing_is_cropped(tmp_path, reco
     assert set(expected.values()) >= {2, 4, 5, 6}
 
 
+def test_a_field_of_view_is_counted_without_a_voxel(tmp_path) -> None:
+    whole, narrow = VolumeLoader(RECORD), VolumeLoader(RECORD.with_field_of_view((20, 24)))
+    paths = files(tmp_path)[: len(SHAPES)]  # those of 0.8 x 0.9 x 2.5 mm a voxel
+    counts = [patch_count(narrow, (str(path), 0.0)) for path in paths]
+    assert counts == [read_count(narrow, path) for path in paths]
+    assert counts != [read_count(whole, path) for path in paths]
+
+
 def test_a_cached_volume_is_counted_as_it_was_cropped(tmp_path) -> None:
     array = np.full((64, 64, 40), -1000, np.int16)
     array[10:30, 20:40, 3:7] = bright((20, 20, 4))
